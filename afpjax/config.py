@@ -1,0 +1,254 @@
+"""Experiment files: read, checked, written. What they may say is in `afpjax.sections`."""
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from afpjax.errors import InputError
+from afpjax.sections import (
+    JOB_NAMES,
+    Config,
+    Data,
+    Faults,
+    Format,
+    Model,
+    PlatformChoice,
+    Run,
+    Search,
+    Train,
+)
+from afpjax.settings import Rule, nearest, read_value, toml_value
+
+__all__ = [
+    "JOB_NAMES",
+    "Config",
+    "Data",
+    "Faults",
+    "Format",
+    "Model",
+    "PlatformChoice",
+    "Run",
+    "Search",
+    "Train",
+    "all_settings",
+    "check",
+    "find_file",
+    "first_difference",
+    "load",
+    "to_toml",
+]
+
+_WIDTHS = {"float32": 32, "bfloat16": 16}  # bits; a fixed format has format.bits
+
+
+def all_settings() -> dict[str, tuple[Any, Rule]]:
+    """`section.key` -> (annotated type, rule), in the order of the file."""
+    return {
+        f"{section.name}.{key.name}": (key.type, key.metadata["rule"])
+        for section in fields(Config)
+        for key in fields(type(section.default))  # pyright: ignore[reportArgumentType]
+    }
+
+
+def load(
+    path: Path | str | None = None, overrides: Mapping[str, object] = MappingProxyType({})
+) -> Config:
+    """The checked experiment: defaults, then the file at `path`, then `overrides`.
+
+    Overrides map `section.key` to a value as TOML would give it. Raises `InputError` for a file
+    that cannot be read, unknown names, wrong types and values out of range.
+    """
+    values: dict[str, Any] = {}
+    for name, value in (_read_file(Path(path)) if path is not None else {}).items():
+        values[name] = _checked(name, value, f"{path}: {name}")
+    for name, value in overrides.items():
+        values[name] = _checked(name, value, f"--{name}")
+    config = Config(
+        **{
+            section.name: type(section.default)(
+                **{
+                    name.partition(".")[2]: value
+                    for name, value in values.items()
+                    if name.partition(".")[0] == section.name
+                }
+            )
+            for section in fields(Config)
+        }
+    )
+    check(config)
+    return config
+
+
+def check(config: Config) -> None:
+    """Raise `InputError` where a value, or two of them together, cannot be."""
+    for name, (kind, rule) in all_settings().items():
+        read_value(_get(config, name), kind, rule, name)
+    _check_format(config.format)
+    _check_faults(config)
+    _check_data(config.data)
+    if config.run.job == "partition" and len(config.platform.devices) < 2:
+        raise InputError("platform.devices: a partition needs two devices or more")
+    if not config.platform.devices:
+        raise InputError("platform.devices: name one device or more")
+    for name in ("model.name", "platform.link"):
+        if not _get(config, name):
+            raise InputError(f"{name}: must not be empty")
+
+
+def to_toml(config: Config) -> str:
+    """The experiment as a TOML file with every key, which reads back equal."""
+    lines: list[str] = []
+    for section in fields(Config):
+        lines += ["", f"[{section.name}]"]
+        values = getattr(config, section.name)
+        lines += [f"{key.name} = {toml_value(getattr(values, key.name))}" for key in fields(values)]
+    return "\n".join(lines[1:]) + "\n"
+
+
+def first_difference(old: Config, new: Config) -> str:
+    """`section.key: OLD -> NEW` for the first key that differs, but for run.out; else empty."""
+    for name in all_settings():
+        before, after = _get(old, name), _get(new, name)
+        if before != after and name != "run.out":
+            return f"{name}: {toml_value(before)} -> {toml_value(after)}"
+    return ""
+
+
+def find_file(name: str) -> Path:
+    """The experiment file at the path `name`, or the one shipped under that name."""
+    from afpjax import configs
+
+    if Path(name).expanduser().exists():
+        return Path(name).expanduser()
+    folder = Path(next(iter(configs.__path__)))
+    shipped = sorted(path.stem for path in folder.glob("*.toml"))
+    if name in shipped:
+        return folder / f"{name}.toml"
+    hint = nearest(name, shipped) or f"; shipped with afpjax: {', '.join(shipped)}"
+    raise InputError(f"--config {name}: there is no such file{hint}")
+
+
+def _read_file(path: Path) -> dict[str, object]:
+    """`section.key` -> value, names not yet checked but for the sections'."""
+    sections = [section.name for section in fields(Config)]
+    values: dict[str, object] = {}
+    for section, table in _parse(path).items():
+        if section not in sections:
+            kind = "section" if isinstance(table, dict) else "key outside a section"
+            raise InputError(f"{path}: unknown {kind} `{section}`{_advice(section, sections)}")
+        if not isinstance(table, dict):
+            raise InputError(f"{path}: `{section}` is a section: write [{section}] and keys below")
+        for key, value in table.items():
+            if f"{section}.{key}" not in all_settings():
+                known = [name for name in all_settings() if name.startswith(f"{section}.")]
+                hint = nearest(key, [name.partition(".")[2] for name in known])
+                raise InputError(f"{path}: unknown key `{key}` in [{section}]{hint or _all(known)}")
+            values[f"{section}.{key}"] = value
+    return values
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not a text file in UTF-8") from error
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
+        line = f":{place[1]}" if place else ""
+        raise InputError(f"{path}{line}: is not valid TOML: {error}") from error
+
+
+def _checked(name: str, value: object, where: str) -> Any:
+    if name not in all_settings():
+        raise InputError(f"{where}: there is no such setting{nearest(name, all_settings())}")
+    return read_value(value, *all_settings()[name], where)
+
+
+def _get(config: Config, name: str) -> Any:
+    section, _, key = name.partition(".")
+    return getattr(getattr(config, section), key)
+
+
+def _advice(section: str, sections: list[str]) -> str:
+    """The nearest section, or where a key that stands outside its section belongs."""
+    homes = [name for name in all_settings() if name.endswith(f".{section}")]
+    return (
+        f"; it belongs in [{homes[0].partition('.')[0]}]"
+        if homes
+        else nearest(section, sections) or _all(sections)
+    )
+
+
+def _all(names: list[str]) -> str:
+    return f"; known: {', '.join(name.rpartition('.')[2] for name in names)}"
+
+
+def _check_format(form: Format) -> None:
+    if form.kind == "fixed" and form.frac >= form.bits:
+        raise InputError(
+            f"format.frac: {form.frac} fraction bits do not fit a signed number of "
+            f"{form.bits} bits, use {form.bits - 1} or fewer"
+        )
+
+
+def _check_faults(config: Config) -> None:
+    faults = config.faults
+    width = _WIDTHS.get(config.format.kind, config.format.bits)
+    if not faults.bits:
+        raise InputError("faults.bits: name one bit or more; for no faults set the rates to 0")
+    if list(faults.bits) != sorted(set(faults.bits)):
+        raise InputError(f"faults.bits: list each bit once, lowest first, got {list(faults.bits)}")
+    if len(faults.bits) > width:
+        raise InputError(
+            f"faults.bits: {len(faults.bits)} faulty bits are more than the format has ({width})"
+        )
+    if faults.bits[-1] >= width:
+        raise InputError(
+            f"faults.bits: there is no bit {faults.bits[-1]} in a format of {width} bits, "
+            f"the highest is {width - 1}"
+        )
+    if faults.bit_profile and len(faults.bit_profile) != len(faults.bits):
+        raise InputError(
+            f"faults.bit_profile: {len(faults.bit_profile)} factors for {len(faults.bits)} "
+            "faulty bits; give one for each of faults.bits, or none"
+        )
+    _check_rates(config)
+    _check_layers(faults.layers)
+
+
+def _check_rates(config: Config) -> None:
+    devices = len(config.platform.devices)
+    for name in ("faults.weight_rate", "faults.activation_rate"):
+        rates = _get(config, name)
+        if len(rates) not in (0, 1, devices):
+            raise InputError(
+                f"{name}: {len(rates)} rates for {devices} devices; give one number, one per "
+                "device, or none for the devices' own"
+            )
+
+
+def _check_layers(layers: tuple[int | str, ...]) -> None:
+    alone = [layer for layer in layers if isinstance(layer, int) or layer == "all"]
+    if not layers or (alone and len(layers) > 1):
+        raise InputError(
+            f"faults.layers: give `all`, one count of first layers, or names, got {list(layers)}"
+        )
+    if isinstance(layers[0], int) and layers[0] < 1:
+        raise InputError(f"faults.layers: a count of first layers is 1 or more, got {layers[0]}")
+
+
+def _check_data(data: Data) -> None:
+    if data.name != "digits" and not data.path:
+        raise InputError(f"data.path: say where the {data.name} images lie")
+    if data.mean and data.std and len(data.mean) != len(data.std):
+        raise InputError(
+            f"data.std: {len(data.std)} values for {len(data.mean)} of data.mean; give as many"
+        )
+    if data.resize and data.crop > data.resize:
+        raise InputError(f"data.crop: {data.crop} pixels do not fit data.resize = {data.resize}")

@@ -1,0 +1,106 @@
+"""A budget of flips: at most B in the whole model, drawn without replacement."""
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float, Int, UInt32
+
+from afpjax.faults import bits
+from afpjax.faults.model import Thresholds
+from afpjax.network.layers import Layer
+
+if TYPE_CHECKING:
+    from afpjax.faults.strike import Draws
+
+
+class Limits(NamedTuple):
+    """Thresholds within the budget: the weights' for the trial, the activations' per image."""
+
+    weights: UInt32[Array, "L bits"]
+    of_image: Callable[[Array], UInt32[Array, "L bits"]]
+
+
+def within_budget(
+    draws: "Draws", layers: Sequence[Layer], limits: Thresholds, seed: Array, trial: Array
+) -> Limits:
+    """Scale all thresholds down by the one factor that keeps the flips within the budget.
+
+    A site flips when its uniform u is below its rate p, so keeping those with u < c·p keeps a
+    uniformly chosen subset, without replacement. The largest such c (to 2^-31) is found by
+    bisection on the count of flips. The budget is split between weights and activations in
+    proportion to their expected flips, so that neither depends on the batch of images.
+    """
+    weights, inputs = jnp.asarray(limits.weights), jnp.asarray(limits.activations)
+    if draws.budget is None:
+        return Limits(weights, lambda _: inputs)
+    expected = [
+        _expected(weights, [layer.weights for layer in layers]),
+        _expected(inputs, [layer.inputs for layer in layers]),
+    ]
+    share = expected[0] / jnp.maximum(expected[0] + expected[1], 1e-30)
+    for_weights = jnp.round(share * draws.budget).astype(jnp.int32)
+
+    def count(target: int, shapes: Sequence[tuple[int, ...]], image: Array):
+        def flips(scaled: Array) -> Int[Array, ""]:
+            total = jnp.zeros((), jnp.int32)
+            for number, shape in enumerate(shapes):
+                stream = bits.stream(
+                    seed,
+                    trial=trial,
+                    layer=jnp.uint32(number),
+                    target=jnp.uint32(target),
+                    image=image,
+                )
+                total += bits.count_flips(
+                    stream, shape, draws.bits, scaled[number], generator=draws.generator
+                )
+            return total
+
+        return flips
+
+    none = jnp.uint32(0)
+    kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers], none)
+    budget = jnp.int32(draws.budget) - for_weights
+
+    def of_image(image: Array) -> Array:
+        read = count(bits.ACTIVATIONS, [layer.input_shape for layer in layers], image)
+        return _largest_within(read, inputs, budget)
+
+    return Limits(_largest_within(kernels, weights, for_weights), of_image)
+
+
+def _expected(limits: UInt32[Array, "L bits"], sites: Sequence[int]) -> Float[Array, ""]:
+    rates = limits.astype(jnp.float32) / 2.0**31
+    return (rates.sum(axis=1) * jnp.asarray(sites, jnp.float32)).sum()
+
+
+def _largest_within(
+    count: Callable[[Array], Array], limits: UInt32[Array, "L bits"], budget: Array
+) -> UInt32[Array, "L bits"]:
+    """`limits` scaled by the largest factor/2^31 whose count of flips is within the budget."""
+
+    def fits(factor: Array) -> Array:
+        return count(scale(limits, factor)) <= budget
+
+    def halve(bit: Array, factor: Array) -> Array:
+        higher = factor | (jnp.uint32(1) << (jnp.uint32(30) - bit.astype(jnp.uint32)))
+        return jnp.where(fits(higher), higher, factor)
+
+    whole = jnp.uint32(2**31)
+    factor = lax.fori_loop(0, 31, halve, jnp.uint32(0))
+    return scale(limits, jnp.where(fits(whole), whole, factor))
+
+
+def scale(limits: UInt32[Array, "..."], factor: UInt32[Array, ""]) -> UInt32[Array, "..."]:
+    """limits · factor / 2^31, rounded down, in 32-bit words (16-bit halves, no 64-bit product)."""
+    half = jnp.uint32(16)
+    low = jnp.uint32(0xFFFF)
+    a1, a0 = limits >> half, limits & low
+    b1, b0 = factor >> half, factor & low
+    cross = a1 * b0 + ((a0 * b0) >> half)  # < 2^32: a1 <= 2^15, b0 < 2^16
+    middle = a0 * b1 + (cross & low)
+    high = a1 * b1 + (cross >> half) + (middle >> half)
+    rest = ((middle & low) << half) | ((a0 * b0) & low)
+    return (high << jnp.uint32(1)) | (rest >> jnp.uint32(31))

@@ -1,0 +1,179 @@
+"""Accuracy of many mappings under many fault draws.
+
+The unit of work is a *row*: the thresholds of every layer and a trial number. Rows run one after
+the other (a batch axis must not reach a kernel), images in parallel. Equal rows run once, whoever
+asks for them: mappings that give every layer the same rates are the same row.
+"""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int
+
+from afpjax.errors import InputError
+from afpjax.faults import bits
+from afpjax.faults.model import FaultModel, Thresholds, thresholds
+from afpjax.faults.strike import Draws, logits_of_trial
+from afpjax.network.quantized import Quantized
+
+ROWS = 16  # per call of the compiled program; fewer rows are padded, not compiled anew
+BATCH = 128  # images per forward pass
+
+Progress = Callable[[int], Any]
+
+
+class Evaluator:
+    """Fault evaluation of one quantised network on one set of images.
+
+    `images` are the network's inputs (float32, [B, ...]), `labels` int32 [B]; image i keeps the
+    number i whatever the batch. `correct` remembers every row it has run, and `memory` may be
+    given by the caller to keep rows beyond this object (row bytes -> packed answers).
+    Raises `InputError` for images and labels that do not match.
+    """
+
+    def __init__(
+        self,
+        quantized: Quantized,
+        images: Float[Any, "B ..."],
+        labels: Int[Any, "B"],
+        key: Any,
+        *,
+        memory: dict[bytes, bytes] | None = None,
+    ) -> None:
+        _check_images(quantized, images, labels)
+        self.quantized = quantized
+        self.count = len(images)
+        self.seed = bits.seed_words(key)
+        self.memory = {} if memory is None else memory
+        self.evaluations = 0
+        self._batches = list(_batches(np.asarray(images), np.asarray(labels)))
+
+    def correct(
+        self,
+        faults: FaultModel,
+        limits: Thresholds,
+        trials: Sequence[int],
+        progress: Progress = lambda rows: None,
+    ) -> Bool[np.ndarray, "P K B"]:
+        """Whether each image is classified right, for P thresholds under the given trials.
+
+        An image whose logits are not finite (float formats) counts as wrong.
+        """
+        weights, inputs = (np.asarray(part, np.uint32) for part in limits)
+        draws = Draws.of(faults)
+        rows = [
+            (weights[p], inputs[p], np.uint32(trial))
+            for p in range(len(weights))
+            for trial in trials
+        ]
+        keys = [self._key(draws, row) for row in rows]
+        missing = {key: row for key, row in zip(keys, rows) if key not in self.memory}
+        for start in range(0, len(missing), ROWS):
+            chunk = list(missing.items())[start : start + ROWS]
+            answers = self._run(draws, [row for _, row in chunk])
+            self.memory.update(
+                (key, np.packbits(answer).tobytes()) for (key, _), answer in zip(chunk, answers)
+            )
+            self.evaluations += len(chunk)
+            progress(len(chunk))
+        packed = np.array([np.frombuffer(self.memory[key], np.uint8) for key in keys])
+        shape = (len(weights), len(trials), self.count)
+        return np.unpackbits(packed, axis=1, count=self.count).astype(bool).reshape(shape)
+
+    def clean(self) -> Bool[np.ndarray, "B"]:
+        """Whether each image is classified right without faults."""
+        layers = len(self.quantized.layers)
+        none = np.zeros((1, layers, 1), np.uint32)
+        faults = FaultModel(bits=(0,), weight_rate=0.0, activation_rate=0.0)
+        return self.correct(faults, Thresholds(none, none), [0])[0, 0]
+
+    def _key(self, draws: Draws, row: tuple[np.ndarray, np.ndarray, np.uint32]) -> bytes:
+        silent = not row[0].any() and not row[1].any()
+        trial = np.uint32(0) if silent else row[2]  # without faults, every trial is the same
+        return b"|".join([repr(draws).encode(), *(part.tobytes() for part in (*row[:2], trial))])
+
+    def _run(self, draws: Draws, rows: list[Any]) -> Bool[np.ndarray, "R B"]:
+        padded = rows + [rows[-1]] * (ROWS - len(rows))
+        stacked = tuple(jnp.asarray(np.stack(part)) for part in zip(*padded, strict=True))
+        count = jnp.int32(len(rows))
+        answers = [
+            _correct_rows(draws, self.quantized, *batch, *stacked, self.seed, count)
+            for batch in self._batches
+        ]
+        return np.concatenate([np.asarray(a) for a in answers], axis=1)[: len(rows), : self.count]
+
+
+@partial(jax.jit, static_argnums=0)
+def _correct_rows(
+    draws: Draws,
+    quantized: Quantized,
+    images: Array,
+    labels: Array,
+    indices: Array,
+    weights: Array,
+    activations: Array,
+    trials: Array,
+    seed: Array,
+    count: Array,
+) -> Bool[Array, "R B"]:
+    def row(number: Array, answers: Array) -> Array:
+        limits = Thresholds(weights[number], activations[number])
+        logits = logits_of_trial(draws, quantized, images, indices, limits, seed, trials[number])
+        return answers.at[number].set(is_correct(logits, labels))
+
+    answers = jnp.zeros((len(weights), len(images)), bool)
+    return lax.fori_loop(jnp.int32(0), count, row, answers)
+
+
+def is_correct(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bool[Array, "B"]:
+    """Top-1 agreement; logits that are not finite are never right."""
+    return (logits.argmax(axis=1) == labels) & jnp.isfinite(logits).all(axis=1)
+
+
+def accuracy(
+    quantized: Quantized,
+    images: Float[Any, "B ..."],
+    labels: Int[Any, "B"],
+    mappings: Int[Any, "P L"],
+    faults: FaultModel,
+    key: Any,
+    *,
+    trials: int = 32,
+) -> Float[np.ndarray, "P K"]:
+    """Top-1 accuracy of every mapping under every fault draw, [mappings, trials], fractions of 1.
+
+    All mappings meet the same draws (common random numbers), so they can be compared in pairs.
+    """
+    evaluator = Evaluator(quantized, images, labels, key)
+    limits = thresholds(faults, quantized, np.asarray(mappings))
+    return evaluator.correct(faults, limits, range(trials)).mean(axis=2)
+
+
+def _batches(images: np.ndarray, labels: np.ndarray):
+    """Device arrays of one fixed size (images, labels, image numbers); padding is never right."""
+    size = min(BATCH, len(images))
+    for start in range(0, len(images), size):
+        part, missing = images[start : start + size], max(0, start + size - len(images))
+        padding = [(0, missing)] + [(0, 0)] * (images.ndim - 1)
+        yield (
+            jnp.asarray(np.pad(part, padding), jnp.float32),
+            jnp.asarray(np.pad(labels[start : start + size], (0, missing), constant_values=-1)),
+            jnp.arange(start, start + size, dtype=jnp.uint32),
+        )
+
+
+def _check_images(quantized: Quantized, images: Any, labels: Any) -> None:
+    shape = quantized.program.image_shape
+    if len(images) == 0:
+        raise InputError("images: none given; fault evaluation needs at least one")
+    if len(images) != len(labels):
+        raise InputError(f"data: {len(images)} images but {len(labels)} labels; they must match")
+    if tuple(images.shape[1:]) != shape:
+        raise InputError(
+            f"data: images of shape {tuple(images.shape[1:])}, but the network takes {shape}"
+        )

@@ -1,0 +1,47 @@
+"""What a layer costs where: platforms, the cost model, and imports of other tools' figures."""
+
+from afpjax.hardware.cost import cost_tables, layer_cost
+from afpjax.hardware.importers import (
+    LayerRow,
+    TimeloopStats,
+    read_layer_table,
+    read_timeloop_stats,
+    replace_column,
+)
+from afpjax.hardware.lanes import active_lanes
+from afpjax.hardware.platform import (
+    Device,
+    Link,
+    Platform,
+    load_device,
+    load_link,
+    load_platform,
+    shipped_devices,
+    shipped_links,
+)
+from afpjax.hardware.tables import CostTables, MappingCost, check_capacity, mapping_cost
+from afpjax.hardware.traffic import Sizes
+
+__all__ = [
+    "CostTables",
+    "Device",
+    "LayerRow",
+    "Link",
+    "MappingCost",
+    "Platform",
+    "Sizes",
+    "TimeloopStats",
+    "active_lanes",
+    "check_capacity",
+    "cost_tables",
+    "layer_cost",
+    "load_device",
+    "load_link",
+    "load_platform",
+    "mapping_cost",
+    "read_layer_table",
+    "read_timeloop_stats",
+    "replace_column",
+    "shipped_devices",
+    "shipped_links",
+]

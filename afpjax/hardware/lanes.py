@@ -1,0 +1,123 @@
+"""How a layer is laid on an array: which loops run in parallel, and so how many lanes work.
+
+Every loop that runs in parallel is cut into a divisor of its length (a perfect factor), so that no
+lane ever idles within a mapping; lanes beyond the product of the factors idle always.
+
+Row stationary (Eyeriss; Chen et al., JSSC 2017): an array row takes one filter row each, times a
+divisor of the channels or of the neurons, or such a divisor alone; an array column takes one output
+row each (a divisor of their number), or a divisor of the neurons.
+Weight stationary (Simba; Shao et al., MICRO 2019): PEs, and the lanes within a PE, are shared out
+among channels and neurons.
+
+These rules give, lane for lane, all 34 AlexNet and SqueezeNet 1.1 layers of CNNParted's tables on
+its Eyeriss-like device, and 33 of the 34 on its Simba-like one (tests/hardware/test_published.py).
+"""
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+from afpjax.hardware.platform import PEArray
+from afpjax.network.layers import Layer
+
+
+class Loops(NamedTuple):
+    """Loop lengths of one group of a layer; a dense layer is a 1x1 convolution of one pixel."""
+
+    groups: int
+    channels: int  # that one neuron reads
+    neurons: int  # of one group
+    filter_rows: int
+    filter_columns: int
+    output_rows: int
+    output_columns: int
+
+
+class Split(NamedTuple):
+    """How many of each loop run in parallel."""
+
+    filter_rows: int = 1
+    channels: int = 1
+    neurons: int = 1
+    output_rows: int = 1
+
+    @property
+    def lanes(self) -> int:
+        return self.filter_rows * self.channels * self.neurons * self.output_rows
+
+
+def loops(layer: Layer) -> Loops:
+    """The layer's loops; 1-D windows are columns, and of 3-D ones all but the first axis are."""
+    window = layer.window if len(layer.window) > 1 else (1, *layer.window)
+    size = layer.output_size if len(layer.output_size) > 1 else (1, *layer.output_size)
+    return Loops(
+        groups=layer.groups,
+        channels=layer.input_channels,
+        neurons=layer.neurons // layer.groups,
+        filter_rows=window[0],
+        filter_columns=math.prod(window[1:]),
+        output_rows=size[0],
+        output_columns=math.prod(size[1:]),
+    )
+
+
+def best_splits(work: Loops, array: PEArray) -> tuple[Split, ...]:
+    """The splits that keep the most lanes at work, all of them: energy decides among equals.
+
+    Groups count as neurons here: they are independent outputs. () for the dataflow `fixed`.
+    """
+    if array.dataflow == "fixed":
+        return ()
+    rule = _row_stationary if array.dataflow == "row-stationary" else _weight_stationary
+    found = rule(work, array.rows, array.columns)
+    most = max(split.lanes for split in found)
+    return tuple(split for split in found if split.lanes == most)
+
+
+def active_lanes(layer: Layer, array: PEArray) -> int:
+    """Multiply-accumulates that the layer does per cycle on the array."""
+    splits = best_splits(loops(layer), array)
+    return splits[0].lanes if splits else array.rows * array.columns
+
+
+@lru_cache(maxsize=4096)
+def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
+    neurons = work.neurons * work.groups
+    along_rows = set()
+    for filter_rows in {1, work.filter_rows if work.filter_rows <= rows else 1}:
+        room = rows // filter_rows
+        along_rows |= {(filter_rows, c, 1) for c in _divisors(work.channels, room)}
+        along_rows |= {(filter_rows, 1, k) for k in _divisors(neurons, room)}
+    along_columns = {(1, p) for p in _divisors(work.output_rows, columns)}
+    along_columns |= {(k, 1) for k in _divisors(neurons, columns)}
+    found = {
+        Split(r, c, k * more, p)
+        for r, c, k in along_rows
+        for more, p in along_columns
+        if neurons % (k * more) == 0
+    }
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=4096)
+def _weight_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
+    neurons = work.neurons * work.groups
+
+    def shares(room: int) -> list[tuple[int, int]]:
+        return [
+            (c, k) for c in _divisors(work.channels, room) for k in _divisors(neurons, room // c)
+        ]
+
+    found = {
+        Split(1, c * inner_c, k * inner_k, 1)
+        for c, k in shares(rows)
+        for inner_c, inner_k in shares(columns)
+        if work.channels % (c * inner_c) == 0 and neurons % (k * inner_k) == 0
+    }
+    return tuple(sorted(found))
+
+
+@lru_cache(maxsize=65536)
+def _divisors(number: int, most: int) -> tuple[int, ...]:
+    """Divisors of `number` up to `most`."""
+    return tuple(d for d in range(1, min(number, most) + 1) if number % d == 0)

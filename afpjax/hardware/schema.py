@@ -1,0 +1,86 @@
+"""TOML tables become frozen dataclasses, or an error that a person can act on."""
+
+import dataclasses
+import difflib
+import math
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from afpjax.errors import InputError
+
+T = TypeVar("T")
+Names = Iterable[str]
+
+_KINDS = {float: "a number", int: "a whole number", str: "a text in quotes"}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The file's tables; InputError where it cannot be read or is no TOML."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path}: not valid TOML: {error}") from None
+
+
+def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
+    """A `kind` filled from a TOML table, sub-tables into dataclass fields.
+
+    Unknown, missing and wrongly typed keys raise InputError; so does what `kind` itself refuses.
+    """
+    fields = {field.name: field for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    for key in table:
+        if key not in fields:
+            raise InputError(f"{where}: unknown key `{key}`{nearest(key, fields)}")
+    values = {}
+    for name, field in fields.items():
+        if name in table:
+            values[name] = _value(field.type, table[name], name, where)
+        elif field.default is dataclasses.MISSING:
+            raise InputError(f"{where}: key `{name}` is missing")
+    try:
+        return kind(**values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+
+
+def nearest(name: str, known: Names) -> str:
+    """What to add to a message about an unknown name: the likely one, or all of them."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=1)
+    return f", did you mean `{close[0]}`?" if close else f"; known are {', '.join(known)}"
+
+
+def need(holds: bool, message: str) -> None:
+    """InputError with this message unless it holds."""
+    if not holds:
+        raise InputError(message)
+
+
+def need_positive(record: Any, *names: str, zero: bool = False) -> None:
+    """Every named field is a number above zero (or at zero where `zero` allows it)."""
+    for name in names:
+        value = getattr(record, name)
+        good = not math.isnan(value) and (value > 0 or (zero and value == 0))
+        need(good, f"`{name}` is {value}: give {'zero or more' if zero else 'more than zero'}")
+
+
+def need_fraction(record: Any, *names: str) -> None:
+    """Every named field lies in [0, 1]."""
+    for name in names:
+        value = getattr(record, name)
+        need(0.0 <= value <= 1.0, f"`{name}` is {value}: a rate lies between 0 and 1")
+
+
+def _value(kind: Any, value: Any, name: str, where: str) -> Any:
+    if dataclasses.is_dataclass(kind):
+        need(isinstance(value, dict), f"{where}: `{name}` must be a table, [{name}]")
+        return from_table(kind, value, f"{where}: [{name}]")  # type: ignore[arg-type]
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and not isinstance(value, bool):
+        return value
+    raise InputError(f"{where}: `{name}` is {value!r}: give {_KINDS[kind]}")

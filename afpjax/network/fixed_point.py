@@ -1,0 +1,143 @@
+"""Number formats whose bits can flip: fixed point of 4 to 16 bits, float32 and bfloat16.
+
+A fixed-point value is an integer code times a step. A layer multiplies and adds *codes*, held in
+float32: every product and partial sum below 2^24 is then an exact integer, whatever the order of
+summation. Where Σ|x·w| of an output exceeds 2^24 the float32 accumulator is off by at most
+fan_in · 2^-24 · Σ|x·w| (Higham 2002, equation 3.5, first order).
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float, Int
+
+from afpjax.errors import InputError
+
+KINDS = ("fixed", "float32", "bfloat16")
+SCALES = ("global", "tensor", "channel")
+STEPS = ("power-of-two", "maximum")
+_WIDTH = {"float32": 32, "bfloat16": 16}
+
+
+@dataclass(frozen=True)
+class QFormat:
+    """How weights and every layer's input are stored.
+
+    Fixed point is two's complement with `bits` bits, saturating when a value is quantised and
+    never when a bit flips. `scale="global"`: one step of 2^-`frac` for everything.
+    `"tensor"` / `"channel"`: a step per tensor, or per output channel of the weights (inputs stay
+    per tensor), from calibration: `step="maximum"` is max|x| / (2^(bits-1) - 1),
+    `"power-of-two"` the next power of two above that. Raises `InputError` where that makes no sense.
+    """
+
+    bits: int = 16
+    frac: int = 8
+    kind: str = "fixed"
+    scale: str = "global"
+    step: str = "power-of-two"
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("kind", KINDS), ("scale", SCALES), ("step", STEPS)):
+            if getattr(self, name) not in allowed:
+                raise InputError(
+                    f"format.{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
+                )
+        if self.kind == "fixed" and not 4 <= self.bits <= 16:
+            raise InputError(f"format.bits: {self.bits} is outside 4 to 16; choose a width there")
+        if self.scale == "global" and not -16 <= self.frac <= 32:
+            raise InputError(f"format.frac: {self.frac} fraction bits are outside -16 to 32")
+
+    @property
+    def width(self) -> int:
+        """Bits of one stored value: the positions that may flip are 0 (lowest) to width - 1."""
+        return _WIDTH.get(self.kind, self.bits)
+
+    @property
+    def largest(self) -> int:
+        """The largest fixed-point code."""
+        return 2 ** (self.bits - 1) - 1
+
+    def step_for(self, largest: np.ndarray) -> np.ndarray:
+        """Steps (float32) for tensors whose largest magnitudes are given (any shape)."""
+        if self.kind != "fixed":
+            return np.ones_like(largest, np.float32)
+        if self.scale == "global":
+            return np.full_like(largest, 2.0**-self.frac, np.float32)
+        # A tensor of zeros has no magnitude; any step represents it.
+        steps = np.where(largest > 0, largest, 1.0).astype(np.float64) / self.largest
+        if self.step == "power-of-two":
+            steps = 2.0 ** np.ceil(np.log2(steps) - 1e-12)
+        return steps.astype(np.float32)
+
+
+def encode(
+    fmt: QFormat, values: Float[Array, "..."], step: Float[Array, "..."]
+) -> Float[Array, "..."]:
+    """Codes of `values` as float32 (fixed), or the values as the float format holds them.
+
+    Rounds half to even and saturates. The gradient is straight-through: that of `values / step`,
+    zero where the code saturates. `step` broadcasts against `values`.
+    """
+    if fmt.kind == "float32":
+        return values
+    if fmt.kind == "bfloat16":
+        return _to_bfloat16(values)
+    return _round(values / step, float(-fmt.largest - 1), float(fmt.largest))
+
+
+def flip(fmt: QFormat, codes: Float[Array, "..."], mask: Int[Array, "..."]) -> Float[Array, "..."]:
+    """Flip the bits of `mask` (int32, broadcast against `codes`) in the stored words of `codes`.
+
+    Fixed point: two's complement of `fmt.bits` bits, wrapping as memory does. The gradient passes
+    through unchanged (straight-through).
+    """
+    return _flip(fmt, codes, mask)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
+def _round(values: Array, low: float, high: float) -> Array:
+    return jnp.clip(jnp.round(values), low, high)
+
+
+@_round.defjvp
+def _round_jvp(low: float, high: float, primals, tangents):
+    (values,), (tangent,) = primals, tangents
+    inside = (values >= low) & (values <= high)
+    return _round(values, low, high), jnp.where(inside, tangent, jnp.zeros_like(tangent))
+
+
+@jax.custom_jvp
+def _to_bfloat16(values: Array) -> Array:
+    return values.astype(jnp.bfloat16).astype(jnp.float32)
+
+
+@_to_bfloat16.defjvp
+def _to_bfloat16_jvp(primals, tangents):
+    return _to_bfloat16(*primals), tangents[0]
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _flip(fmt: QFormat, codes: Array, mask: Array) -> Array:
+    if fmt.kind == "float32":
+        return _reinterpret(_reinterpret(codes, jnp.int32) ^ mask, jnp.float32)
+    if fmt.kind == "bfloat16":
+        words = _reinterpret(codes.astype(jnp.bfloat16), jnp.int16)
+        struck = words ^ mask.astype(jnp.int16)
+        return _reinterpret(struck, jnp.bfloat16).astype(jnp.float32)
+    unused = 32 - fmt.bits
+    struck = (codes.astype(jnp.int32) ^ mask) << unused >> unused  # extend the sign bit
+    return struck.astype(jnp.float32)
+
+
+@_flip.defjvp
+def _flip_jvp(fmt: QFormat, primals, tangents):
+    struck = _flip(fmt, *primals)
+    return struck, jnp.broadcast_to(tangents[0], struck.shape)
+
+
+def _reinterpret(words: Array, dtype: type) -> Array:
+    return lax.bitcast_convert_type(words, dtype)

@@ -1,0 +1,40 @@
+"""A traced network: its program and its parameters, ready to run."""
+
+from dataclasses import dataclass, field
+from functools import partial
+
+import jax
+from jaxtyping import Array, Float
+
+from afpjax.network.execute import execute
+from afpjax.network.layers import Layer, LayerGraph
+from afpjax.network.program import Parameters, Program
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Network:
+    """A program of layers with its folded parameters; a pytree whose leaves are the parameters."""
+
+    program: Program = field(metadata={"static": True})
+    parameters: Parameters
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self.program.graph
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.program.graph.layers
+
+    def __call__(self, images: Float[Array, "B ..."]) -> Float[Array, "B classes"]:
+        """Logits of a batch of images, in floating point, as the traced function gives them."""
+        return run(self.program, self.parameters, images)
+
+
+@partial(jax.jit, static_argnums=0)
+def run(
+    program: Program, parameters: Parameters, images: Float[Array, "B ..."]
+) -> Float[Array, "B classes"]:
+    """Run a program without quantisation or faults."""
+    return jax.vmap(lambda image: execute(program, parameters, image))(images)

@@ -1,0 +1,132 @@
+"""A network as a flat list of equations over one image: what `trace` makes and `execute` runs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+from jax.extend import core
+from jaxtyping import Array
+
+from afpjax.network.layers import Layer, LayerGraph
+
+
+class Value(NamedTuple):
+    """The number of a value that an equation reads or writes (single assignment)."""
+
+    number: int
+
+
+Operand = Value | core.Literal
+
+
+@dataclass(frozen=True, eq=False)
+class Equation:
+    """One equation that depends on the image and is no layer, with its variables numbered."""
+
+    eqn: core.JaxprEqn
+    inputs: tuple[Operand, ...]
+    outputs: tuple[Value, ...]
+
+    @property
+    def primitive(self) -> core.Primitive:
+        return self.eqn.primitive
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return self.eqn.params
+
+    def bind(self, *operands: Any) -> list[Any]:
+        """Run the equation on its operands, literals included; custom derivatives are kept."""
+        variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
+        arrays = [
+            operand
+            for var, operand in zip(self.eqn.invars, operands, strict=True)
+            if not isinstance(var, core.Literal)
+        ]
+        alone = core.Jaxpr((), variables, self.eqn.outvars, [self.eqn], self.eqn.effects)
+        return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*arrays)
+
+
+@dataclass(frozen=True, eq=False)
+class LayerCall:
+    """Where a layer stands in the program: a convolution or matrix product with a fixed kernel.
+
+    `kernel_axes[i]` and `output_axes[i]` are the same channel axis, in the kernel and in the output.
+    """
+
+    layer: Layer
+    primitive: core.Primitive
+    params: dict[str, Any]
+    input: Value
+    output: Value
+    kernel: Operand  # where the traced kernel came from; the folded one is in `Parameters`
+    kernel_operand: int  # which operand of the primitive the kernel is
+    kernel_axes: tuple[int, ...]
+    output_axes: tuple[int, ...]
+
+    @property
+    def inputs(self) -> tuple[Operand, ...]:
+        return (self.input,)
+
+    @property
+    def outputs(self) -> tuple[Value, ...]:
+        return (self.output,)
+
+    def linear(self, image: Array, kernel: Array) -> Array:
+        """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32)."""
+        operands = (image, kernel) if self.kernel_operand == 1 else (kernel, image)
+        exact = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": image.dtype}
+        return self.primitive.bind(*operands, **{**self.params, **exact})
+
+    def per_output(self, channels: Array) -> Array:
+        """Lay an array over the kernel's channel axes out so that it broadcasts over the output."""
+        return _spread(channels, self.output_axes, len(self.layer.output_shape))
+
+    def per_kernel(self, channels: Array) -> Array:
+        """Lay an array over the kernel's channel axes out so that it broadcasts over the kernel."""
+        return _spread(channels, self.kernel_axes, len(self.layer.kernel_shape))
+
+
+class LayerParameters(NamedTuple):
+    """A layer's arrays after folding; the bias has the kernel's channel axes, or is None."""
+
+    kernel: Array
+    bias: Array | None
+
+
+class Parameters(NamedTuple):
+    """Every array that a program needs beside the image: an argument, never a constant."""
+
+    layers: dict[str, LayerParameters]
+    constants: tuple[Array, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """Equations and layer calls in execution order; hashed by identity, so a static argument."""
+
+    steps: tuple[Equation | LayerCall, ...]
+    constants: tuple[Value, ...]  # numbers of `Parameters.constants`
+    image: Value
+    output: Operand
+    image_shape: tuple[int, ...]  # of one image, without a batch axis
+    graph: LayerGraph
+
+    @property
+    def calls(self) -> tuple[LayerCall, ...]:
+        return tuple(step for step in self.steps if isinstance(step, LayerCall))
+
+
+def reads(step: Equation | LayerCall) -> Iterator[Value]:
+    """The values, literals left out, that a step reads."""
+    return (operand for operand in step.inputs if isinstance(operand, Value))
+
+
+def _spread(channels: Array, axes: tuple[int, ...], ndim: int) -> Array:
+    shape = [1] * ndim
+    for size, axis in zip(channels.shape, axes, strict=True):
+        shape[axis] = size
+    order = sorted(range(len(axes)), key=lambda i: axes[i])
+    return jax.numpy.transpose(channels, order).reshape(shape)

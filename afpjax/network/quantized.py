@@ -1,0 +1,181 @@
+"""A quantised network: calibration, and the hook that runs a layer on integer codes."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from afpjax.errors import InputError
+from afpjax.network.execute import Hook, affine, execute
+from afpjax.network.fixed_point import QFormat, encode, flip
+from afpjax.network.layers import Layer, LayerGraph
+from afpjax.network.network import Network
+from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
+
+CALIBRATION_BATCH = 64
+
+
+class Steps(NamedTuple):
+    """The value of one code unit in a layer's operands, 1 for float formats."""
+
+    weights: Float[Array, "..."]  # over the kernel's channel axes
+    inputs: Float[Array, ""]
+
+
+class Masks(NamedTuple):
+    """The bits that flip in a layer's read copies, int32; None where none can."""
+
+    weights: Int[Array, "..."] | None = None
+    inputs: Int[Array, "..."] | None = None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Quantized:
+    """A network in a number format; a pytree whose leaves are its parameters and steps."""
+
+    program: Program = field(metadata={"static": True})
+    format: QFormat = field(metadata={"static": True})
+    parameters: Parameters
+    steps: dict[str, Steps]
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self.program.graph
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.program.graph.layers
+
+    def __call__(
+        self,
+        images: Float[Array, "B ..."],
+        *,
+        mapping: Any = None,
+        faults: Any = None,
+        key: Any = 0,
+        trial: Any = 0,
+    ) -> Float[Array, "B classes"]:
+        """Logits [B, classes]: fault-free, or struck by `faults` (an `afpjax.FaultModel`).
+
+        `mapping` is the device of every layer ([L] int, default all 0), `key` a `jax.random.key`
+        or an integer seed, `trial` the number of the fault draw. It can be jitted, vmapped over
+        images, mappings and trials, and differentiated with respect to the images and, as a
+        pytree, with respect to the network itself.
+        """
+        if faults is None:
+            return run_clean(self, images)
+        return faults.strike(self, images, mapping=mapping, key=key, trial=trial)
+
+
+@jax.jit
+def run_clean(quantized: Quantized, images: Float[Array, "B ..."]) -> Float[Array, "B classes"]:
+    """Fault-free logits of a quantised network."""
+    hook = layer_on_codes(quantized, lambda call: Masks())
+    return jax.vmap(lambda image: execute(quantized.program, quantized.parameters, image, hook))(
+        images
+    )
+
+
+def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) -> Hook:
+    """The hook that encodes a layer's operands, flips bits in these copies, and multiplies codes.
+
+    output = (x_code · w_code + round(bias / grid)) · grid, with grid = step_w · step_x: the bias is
+    added on the accumulator's grid, as integer hardware does.
+    """
+    fmt = quantized.format
+
+    def hook(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
+        step, struck = quantized.steps[call.layer.name], masks(call)
+        kernel = encode(fmt, parameters.kernel, call.per_kernel(step.weights))
+        codes = encode(fmt, image.astype(jnp.float32), step.inputs)
+        if struck.weights is not None:
+            kernel = flip(fmt, kernel, struck.weights)
+        if struck.inputs is not None:
+            codes = flip(fmt, codes, struck.inputs)
+        parameters = parameters._replace(kernel=kernel)
+        layer = affine if fmt.kind != "fixed" else partial(_accumulate, step)
+        return layer(call, codes, parameters).astype(image.dtype)
+
+    return hook
+
+
+def _accumulate(step: Steps, call: LayerCall, codes: Array, parameters: LayerParameters) -> Array:
+    grid = call.per_output(step.weights) * step.inputs
+    total = call.linear(codes, parameters.kernel)
+    if parameters.bias is not None:
+        total = total + jnp.round(call.per_output(parameters.bias) / grid)
+    return total * grid
+
+
+def quantize(
+    network: Network, fmt: QFormat, calibration: Float[Array, "B ..."] | None = None
+) -> Quantized:
+    """Give every layer of a network its steps in a number format.
+
+    `calibration` is a batch of images; formats with a scale per tensor or channel need it, since a
+    layer's input step follows from the largest magnitude that the float network shows it. Raises
+    `InputError` where it is missing, empty or of another shape than the network's images.
+    """
+    largest = {layer.name: np.zeros((), np.float32) for layer in network.layers}
+    if fmt.kind == "fixed" and fmt.scale != "global":
+        largest = _largest_inputs(network, _checked(network, calibration))
+    steps = {}
+    for call in network.program.calls:
+        name = call.layer.name
+        weights = _largest_weights(call, np.asarray(network.parameters.layers[name].kernel), fmt)
+        steps[name] = Steps(
+            jnp.asarray(fmt.step_for(weights)), jnp.asarray(fmt.step_for(largest[name]))
+        )
+    return Quantized(network.program, fmt, network.parameters, steps)
+
+
+def _largest_weights(call: LayerCall, kernel: np.ndarray, fmt: QFormat) -> np.ndarray:
+    """Largest magnitude over the kernel's channel axes, everywhere the same unless per channel."""
+    channels = tuple(kernel.shape[axis] for axis in call.kernel_axes)
+    if fmt.scale != "channel":
+        return np.broadcast_to(np.abs(kernel).max(), channels)
+    in_order = np.moveaxis(np.abs(kernel), call.kernel_axes, range(len(channels)))
+    return in_order.reshape(*channels, -1).max(axis=-1)
+
+
+def _checked(network: Network, calibration: Array | None) -> Array:
+    shape = network.program.image_shape
+    if calibration is None or len(calibration) == 0:
+        raise InputError(
+            "calibration: a format with a scale per tensor or channel needs calibration images"
+        )
+    if tuple(calibration.shape[1:]) != shape:
+        raise InputError(
+            f"calibration: images of shape {tuple(calibration.shape[1:])}, the network takes {shape}"
+        )
+    return calibration
+
+
+def _largest_inputs(network: Network, images: Array) -> dict[str, np.ndarray]:
+    """The largest magnitude that each layer reads over the calibration images."""
+    batches = [
+        _batch_largest(network, images[start : start + CALIBRATION_BATCH])
+        for start in range(0, len(images), CALIBRATION_BATCH)
+    ]
+    return {name: np.max([batch[name] for batch in batches], axis=0) for name in batches[0]}
+
+
+@jax.jit
+def _batch_largest(network: Network, images: Array) -> dict[str, Array]:
+    def one(image: Array) -> dict[str, Array]:
+        seen: dict[str, Array] = {}
+
+        def hook(call: LayerCall, value: Array, parameters: LayerParameters) -> Array:
+            seen[call.layer.name] = jnp.abs(value).max().astype(jnp.float32)
+            return affine(call, value, parameters)
+
+        execute(network.program, network.parameters, image, hook)
+        return seen
+
+    return jax.tree.map(lambda values: values.max(), jax.vmap(one)(images))

@@ -1,0 +1,88 @@
+"""The report of job `profile`: what every layer costs on every device."""
+
+from afpjax.report import figures
+from afpjax.report.costs import COSTS, cost_tables, totals
+from afpjax.report.markup import Html, details, device, figure, html, join, paragraph, table
+from afpjax.report.story import Block, Part, Result, Story
+from afpjax.report.wording import number, scaled
+
+__all__ = ["STORY"]
+
+
+def answer(result: Result) -> Html:
+    """Which device is quickest and which spends least, the whole network on one."""
+    records, names = result.get("costs", ()), result.get("devices", ())
+    if not records or not names:
+        return html("The layers of the network")
+    latency = totals(records, names, "latency_ms")
+    energy = totals(records, names, "energy_mj")
+    quick, frugal = min(names, key=latency.__getitem__), min(names, key=energy.__getitem__)
+    return Html(
+        f"Run whole on one device, the network is quickest on <b>{html(quick)}</b> "
+        f"({number(latency[quick])}\u00a0ms) and spends the least energy on "
+        f"<b>{html(frugal)}</b> ({number(energy[frugal])}\u00a0mJ)."
+    )
+
+
+def lead(result: Result) -> Html:
+    layers = result.get("model", {}).get("layers", ())
+    macs, weights = (sum(layer[key] for layer in layers) for key in ("macs", "weights"))
+    return paragraph(
+        f"{len(layers)} layers, {scaled(macs)} multiply-accumulates (MACs) for an image, "
+        f"{scaled(weights)} weights. Costs are the device model's, for one batch; moving data "
+        "between devices is not included."
+    )
+
+
+def devices(result: Result) -> Block:
+    """The whole network on each device."""
+    names = result["devices"]
+    sums = {key: totals(result["costs"], names, key) for key in COSTS}
+    rows = [
+        (device(index, name), *(show(sums[key][name]) for key, (_, show) in COSTS.items()))
+        for index, name in enumerate(names)
+    ]
+    return Block(table(("device", *(title for title, _ in COSTS.values())), rows))
+
+
+def bars(result: Result) -> Block:
+    """Where the time and the energy go."""
+    drawn, shown = {}, []
+    for key, title, unit in (
+        ("latency_ms", "Latency", "latency (ms)"),
+        ("energy_mj", "Energy", "energy (mJ)"),
+    ):
+        svg = figures.costs(result["costs"], result["devices"], key, unit)
+        drawn[f"{title.lower()}.svg"] = svg
+        shown.append(figure(svg, title))
+    return Block(
+        join(
+            [
+                Html(f"<div class=pair>{join(shown)}</div>"),
+                *cost_tables(result["costs"], result["devices"]),
+            ]
+        ),
+        drawn,
+    )
+
+
+def layers(result: Result) -> Block:
+    """The layers as traced."""
+    keys = ("macs", "weights", "neurons")
+    rows = [
+        (layer["name"], layer["kind"], *(scaled(layer[k]) if k in layer else "–" for k in keys))
+        for layer in result["model"]["layers"]
+    ]
+    summary = f"The {len(rows)} layers"
+    return Block(details(summary, table(("layer", "kind", "MACs", "weights", "neurons"), rows)))
+
+
+STORY = Story(
+    answer,
+    lead,
+    (
+        Part("The whole network on each device", ("costs", "devices"), devices),
+        Part("Layer by layer", ("costs", "devices"), bars),
+        Part("The network", ("model",), layers),
+    ),
+)

@@ -1,0 +1,1 @@
+"""Search for mappings: multi-objective optimisation and what AFarePart makes of it."""

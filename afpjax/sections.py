@@ -1,0 +1,197 @@
+"""What an experiment file may say: one frozen dataclass per TOML section.
+
+Each field's first argument is its default and the second what `--help` shows. Relative paths are
+relative to the folder where the command runs, wherever the experiment file lies.
+"""
+
+from dataclasses import dataclass
+
+from afpjax.settings import setting
+
+#: Every job of the contract; `afpjax.run` knows which of them this version has.
+JOB_NAMES = (
+    "partition",
+    "online",
+    "distribute",
+    "campaign",
+    "importance",
+    "profile",
+    "export",
+    "serve",
+)
+_RATE_HELP = "one number for all devices or one per device, 0 to 1"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is done, from which seed, and where the answer goes."""
+
+    job: str = setting("partition", "job to run", choices=JOB_NAMES)
+    seed: int = setting(0, "start of every random draw", low=0, high=2**32 - 1)
+    out: str = setting(
+        "", "run folder to write", path=True, empty="runs/JOB-N, next free N", metavar="FOLDER"
+    )
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network. Paths here and below are relative to the current folder."""
+
+    name: str = setting(
+        "resnet18", "zoo name, path to an .onnx file, or package.module:function", path=True
+    )
+    weights: str = setting(
+        "",
+        "file with trained weights",
+        path=True,
+        empty="train once and cache, or the .onnx file's own",
+        metavar="FILE",
+    )
+    classes: int = setting(10, "classes that the network tells apart", low=2)
+    image_size: int = setting(32, "rows and columns of its images, pixels", low=1)
+    width: float = setting(0.25, "channels of a zoo network, as a share of the original", above=0.0)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Training of a zoo network that has no weights; done once, then cached."""
+
+    epochs: int = setting(30, "passes over the training images", low=1)
+    batch: int = setting(64, "images per step", low=1)
+    learning_rate: float = setting(0.003, "AdamW's highest step size", above=0.0)
+    weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Labelled images."""
+
+    name: str = setting(
+        "digits",
+        "data set; digits comes with scikit-learn, the others need data.path",
+        choices=("digits", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder"),
+    )
+    path: str = setting("", "where the data set lies", path=True, metavar="PATH")
+    images: int = setting(0, "how many test images to use, 0 for all", low=0)
+    mean: tuple[float, ...] = setting(
+        (), "mean per channel, of values in [0, 1]", empty="the data set's own"
+    )
+    std: tuple[float, ...] = setting(
+        (),
+        "standard deviation per channel, of values in [0, 1]",
+        above=0.0,
+        empty="the data set's own",
+    )
+    resize: int = setting(0, "shorter side after resizing, pixels, 0 for model.image_size", low=0)
+    crop: int = setting(0, "side of the square cut from the centre, pixels, 0 for all", low=0)
+    calibration: int = setting(256, "training images that set the format's scales", low=1)
+
+
+@dataclass(frozen=True)
+class Format:
+    """The numbers that weights and activations are stored in."""
+
+    kind: str = setting("fixed", "number format", choices=("fixed", "float32", "bfloat16"))
+    bits: int = setting(16, "width of a fixed-point number, bits", low=4, high=16)
+    frac: int = setting(8, "bits after the binary point, for scale = global", low=0, high=15)
+    scale: str = setting(
+        "global",
+        "global: format.frac everywhere; tensor or channel: a scale from calibration images",
+        choices=("global", "tensor", "channel"),
+    )
+    step: str = setting(
+        "power-of-two",
+        "a calibrated scale: the next power of two, or the very maximum",
+        choices=("power-of-two", "maximum"),
+    )
+
+
+@dataclass(frozen=True)
+class Faults:
+    """Soft errors: bits that flip in what a layer reads."""
+
+    strategy: str = setting(
+        "platform",
+        "platform: each layer at its device's rates; layerwise: one layer struck at a time",
+        choices=("platform", "layerwise"),
+    )
+    bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0)
+    bit_profile: tuple[float, ...] = setting(
+        (),
+        "factor on the rate for each of faults.bits, 0 to 1",
+        low=0.0,
+        high=1.0,
+        empty="every bit at the full rate",
+    )
+    weight_rate: tuple[float, ...] = setting(
+        (),
+        f"chance that a faulty bit of a weight flips: {_RATE_HELP}",
+        low=0.0,
+        high=1.0,
+        empty="the devices' own",
+    )
+    activation_rate: tuple[float, ...] = setting(
+        (),
+        f"chance that a faulty bit of an activation flips: {_RATE_HELP}",
+        low=0.0,
+        high=1.0,
+        empty="the devices' own",
+    )
+    layers: tuple[int | str, ...] = setting(
+        ("all",), "layers that faults strike: all, how many first ones, or names"
+    )
+    budget: int = setting(0, "exact number of flips in the whole model, 0 for no budget", low=0)
+    trials: int = setting(4, "fault draws behind each accuracy that the search sees", low=1)
+    generator: str = setting(
+        "hash",
+        "fault bits from a counter hash (fast) or from threefry (JAX's own)",
+        choices=("hash", "threefry"),
+    )
+
+
+@dataclass(frozen=True)
+class PlatformChoice:
+    """The hardware."""
+
+    devices: tuple[str, ...] = setting(
+        ("eyeriss", "simba", "simba-ecc"), "shipped devices or paths to their TOML", path=True
+    )
+    link: str = setting("ucie", "link between devices, shipped or a path to its TOML", path=True)
+    batch: int = setting(1, "images per inference, for latency and energy", low=1)
+
+
+@dataclass(frozen=True)
+class Search:
+    """The search for mappings of layers to devices, and the last measurement."""
+
+    population: int = setting(40, "mappings per generation", low=4)
+    generations: int = setting(20, "generations", low=1)
+    latency_cap_ms: float = setting(0.0, "highest latency allowed, ms, 0 for none", low=0.0)
+    energy_cap_mj: float = setting(0.0, "highest energy allowed, mJ, 0 for none", low=0.0)
+    allow_latency: float = setting(
+        0.10, "latency to give for accuracy, as a share of the fault-unaware choice's", low=0.0
+    )
+    allow_energy: float = setting(
+        0.05, "energy to give for accuracy, as a share of the fault-unaware choice's", low=0.0
+    )
+    images: int = setting(128, "images behind each accuracy that the search sees", low=1)
+    renew_draws: bool = setting(False, "draw new faults every generation")
+    held_out: int = setting(0, "images of the last measurement, 0 for all the rest", low=0)
+    final_trials: int = setting(16, "fault draws of the last measurement", low=2)
+    segments: int = setting(
+        0, "most contiguous segments that CNNParted may cut, 0 for as many as devices", low=0
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole experiment; every key has a default."""
+
+    run: Run = Run()
+    model: Model = Model()
+    train: Train = Train()
+    data: Data = Data()
+    format: Format = Format()
+    faults: Faults = Faults()
+    platform: PlatformChoice = PlatformChoice()
+    search: Search = Search()

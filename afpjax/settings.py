@@ -1,0 +1,157 @@
+"""One setting of an experiment: what it may be, and errors that say how to mend it."""
+
+import difflib
+import json
+import math
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, cast, get_args, get_origin
+
+from afpjax.errors import InputError
+
+T = TypeVar("T")
+
+_WANTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a setting may be, beside its type."""
+
+    help: str  # meaning, unit and allowed values, as `--help` shows them
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None  # as `low`, itself excluded
+    choices: tuple[str, ...] = ()
+    path: bool = False  # a leading `~` is the user's home folder
+    empty: str = "none"  # what an empty value means, as `--help` shows it
+    metavar: str = ""  # what stands for the value in `--help`, where the type does not say it
+
+
+def setting(default: T, help: str, **limits: Any) -> T:
+    """A dataclass field with its `Rule`; typed as its default, so that checkers are content."""
+    return cast(T, field(default=default, metadata={"rule": Rule(help, **limits)}))
+
+
+def is_list(kind: Any) -> bool:
+    """Whether a setting of this annotated type holds several values."""
+    return get_origin(kind) is tuple
+
+
+def item_types(kind: Any) -> tuple[type, ...]:
+    """The types that one value of this setting may have: `tuple[int | str, ...]` -> (int, str)."""
+    item = get_args(kind)[0] if is_list(kind) else kind
+    return get_args(item) or (item,)
+
+
+def read_value(value: object, kind: Any, rule: Rule, where: str) -> Any:
+    """`value` as the setting's type, or an `InputError` that names `where`.
+
+    A whole number is taken for a number, and a bare value for a list of one.
+    """
+    if not is_list(kind):
+        return _read_item(value, item_types(kind), rule, where)
+    items = value if isinstance(value, (list, tuple)) else [value]
+    return tuple(_read_item(item, item_types(kind), rule, where) for item in items)
+
+
+def from_words(words: Sequence[str], kind: Any) -> object:
+    """The command line's words as a TOML file would have given them; what fits no type stays text.
+
+    `read_value` then refuses what does not belong, in the same words for both.
+    """
+    values = [_from_word(word, item_types(kind)) for word in words]
+    return values if is_list(kind) else values[0]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean \\`x\\`?` with the known word that is most like this one, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{found[0]}`?" if found else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
+
+
+def toml_value(value: object) -> str:
+    """A setting's value as TOML writes it, so that it reads back equal."""
+    if isinstance(value, (tuple, list)):
+        return f"[{', '.join(map(toml_value, value))}]"
+    if isinstance(value, str):
+        # JSON's strings are TOML's, but for DEL, which TOML wants escaped.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def _read_item(value: object, types: tuple[type, ...], rule: Rule, where: str) -> Any:
+    # bool is a subclass of int in Python, never in an experiment file.
+    fits = type(value) in types or (type(value) is int and float in types)
+    if not fits:
+        wanted = listed(_WANTED[each] for each in types)
+        raise InputError(f"{where}: needs {wanted}, got {_shown(value)}")
+    if isinstance(value, str):
+        return _read_text(value, rule, where)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _check_range(value, rule, where)
+        return float(value) if float in types else value
+    return value
+
+
+def _read_text(value: str, rule: Rule, where: str) -> str:
+    if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
+        raise InputError(f"{where}: control characters are not allowed, got {_shown(value)}")
+    if rule.choices and value not in rule.choices:
+        hint = nearest(value, rule.choices)
+        raise InputError(f"{where}: no choice {_shown(value)}, use {listed(rule.choices)}{hint}")
+    return os.path.expanduser(value) if rule.path else value
+
+
+def _check_range(value: float, rule: Rule, where: str) -> None:
+    if not math.isfinite(value):
+        raise InputError(f"{where}: needs a finite number, got {value}")
+    if rule.above is not None and value <= rule.above:
+        raise InputError(f"{where}: {value} is not above {rule.above:g}")
+    if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
+        raise InputError(f"{where}: {value} is outside {range_text(rule)}")
+    if rule.low is not None and value < rule.low:
+        raise InputError(f"{where}: {value} is less than {rule.low:g}, the least allowed")
+
+
+def range_text(rule: Rule) -> str:
+    """The allowed range in words, `[0, 1]` or `0 or more`; empty where anything goes."""
+    if rule.low is not None and rule.high is not None:
+        return f"[{_plain(rule.low)}, {_plain(rule.high)}]"
+    if rule.above is not None:
+        return f"above {_plain(rule.above)}"
+    return f"{_plain(rule.low)} or more" if rule.low is not None else ""
+
+
+def _plain(number: float) -> str:
+    return str(int(number)) if number == int(number) else repr(number)
+
+
+def _from_word(word: str, types: tuple[type, ...]) -> object:
+    if bool in types and word in ("true", "false"):
+        return word == "true"
+    for each in (int, float):
+        if each in types or (each is int and float in types):
+            try:
+                return each(word)
+            except ValueError:
+                continue
+    return word
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, dict):
+        return "a table"
+    if isinstance(value, (list, tuple)):
+        return "a list"
+    if isinstance(value, (str, bool, int, float)):
+        text = toml_value(value)
+        return text if len(text) <= 60 else f"{text[:57]}..."
+    return str(value)  # TOML's dates and times
