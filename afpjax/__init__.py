@@ -1,3 +1,49 @@
 """Fault-aware placement of neural networks on edge accelerators."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from afpjax.errors import InputError as InputError
+    from afpjax.faults.evaluate import accuracy as accuracy
+    from afpjax.faults.model import FaultModel as FaultModel
+    from afpjax.hardware.platform import Platform as Platform
+    from afpjax.hardware.platform import load_platform as load_platform
+    from afpjax.network.fixed_point import QFormat as QFormat
+    from afpjax.network.network import Network as Network
+    from afpjax.network.quantized import Quantized as Quantized
+    from afpjax.network.quantized import quantize as quantize
+    from afpjax.network.trace import trace as trace
+    from afpjax.search.partition import Front as Front
+    from afpjax.search.partition import partition as partition
+
 __version__ = "0.1.0"
+
+# Imported at first use: `python -m afpjax.run --help` must not wait for JAX.
+_HOMES = {
+    "InputError": "errors",
+    "accuracy": "faults.evaluate",
+    "FaultModel": "faults.model",
+    "Platform": "hardware.platform",
+    "load_platform": "hardware.platform",
+    "QFormat": "network.fixed_point",
+    "Network": "network.network",
+    "Quantized": "network.quantized",
+    "quantize": "network.quantized",
+    "trace": "network.trace",
+    "Front": "search.partition",
+    "partition": "search.partition",
+}
+__all__ = ["__version__", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    if name == "models":
+        return import_module(f"{__name__}.models")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

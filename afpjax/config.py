@@ -1,56 +1,33 @@
 """Experiment files: read, checked, written. What they may say is in `afpjax.sections`."""
 
+import os
 import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast, get_type_hints
 
 from afpjax.errors import InputError
-from afpjax.sections import (
-    JOB_NAMES,
-    Config,
-    Data,
-    Faults,
-    Format,
-    Model,
-    PlatformChoice,
-    Run,
-    Search,
-    Train,
-)
+from afpjax.sections import Config, Data, Format
 from afpjax.settings import Rule, nearest, read_value, toml_value
 
-__all__ = [
-    "JOB_NAMES",
-    "Config",
-    "Data",
-    "Faults",
-    "Format",
-    "Model",
-    "PlatformChoice",
-    "Run",
-    "Search",
-    "Train",
-    "all_settings",
-    "check",
-    "find_file",
-    "first_difference",
-    "load",
-    "to_toml",
-]
-
 _WIDTHS = {"float32": 32, "bfloat16": 16}  # bits; a fixed format has format.bits
+
+
+def sections() -> dict[str, type[Any]]:
+    """Section name -> its dataclass, in the order of the file."""
+    return get_type_hints(Config)
 
 
 def all_settings() -> dict[str, tuple[Any, Rule]]:
     """`section.key` -> (annotated type, rule), in the order of the file."""
     return {
-        f"{section.name}.{key.name}": (key.type, key.metadata["rule"])
-        for section in fields(Config)
-        for key in fields(type(section.default))  # pyright: ignore[reportArgumentType]
+        f"{section}.{key.name}": (key.type, key.metadata["rule"])
+        for section, kind in sections().items()
+        for key in fields(kind)
     }
 
 
@@ -62,23 +39,13 @@ def load(
     Overrides map `section.key` to a value as TOML would give it. Raises `InputError` for a file
     that cannot be read, unknown names, wrong types and values out of range.
     """
-    values: dict[str, Any] = {}
+    values: dict[str, dict[str, Any]] = {section: {} for section in sections()}
     for name, value in (_read_file(Path(path)) if path is not None else {}).items():
-        values[name] = _checked(name, value, f"{path}: {name}")
+        _put(values, name, value, f"{path}: {name}")
     for name, value in overrides.items():
-        values[name] = _checked(name, value, f"--{name}")
-    config = Config(
-        **{
-            section.name: type(section.default)(
-                **{
-                    name.partition(".")[2]: value
-                    for name, value in values.items()
-                    if name.partition(".")[0] == section.name
-                }
-            )
-            for section in fields(Config)
-        }
-    )
+        _put(values, name, value, f"--{name}")
+    # Its fields are the sections by name, which a type checker cannot see.
+    config = cast(Any, Config)(**{name: kind(**values[name]) for name, kind in sections().items()})
     check(config)
     return config
 
@@ -120,26 +87,34 @@ def first_difference(old: Config, new: Config) -> str:
 
 def find_file(name: str) -> Path:
     """The experiment file at the path `name`, or the one shipped under that name."""
-    from afpjax import configs
+    path = os.path.expanduser(name)
+    if os.path.exists(path) and not (os.path.isdir(path) and name in shipped()):
+        return Path(path)
+    if name in shipped():
+        return _shipped_folder() / f"{name}.toml"
+    advice = nearest(name, shipped()) or (
+        f"; shipped with afpjax: {', '.join(shipped())}" if shipped() else ""
+    )
+    raise InputError(f"--config {name}: there is no such file{advice}")
 
-    if Path(name).expanduser().exists():
-        return Path(name).expanduser()
-    folder = Path(next(iter(configs.__path__)))
-    shipped = sorted(path.stem for path in folder.glob("*.toml"))
-    if name in shipped:
-        return folder / f"{name}.toml"
-    hint = nearest(name, shipped) or f"; shipped with afpjax: {', '.join(shipped)}"
-    raise InputError(f"--config {name}: there is no such file{hint}")
+
+def shipped() -> list[str]:
+    """The names of the experiment files that come with afpjax."""
+    return sorted(path.stem for path in _shipped_folder().glob("*.toml"))
+
+
+def _shipped_folder() -> Path:
+    # `configs/` of the repository is installed under this name, see pyproject.toml.
+    return Path(next(iter(import_module("afpjax.configs").__path__)))
 
 
 def _read_file(path: Path) -> dict[str, object]:
     """`section.key` -> value, names not yet checked but for the sections'."""
-    sections = [section.name for section in fields(Config)]
     values: dict[str, object] = {}
     for section, table in _parse(path).items():
-        if section not in sections:
+        if section not in sections():
             kind = "section" if isinstance(table, dict) else "key outside a section"
-            raise InputError(f"{path}: unknown {kind} `{section}`{_advice(section, sections)}")
+            raise InputError(f"{path}: unknown {kind} `{section}`{_advice(section)}")
         if not isinstance(table, dict):
             raise InputError(f"{path}: `{section}` is a section: write [{section}] and keys below")
         for key, value in table.items():
@@ -153,21 +128,22 @@ def _read_file(path: Path) -> dict[str, object]:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a text file in UTF-8") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
         place = re.search(r"\(at line (\d+), column \d+\)", str(error))
         line = f":{place[1]}" if place else ""
         raise InputError(f"{path}{line}: is not valid TOML: {error}") from error
 
 
-def _checked(name: str, value: object, where: str) -> Any:
+def _put(values: dict[str, dict[str, Any]], name: str, value: object, where: str) -> None:
     if name not in all_settings():
         raise InputError(f"{where}: there is no such setting{nearest(name, all_settings())}")
-    return read_value(value, *all_settings()[name], where)
+    section, _, key = name.partition(".")
+    values[section][key] = read_value(value, *all_settings()[name], where)
 
 
 def _get(config: Config, name: str) -> Any:
@@ -175,13 +151,13 @@ def _get(config: Config, name: str) -> Any:
     return getattr(getattr(config, section), key)
 
 
-def _advice(section: str, sections: list[str]) -> str:
+def _advice(section: str) -> str:
     """The nearest section, or where a key that stands outside its section belongs."""
     homes = [name for name in all_settings() if name.endswith(f".{section}")]
     return (
         f"; it belongs in [{homes[0].partition('.')[0]}]"
         if homes
-        else nearest(section, sections) or _all(sections)
+        else nearest(section, sections()) or _all(list(sections()))
     )
 
 
@@ -234,13 +210,13 @@ def _check_rates(config: Config) -> None:
 
 
 def _check_layers(layers: tuple[int | str, ...]) -> None:
-    alone = [layer for layer in layers if isinstance(layer, int) or layer == "all"]
-    if not layers or (alone and len(layers) > 1):
+    counts = [layer for layer in layers if isinstance(layer, int)]
+    if not layers or (len(layers) > 1 and (counts or "all" in layers)):
         raise InputError(
             f"faults.layers: give `all`, one count of first layers, or names, got {list(layers)}"
         )
-    if isinstance(layers[0], int) and layers[0] < 1:
-        raise InputError(f"faults.layers: a count of first layers is 1 or more, got {layers[0]}")
+    if counts and counts[0] < 1:
+        raise InputError(f"faults.layers: a count of first layers is 1 or more, got {counts[0]}")
 
 
 def _check_data(data: Data) -> None:

@@ -140,7 +140,9 @@ class Faults:
     layers: tuple[int | str, ...] = setting(
         ("all",), "layers that faults strike: all, how many first ones, or names"
     )
-    budget: int = setting(0, "exact number of flips in the whole model, 0 for no budget", low=0)
+    budget: int = setting(
+        0, "most flips in the whole model in one inference, 0 for no budget", low=0, high=2**31 - 1
+    )
     trials: int = setting(4, "fault draws behind each accuracy that the search sees", low=1)
     generator: str = setting(
         "hash",

@@ -20,9 +20,9 @@ class Rule:
     """What a setting may be, beside its type."""
 
     help: str  # meaning, unit and allowed values, as `--help` shows them
-    low: float | None = None
-    high: float | None = None
-    above: float | None = None  # as `low`, itself excluded
+    low: int | float | None = None
+    high: int | float | None = None
+    above: int | float | None = None  # as `low`, itself excluded
     choices: tuple[str, ...] = ()
     path: bool = False  # a leading `~` is the user's home folder
     empty: str = "none"  # what an empty value means, as `--help` shows it
@@ -59,10 +59,16 @@ def read_value(value: object, kind: Any, rule: Rule, where: str) -> Any:
 def from_words(words: Sequence[str], kind: Any) -> object:
     """The command line's words as a TOML file would have given them; what fits no type stays text.
 
-    `read_value` then refuses what does not belong, in the same words for both.
+    A list's values stand in words of their own or with commas between; an empty word is no value.
+    A single value is the first word, and a switch without words is true. `read_value` then
+    refuses what does not belong, in the same words for both.
     """
-    values = [_from_word(word, item_types(kind)) for word in words]
-    return values if is_list(kind) else values[0]
+    if is_list(kind):
+        values = [value.strip() for word in words for value in word.split(",")]
+        return [_from_word(value, item_types(kind)) for value in values if value]
+    if not words and kind is bool:
+        return True
+    return _from_word(words[0], item_types(kind))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -96,41 +102,51 @@ def _read_item(value: object, types: tuple[type, ...], rule: Rule, where: str) -
     if isinstance(value, str):
         return _read_text(value, rule, where)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        _check_range(value, rule, where)
-        return float(value) if float in types else value
+        number = _as_float(value) if float in types else value
+        _check_range(number, rule, where)
+        return number
     return value
 
 
 def _read_text(value: str, rule: Rule, where: str) -> str:
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in value):
-        raise InputError(f"{where}: control characters are not allowed, got {_shown(value)}")
+    # Python gives bytes of the command line that are no UTF-8 as lone surrogates.
+    if any(ord(each) < 32 or ord(each) == 127 or 0xD800 <= ord(each) < 0xE000 for each in value):
+        raise InputError(f"{where}: needs plain UTF-8 text, got {value!a}")
     if rule.choices and value not in rule.choices:
         hint = nearest(value, rule.choices)
         raise InputError(f"{where}: no choice {_shown(value)}, use {listed(rule.choices)}{hint}")
     return os.path.expanduser(value) if rule.path else value
 
 
-def _check_range(value: float, rule: Rule, where: str) -> None:
-    if not math.isfinite(value):
+def _as_float(value: int | float) -> float:
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
+
+
+def _check_range(value: int | float, rule: Rule, where: str) -> None:
+    if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where}: needs a finite number, got {value}")
     if rule.above is not None and value <= rule.above:
-        raise InputError(f"{where}: {value} is not above {rule.above:g}")
+        raise InputError(f"{where}: {_shown(value)} is not above {rule.above:g}")
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
-        raise InputError(f"{where}: {value} is outside {range_text(rule)}")
+        limits = f"[{_plain(rule.low)}, {_plain(rule.high)}]"
+        raise InputError(f"{where}: {_shown(value)} is outside {limits}")
     if rule.low is not None and value < rule.low:
-        raise InputError(f"{where}: {value} is less than {rule.low:g}, the least allowed")
+        raise InputError(f"{where}: {_shown(value)} is less than {rule.low:g}, the least allowed")
 
 
 def range_text(rule: Rule) -> str:
-    """The allowed range in words, `[0, 1]` or `0 or more`; empty where anything goes."""
+    """The allowed range in words, `0 to 1` or `0 or more`; empty where anything goes."""
     if rule.low is not None and rule.high is not None:
-        return f"[{_plain(rule.low)}, {_plain(rule.high)}]"
+        return f"{_plain(rule.low)} to {_plain(rule.high)}"
     if rule.above is not None:
         return f"above {_plain(rule.above)}"
     return f"{_plain(rule.low)} or more" if rule.low is not None else ""
 
 
-def _plain(number: float) -> str:
+def _plain(number: int | float) -> str:
     return str(int(number)) if number == int(number) else repr(number)
 
 

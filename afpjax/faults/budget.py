@@ -42,26 +42,20 @@ def within_budget(
     share = expected[0] / jnp.maximum(expected[0] + expected[1], 1e-30)
     for_weights = jnp.round(share * draws.budget).astype(jnp.int32)
 
-    def count(target: int, shapes: Sequence[tuple[int, ...]], image: Array):
+    def count(target: int, shapes: Sequence[tuple[int, ...]], image: Array | None = None):
+        streams = bits.streams(seed, trial, len(shapes), target, image)
+
         def flips(scaled: Array) -> Int[Array, ""]:
             total = jnp.zeros((), jnp.int32)
             for number, shape in enumerate(shapes):
-                stream = bits.stream(
-                    seed,
-                    trial=trial,
-                    layer=jnp.uint32(number),
-                    target=jnp.uint32(target),
-                    image=image,
-                )
                 total += bits.count_flips(
-                    stream, shape, draws.bits, scaled[number], generator=draws.generator
+                    streams[number], shape, draws.bits, scaled[number], generator=draws.generator
                 )
             return total
 
         return flips
 
-    none = jnp.uint32(0)
-    kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers], none)
+    kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers])
     budget = jnp.int32(draws.budget) - for_weights
 
     def of_image(image: Array) -> Array:
@@ -93,7 +87,7 @@ def _largest_within(
     return scale(limits, jnp.where(fits(whole), whole, factor))
 
 
-def scale(limits: UInt32[Array, "..."], factor: UInt32[Array, ""]) -> UInt32[Array, "..."]:
+def scale(limits: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]) -> UInt32[Array, "*N"]:
     """limits · factor / 2^31, rounded down, in 32-bit words (16-bit halves, no 64-bit product)."""
     half = jnp.uint32(16)
     low = jnp.uint32(0xFFFF)

@@ -5,8 +5,8 @@ the other (a batch axis must not reach a kernel), images in parallel. Equal rows
 asks for them: mappings that give every layer the same rates are the same row.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -15,6 +15,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
@@ -31,8 +32,9 @@ class Evaluator:
     """Fault evaluation of one quantised network on one set of images.
 
     `images` are the network's inputs (float32, [B, ...]), `labels` int32 [B]; image i keeps the
-    number i whatever the batch. `correct` remembers every row it has run, and `memory` may be
-    given by the caller to keep rows beyond this object (row bytes -> packed answers).
+    number i whatever the batch. `correct` remembers every row it has run; `memory` may be given by
+    the caller to keep rows beyond this object (row bytes -> packed answers), `name` then tells
+    evaluators apart that share it.
     Raises `InputError` for images and labels that do not match.
     """
 
@@ -40,16 +42,18 @@ class Evaluator:
         self,
         quantized: Quantized,
         images: Float[Any, "B ..."],
-        labels: Int[Any, "B"],
+        labels: Int[Any, " N"],
         key: Any,
         *,
-        memory: dict[bytes, bytes] | None = None,
+        memory: MutableMapping[bytes, bytes] | None = None,
+        name: str = "",
     ) -> None:
         _check_images(quantized, images, labels)
         self.quantized = quantized
         self.count = len(images)
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory
+        self.name = name
         self.evaluations = 0
         self._batches = list(_batches(np.asarray(images), np.asarray(labels)))
 
@@ -72,12 +76,15 @@ class Evaluator:
             for trial in trials
         ]
         keys = [self._key(draws, row) for row in rows]
-        missing = {key: row for key, row in zip(keys, rows) if key not in self.memory}
-        for start in range(0, len(missing), ROWS):
-            chunk = list(missing.items())[start : start + ROWS]
+        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.memory}
+        progress(len(rows) - len(missing))
+        waiting = list(missing.items())
+        for start in range(0, len(waiting), ROWS):
+            chunk = waiting[start : start + ROWS]
             answers = self._run(draws, [row for _, row in chunk])
             self.memory.update(
-                (key, np.packbits(answer).tobytes()) for (key, _), answer in zip(chunk, answers)
+                (key, np.packbits(answer).tobytes())
+                for (key, _), answer in zip(chunk, answers, strict=True)
             )
             self.evaluations += len(chunk)
             progress(len(chunk))
@@ -95,20 +102,25 @@ class Evaluator:
     def _key(self, draws: Draws, row: tuple[np.ndarray, np.ndarray, np.uint32]) -> bytes:
         silent = not row[0].any() and not row[1].any()
         trial = np.uint32(0) if silent else row[2]  # without faults, every trial is the same
-        return b"|".join([repr(draws).encode(), *(part.tobytes() for part in (*row[:2], trial))])
+        kind = f"{self.name} {draws}".encode()
+        return b"|".join([kind, *(part.tobytes() for part in (*row[:2], trial))])
 
     def _run(self, draws: Draws, rows: list[Any]) -> Bool[np.ndarray, "R B"]:
         padded = rows + [rows[-1]] * (ROWS - len(rows))
         stacked = tuple(jnp.asarray(np.stack(part)) for part in zip(*padded, strict=True))
         count = jnp.int32(len(rows))
         answers = [
-            _correct_rows(draws, self.quantized, *batch, *stacked, self.seed, count)
+            _compiled()(draws, self.quantized, *batch, *stacked, self.seed, count)
             for batch in self._batches
         ]
         return np.concatenate([np.asarray(a) for a in answers], axis=1)[: len(rows), : self.count]
 
 
-@partial(jax.jit, static_argnums=0)
+@lru_cache(maxsize=1)
+def _compiled() -> Callable[..., Bool[Array, "R B"]]:
+    return jax.jit(_correct_rows, static_argnums=0, compiler_options=compiler.options())
+
+
 def _correct_rows(
     draws: Draws,
     quantized: Quantized,
@@ -138,7 +150,7 @@ def is_correct(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bo
 def accuracy(
     quantized: Quantized,
     images: Float[Any, "B ..."],
-    labels: Int[Any, "B"],
+    labels: Int[Any, " N"],
     mappings: Int[Any, "P L"],
     faults: FaultModel,
     key: Any,

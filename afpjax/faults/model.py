@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import core
 from jaxtyping import Array, Bool, Int, UInt32
 
 from afpjax.errors import InputError
@@ -113,7 +113,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
 
 def _refuse_unknown_devices(target: str, devices: int, mappings: Any) -> None:
     """Only where the mapping is at hand: inside a compiled program it cannot be checked."""
-    if devices > 1 and not isinstance(mappings, jax.core.Tracer) and np.max(mappings) >= devices:
+    if devices > 1 and not isinstance(mappings, core.Tracer) and np.max(mappings) >= devices:
         raise InputError(
             f"faults.{target}_rate: {devices} rates, but the mapping names device "
             f"{int(np.max(mappings))}; give one rate, or one per device"

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, UInt32
+from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax.faults import bits
 from afpjax.faults.budget import within_budget
@@ -27,6 +27,13 @@ class Draws:
     @classmethod
     def of(cls, faults: FaultModel) -> "Draws":
         return cls(tuple(faults.bits), faults.generator, faults.budget)
+
+
+class Flips(NamedTuple):
+    """How many bits flipped in each layer's read copies."""
+
+    weights: Int[Array, "L"]  # in this trial
+    activations: Int[Array, "B L"]  # in each image of this trial
 
 
 def struck_logits(
@@ -74,30 +81,50 @@ def logits_of_trial(
     """
     program, layers = quantized.program, quantized.layers
     numbers = {layer.name: number for number, layer in enumerate(layers)}
-    limits = within_budget(draws, layers, limits, seed, trial)
+    scaled = within_budget(draws, layers, limits, seed, trial)
+    strike = partial(bits.flip_mask, generator=draws.generator)
+    kernels = bits.streams(seed, trial, len(layers), bits.WEIGHTS)
 
     def one(image: Array, index: Array) -> Array:
-        inputs = limits.of_image(index)
+        inputs = scaled.of_image(index)
+        reads = bits.streams(seed, trial, len(layers), bits.ACTIVATIONS, index)
 
         def masks(call: LayerCall) -> Masks:
-            number = numbers[call.layer.name]
-            at = dict(trial=trial, layer=jnp.uint32(number))
-            strike = partial(bits.flip_mask, generator=draws.generator)
+            number, layer = numbers[call.layer.name], call.layer
             return Masks(
-                strike(
-                    bits.stream(seed, **at, target=jnp.uint32(bits.WEIGHTS)),
-                    call.layer.kernel_shape,
-                    draws.bits,
-                    limits.weights[number],
-                ),
-                strike(
-                    bits.stream(seed, **at, target=jnp.uint32(bits.ACTIVATIONS), image=index),
-                    call.layer.input_shape,
-                    draws.bits,
-                    inputs[number],
-                ),
+                strike(kernels[number], layer.kernel_shape, draws.bits, scaled.weights[number]),
+                strike(reads[number], layer.input_shape, draws.bits, inputs[number]),
             )
 
         return execute(program, quantized.parameters, image, layer_on_codes(quantized, masks))
 
     return jax.vmap(one)(images, indices)
+
+
+@partial(jax.jit, static_argnums=0)
+def flips_of_trial(
+    draws: Draws,
+    quantized: Quantized,
+    indices: UInt32[Array, "B"],
+    limits: Thresholds,
+    seed: UInt32[Array, "2"],
+    trial: UInt32[Array, ""],
+) -> Flips:
+    """How many bits `logits_of_trial` flips with the same arguments, layer by layer."""
+    layers = quantized.layers
+    scaled = within_budget(draws, layers, limits, seed, trial)
+    count = partial(bits.count_flips, generator=draws.generator)
+
+    def flips(stream: Array, limit: Array, shapes: list[tuple[int, ...]]) -> Array:
+        counts = [count(stream[n], shape, draws.bits, limit[n]) for n, shape in enumerate(shapes)]
+        return jnp.stack(counts)
+
+    def of_image(index: Array) -> Array:
+        reads = bits.streams(seed, trial, len(layers), bits.ACTIVATIONS, index)
+        return flips(reads, scaled.of_image(index), [layer.input_shape for layer in layers])
+
+    kernels = bits.streams(seed, trial, len(layers), bits.WEIGHTS)
+    return Flips(
+        flips(kernels, scaled.weights, [layer.kernel_shape for layer in layers]),
+        jax.lax.map(of_image, indices),
+    )

@@ -77,9 +77,12 @@ def _lanes(graph: LayerGraph, platform: Platform, given: LanesByDevice) -> Lanes
     for name, lanes in given.items():
         known = name in platform.names
         need(known, f"mapped_lanes: no device `{name}`{nearest(name, platform.names)}")
+        array = platform.devices[platform.names.index(name)].array
+        most = array.rows * array.columns
         need(
-            len(lanes) == len(graph.layers) and min(lanes) >= 0,
-            f"mapped_lanes of `{name}`: give one number >= 0 per layer, {len(graph.layers)} in all",
+            len(lanes) == len(graph.layers) and min(lanes) >= 0 and max(lanes) <= most,
+            f"mapped_lanes of `{name}`: give one number of 0 to {most} (all its lanes) per layer,"
+            f" {len(graph.layers)} in all",
         )
     return {name: given.get(name, (0,) * len(graph.layers)) for name in platform.names}
 

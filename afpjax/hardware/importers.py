@@ -74,7 +74,10 @@ def read_timeloop_stats(path: Path) -> TimeloopStats:
         cycles=round(_summary(summary, rf"^Cycles:\s*{number}\s*$", "Cycles", path)),
         energy_uj=_summary(summary, rf"^Energy:\s*{number}\s*uJ\s*$", "Energy in uJ", path),
         utilization=_summary(summary, rf"^Utilization:\s*{number}\s*(%?)", "Utilization", path),
-        computes=round(_summary(summary, rf"^\s*Computes\s*=\s*{number}\s*$", "Computes", path)),
+        # Older versions say MACCs.
+        computes=round(
+            _summary(summary, rf"^\s*(?:Computes|MACCs)\s*=\s*{number}\s*$", "Computes", path)
+        ),
     )
 
 
@@ -88,9 +91,10 @@ def replace_column(
 ) -> CostTables:
     """The tables with one device's latencies and energies taken from `rows` (one image; x batch).
 
-    Rows are matched by name: a row means the layer whose name it bears, or bears as one of its
-    /-separated parts (CNNParted's `/features/features.0/Conv` means `features.0`). Where no row
-    matches any layer, as many rows as layers are taken in order.
+    Rows are matched by name: a row means the layer whose name it bears, the module that its ONNX
+    path leads to (`/features/features.3/squeeze/Conv` means `features.3.squeeze`), or the innermost
+    part of the path that is a layer's name. Where no row matches any layer, as many rows as layers
+    are taken in order.
     InputError: no such device, a row without a layer, a layer without a row or with two.
     """
     devices = tables.latency_ms.shape[1]
@@ -120,18 +124,32 @@ def _in_order_of(graph: LayerGraph, rows: Sequence[LayerRow]) -> list[LayerRow]:
             " layers; name the rows after the layers or give one per layer in order",
         )
         return list(rows)
-    need(not strangers, f"layer table: row `{strangers[:1]}` names no layer of the network")
-    missing = [name for name in graph.names if name not in matched]
-    need(not missing, f"layer table: no row for layer `{missing[:1]}`")
+    for row in strangers:
+        raise InputError(f"layer table: row `{row}` names no layer of the network; take it out")
+    for name in graph.names:
+        need(name in matched, f"layer table: no row for layer `{name}`; add one")
     return [matched[name] for name in graph.names]
 
 
 def _layer_of(row: str, names: Sequence[str]) -> str | None:
-    if row in names:
-        return row
-    parts = set(row.split("/"))
-    bearing = [name for name in names if name in parts]
-    return max(bearing, key=len) if bearing else None
+    parts = row.strip("/").split("/")
+    for exact in (row, _module(parts[:-1])):
+        if exact in names:
+            return exact
+    return next((part for part in reversed(parts) if part in names), None)
+
+
+def _module(scopes: Sequence[str]) -> str:
+    """The module that nested ONNX scopes lead to, as its parameters are named.
+
+    A child of a list bears the list's own name again: layer1, layer1.0, conv1 is layer1.0.conv1.
+    """
+    path = ""
+    for scope in scopes:
+        owner, _, child = scope.rpartition(".")
+        inside = bool(owner) and f".{path}".endswith(f".{owner}")
+        path = ".".join(filter(None, (path, child if inside else scope)))
+    return path
 
 
 def _read(path: Path) -> str:

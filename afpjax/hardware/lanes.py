@@ -9,8 +9,9 @@ row each (a divisor of their number), or a divisor of the neurons.
 Weight stationary (Simba; Shao et al., MICRO 2019): PEs, and the lanes within a PE, are shared out
 among channels and neurons.
 
-These rules give, lane for lane, all 34 AlexNet and SqueezeNet 1.1 layers of CNNParted's tables on
-its Eyeriss-like device, and 33 of the 34 on its Simba-like one (tests/hardware/test_published.py).
+These rules give, lane for lane, all 45 AlexNet, SqueezeNet 1.1 and VGG-11 layers of CNNParted's
+tables on its Eyeriss-like device, and 44 of the 45 on its Simba-like one: AlexNet's `features.6`
+has 192 lanes there and 256 here (tests/hardware/test_published.py).
 """
 
 import math
@@ -22,7 +23,7 @@ from afpjax.network.layers import Layer
 
 
 class Loops(NamedTuple):
-    """Loop lengths of one group of a layer; a dense layer is a 1x1 convolution of one pixel."""
+    """Loop lengths of one group of a layer; a dense layer is a 1x1 convolution."""
 
     groups: int
     channels: int  # that one neuron reads
@@ -47,13 +48,21 @@ class Split(NamedTuple):
 
 
 def loops(layer: Layer) -> Loops:
-    """The layer's loops; 1-D windows are columns, and of 3-D ones all but the first axis are."""
+    """The layer's loops; 1-D windows are columns, and of 3-D ones all but the first axis are.
+
+    A dense layer's rows are the positions that it is applied at (tokens, pixels; mostly one), and
+    its groups are the batch axes of its kernel.
+    """
     window = layer.window if len(layer.window) > 1 else (1, *layer.window)
     size = layer.output_size if len(layer.output_size) > 1 else (1, *layer.output_size)
+    groups = layer.groups
+    if layer.kind == "dense":
+        size = (layer.outputs // layer.neurons,)
+        groups = layer.inputs // (layer.fan_in * size[0])
     return Loops(
-        groups=layer.groups,
+        groups=groups,
         channels=layer.input_channels,
-        neurons=layer.neurons // layer.groups,
+        neurons=layer.neurons // groups,
         filter_rows=window[0],
         filter_columns=math.prod(window[1:]),
         output_rows=size[0],
@@ -84,8 +93,8 @@ def active_lanes(layer: Layer, array: PEArray) -> int:
 def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
     neurons = work.neurons * work.groups
     along_rows = set()
-    for filter_rows in {1, work.filter_rows if work.filter_rows <= rows else 1}:
-        room = rows // filter_rows
+    for filter_rows in {1, work.filter_rows}:
+        room = rows // filter_rows  # 0, and no divisors, for a filter taller than the array
         along_rows |= {(filter_rows, c, 1) for c in _divisors(work.channels, room)}
         along_rows |= {(filter_rows, 1, k) for k in _divisors(neurons, room)}
     along_columns = {(1, p) for p in _divisors(work.output_rows, columns)}

@@ -60,12 +60,14 @@ def need(holds: bool, message: str) -> None:
         raise InputError(message)
 
 
-def need_positive(record: Any, *names: str, zero: bool = False) -> None:
-    """Every named field is a number above zero (or at zero where `zero` allows it)."""
+def need_positive(record: Any, *names: str, zero: bool = False, infinite: bool = False) -> None:
+    """Every named field is above zero (or at it where `zero` allows it), finite but for leave."""
     for name in names:
         value = getattr(record, name)
-        good = not math.isnan(value) and (value > 0 or (zero and value == 0))
-        need(good, f"`{name}` is {value}: give {'zero or more' if zero else 'more than zero'}")
+        good = value > 0 or (zero and value == 0)  # false for NaN
+        least = "zero or more" if zero else "more than zero"
+        need(good, f"`{name}` is {value}: give {least}")
+        need(infinite or math.isfinite(value), f"`{name}` is {value}: give a finite number")
 
 
 def need_fraction(record: Any, *names: str) -> None:

@@ -162,8 +162,10 @@ def _input_rows(layer: Layer, work: Loops, tile: _Tile) -> tuple[float, float]:
 
     The input is taken to have the output's aspect: a layer does not say which axis is which.
     """
-    pixels = layer.inputs / (work.channels * work.groups)
-    total = max(1.0, (pixels * work.output_rows / work.output_columns) ** 0.5)
+    if len(layer.output_size) == 1:  # the one row of a 1-D convolution
+        return 1.0, 1.0
+    larger = layer.inputs / (work.channels * work.groups * work.output_rows * work.output_columns)
+    total = max(1.0, work.output_rows * larger ** (1 / max(1, len(layer.output_size))))
     stride = max(1, round(total / work.output_rows))
     needed = (tile.output_rows - 1) * stride + work.filter_rows
     return total, min(total, float(needed))

@@ -1,10 +1,14 @@
 """The one interpreter: run a program on one image, with a hook at every layer."""
 
 from collections.abc import Callable
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
+from afpjax.errors import InputError
 from afpjax.network.program import (
     LayerCall,
     LayerParameters,
@@ -18,9 +22,10 @@ Hook = Callable[[LayerCall, Array, LayerParameters], Array]
 
 
 def affine(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
-    """The plain hook: the layer as it was traced, in the image's dtype."""
+    """The plain hook: the layer as it was traced, in float32 or wider."""
     kernel, bias = parameters
-    output = call.linear(image, kernel.astype(image.dtype))
+    wide = np.promote_types(image.dtype, kernel.dtype)
+    output = call.linear(image.astype(wide), kernel.astype(wide))
     return output if bias is None else output + call.per_output(bias.astype(output.dtype))
 
 
@@ -28,21 +33,39 @@ def execute(program: Program, parameters: Parameters, image: Array, hook: Hook =
     """Logits [classes] of one image; `hook` computes every layer from its read copy of the input.
 
     Everything else is bound as it was traced. Map it over images with `jax.vmap`: kernels then
-    keep their shape, and a convolution sees one ordinary batch.
+    keep their shape, and a convolution sees one ordinary batch. The image is cast to the dtype that
+    the program was traced for. Raises `InputError` for one of another shape, or for fractions where
+    the program takes integers.
     """
     environment: dict[Value, Array] = dict(
         zip(program.constants, parameters.constants, strict=True)
     )
-    environment[program.image] = image
+    environment[program.image] = _checked(program, image)
 
-    def read(operand: Operand) -> Array:
+    def read(operand: Operand) -> Any:  # a literal is a NumPy scalar
         return operand.val if isinstance(operand, core.Literal) else environment[operand]
 
     for step in program.steps:
         if isinstance(step, LayerCall):
             layer = parameters.layers[step.layer.name]
-            environment[step.output] = hook(step, read(step.input), layer)
+            made = hook(step, read(step.input), layer)
+            environment[step.output] = made.astype(step.dtype)
         else:
             outputs = step.bind(*map(read, step.inputs))
             environment.update(zip(step.outputs, outputs, strict=True))
     return read(program.output)
+
+
+def _checked(program: Program, image: Array) -> Array:
+    if jnp.shape(image) != program.image_shape:
+        raise InputError(
+            f"images: one has the shape {jnp.shape(image)}, but the network takes "
+            f"{program.image_shape}"
+        )
+    floats = [jnp.issubdtype(dtype, jnp.floating) for dtype in (image.dtype, program.image_dtype)]
+    if floats == [True, False]:
+        raise InputError(
+            f"images: they are {image.dtype}, but the network was traced for "
+            f"{program.image_dtype}; give it images of that dtype"
+        )
+    return image.astype(program.image_dtype)

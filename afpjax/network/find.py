@@ -4,53 +4,49 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 from jax.extend import core
 
-from afpjax.network.inline import Inliner, is_linear
+from afpjax.errors import InputError
+from afpjax.network.hidden import kernel_operand
+from afpjax.network.inline import Inliner
 from afpjax.network.layers import Layer
+from afpjax.network.names import layer_name
 from afpjax.network.program import Equation, LayerCall, Operand
-
-LEAVES = ("kernel", "weight", "weights", "w", "W", "value", "raw_value", "embedding")
-COLLECTIONS = ("params",)
 
 
 def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Equation | LayerCall]:
     """Replace every convolution or dense product with a fixed kernel by a `LayerCall`.
 
     A layer is named after its kernel's parameter; a second use of the same kernel is `name:2`,
-    a kernel that is no parameter (a constant of the function) `conv_0`, `dense_1`, …
+    a kernel that is no parameter (a constant of the function) `conv_0`, `dense_1`, … Raises
+    `InputError` for a layer that does not multiply floating-point numbers.
     """
     steps: list[Equation | LayerCall] = []
     uses: dict[str, int] = {}
     for equation in equations:
-        flags = [inliner.depends(operand) for operand in equation.inputs]
-        if not is_linear(equation.primitive, flags):
+        facts = [inliner.fact(operand) for operand in equation.inputs]
+        kernel = kernel_operand(equation.primitive, facts)
+        if kernel is None:
             steps.append(equation)
             continue
-        kernel = equation.inputs[flags.index(False)]
         kind = "conv" if equation.primitive.name == "conv_general_dilated" else "dense"
-        name = _name(inliner.origin(kernel)) or f"{kind}_{sum(uses.values())}"
+        name = layer_name(facts[kernel].origin) or f"{kind}_{sum(uses.values())}"
         uses[name] = uses.get(name, 0) + 1
         unique = name if uses[name] == 1 else f"{name}:{uses[name]}"
-        steps.append(_layer_call(equation, flags.index(False), unique, kind, inliner))
+        _refuse_integers(equation, unique)
+        steps.append(_layer_call(equation, kernel, unique, kind, inliner))
     return steps
 
 
-def _name(origin: frozenset[str]) -> str:
-    """The common path of the parameters that a kernel is made of, without the leaf's own name."""
-    paths = [path.split(".") for path in sorted(origin)]
-    if not paths:
-        return ""
-    common = []
-    for parts in zip(*paths, strict=False):
-        if len(set(parts)) > 1:
-            break
-        common.append(parts[0])
-    while len(common) > 1 and common[-1] in LEAVES:
-        common.pop()
-    if len(common) > 1 and common[0] in COLLECTIONS:
-        common = common[1:]
-    return ".".join(common)
+def _refuse_integers(equation: Equation, name: str) -> None:
+    for var in equation.eqn.invars:
+        dtype = getattr(var.aval, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            raise InputError(
+                f"the network: layer {name} multiplies {dtype} numbers; trace the network in "
+                "floating point, afpjax quantises it"
+            )
 
 
 def _layer_call(
@@ -82,6 +78,7 @@ def _layer_call(
         kernel,
         kernel_axes,
         output_axes,
+        equation.dtype,
     )
 
 
@@ -117,5 +114,5 @@ def _dense(
 
 def _shape(operand: Operand, inliner: Inliner) -> tuple[int, ...]:
     if isinstance(operand, core.Literal):
-        return tuple(operand.aval.shape)
+        return tuple(operand.val.shape)
     return inliner.shapes[operand]

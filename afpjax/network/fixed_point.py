@@ -1,9 +1,7 @@
 """Number formats whose bits can flip: fixed point of 4 to 16 bits, float32 and bfloat16.
 
-A fixed-point value is an integer code times a step. A layer multiplies and adds *codes*, held in
-float32: every product and partial sum below 2^24 is then an exact integer, whatever the order of
-summation. Where Σ|x·w| of an output exceeds 2^24 the float32 accumulator is off by at most
-fan_in · 2^-24 · Σ|x·w| (Higham 2002, equation 3.5, first order).
+A fixed-point value is an integer code times a step; `quantized.py` says how layers compute on
+codes, and how exactly.
 """
 
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from afpjax.errors import InputError
 KINDS = ("fixed", "float32", "bfloat16")
 SCALES = ("global", "tensor", "channel")
 STEPS = ("power-of-two", "maximum")
+SMALLEST = 2.0**-40  # a tensor whose largest magnitude is below this is taken for zeros
 _WIDTH = {"float32": 32, "bfloat16": 16}
 
 
@@ -31,7 +30,8 @@ class QFormat:
     never when a bit flips. `scale="global"`: one step of 2^-`frac` for everything.
     `"tensor"` / `"channel"`: a step per tensor, or per output channel of the weights (inputs stay
     per tensor), from calibration: `step="maximum"` is max|x| / (2^(bits-1) - 1),
-    `"power-of-two"` the next power of two above that. Raises `InputError` where that makes no sense.
+    `"power-of-two"` the least power of two that is no smaller. Raises `InputError` where that makes
+    no sense.
     """
 
     bits: int = 16
@@ -46,9 +46,9 @@ class QFormat:
                 raise InputError(
                     f"format.{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
                 )
-        if self.kind == "fixed" and not 4 <= self.bits <= 16:
+        if self.kind == "fixed" and self.bits not in range(4, 17):
             raise InputError(f"format.bits: {self.bits} is outside 4 to 16; choose a width there")
-        if self.scale == "global" and not -16 <= self.frac <= 32:
+        if self.scale == "global" and self.frac not in range(-16, 33):
             raise InputError(f"format.frac: {self.frac} fraction bits are outside -16 to 32")
 
     @property
@@ -67,8 +67,10 @@ class QFormat:
             return np.ones_like(largest, np.float32)
         if self.scale == "global":
             return np.full_like(largest, 2.0**-self.frac, np.float32)
-        # A tensor of zeros has no magnitude; any step represents it.
-        steps = np.where(largest > 0, largest, 1.0).astype(np.float64) / self.largest
+        # Any step represents a tensor of zeros. A channel that training has shrunk to nothing is
+        # one too: a product of two steps must stay a normal float32.
+        magnitudes = np.where(largest > SMALLEST, largest, 1.0).astype(np.float64)
+        steps = magnitudes / self.largest
         if self.step == "power-of-two":
             steps = 2.0 ** np.ceil(np.log2(steps) - 1e-12)
         return steps.astype(np.float32)
@@ -79,14 +81,21 @@ def encode(
 ) -> Float[Array, "..."]:
     """Codes of `values` as float32 (fixed), or the values as the float format holds them.
 
-    Rounds half to even and saturates. The gradient is straight-through: that of `values / step`,
-    zero where the code saturates. `step` broadcasts against `values`.
+    Rounds half to even (of the float32 product with 1 / step) and saturates. The gradient is
+    straight-through: that of `values / step`, zero where the code saturates. `step` broadcasts
+    against `values`.
     """
     if fmt.kind == "float32":
         return values
     if fmt.kind == "bfloat16":
         return _to_bfloat16(values)
-    return _round(values / step, float(-fmt.largest - 1), float(fmt.largest))
+    # XLA makes a division by a constant this product; written out, it is one in every program.
+    return _round(values * (1 / step), float(-fmt.largest - 1), float(fmt.largest))
+
+
+def round_through(values: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Round half to even; the gradient passes through unchanged (straight-through)."""
+    return _round(values, -np.inf, np.inf)
 
 
 def flip(fmt: QFormat, codes: Float[Array, "..."], mask: Int[Array, "..."]) -> Float[Array, "..."]:

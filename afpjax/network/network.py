@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import jax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Num
 
 from afpjax.network.execute import execute
 from afpjax.network.layers import Layer, LayerGraph
@@ -27,14 +28,14 @@ class Network:
     def layers(self) -> tuple[Layer, ...]:
         return self.program.graph.layers
 
-    def __call__(self, images: Float[Array, "B ..."]) -> Float[Array, "B classes"]:
+    def __call__(self, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
         """Logits of a batch of images, in floating point, as the traced function gives them."""
         return run(self.program, self.parameters, images)
 
 
 @partial(jax.jit, static_argnums=0)
 def run(
-    program: Program, parameters: Parameters, images: Float[Array, "B ..."]
+    program: Program, parameters: Parameters, images: Num[Any, "B ..."]
 ) -> Float[Array, "B classes"]:
     """Run a program without quantisation or faults."""
     return jax.vmap(lambda image: execute(program, parameters, image))(images)

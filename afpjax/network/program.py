@@ -9,6 +9,7 @@ from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
+from afpjax.network import small_conv
 from afpjax.network.layers import Layer, LayerGraph
 
 
@@ -37,6 +38,11 @@ class Equation:
     def params(self) -> dict[str, Any]:
         return self.eqn.params
 
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the first output."""
+        return getattr(self.eqn.outvars[0].aval, "dtype", None)
+
     def bind(self, *operands: Any) -> list[Any]:
         """Run the equation on its operands, literals included; custom derivatives are kept."""
         variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
@@ -45,7 +51,10 @@ class Equation:
             for var, operand in zip(self.eqn.invars, operands, strict=True)
             if not isinstance(var, core.Literal)
         ]
-        alone = core.Jaxpr((), variables, self.eqn.outvars, [self.eqn], self.eqn.effects)
+        # A jaxpr of this one equation: jax's own evaluator knows how each version of it hands
+        # nested functions and derivative rules to `Primitive.bind`.
+        info = core.DebugInfo("afpjax", self.primitive.name, None, None)
+        alone = core.Jaxpr((), variables, self.eqn.outvars, [self.eqn], self.eqn.effects, info)
         return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*arrays)
 
 
@@ -53,7 +62,7 @@ class Equation:
 class LayerCall:
     """Where a layer stands in the program: a convolution or matrix product with a fixed kernel.
 
-    `kernel_axes[i]` and `output_axes[i]` are the same channel axis, in the kernel and in the output.
+    `kernel_axes[i]` and `output_axes[i]` are one channel axis, in the kernel and in the output.
     """
 
     layer: Layer
@@ -65,6 +74,7 @@ class LayerCall:
     kernel_operand: int  # which operand of the primitive the kernel is
     kernel_axes: tuple[int, ...]
     output_axes: tuple[int, ...]
+    dtype: Any  # of the traced output, which the rest of the program was traced for
 
     @property
     def inputs(self) -> tuple[Operand, ...]:
@@ -76,6 +86,8 @@ class LayerCall:
 
     def linear(self, image: Array, kernel: Array) -> Array:
         """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32)."""
+        if self.layer.kind == "conv" and small_conv.fits(self.params, image.shape, kernel.shape):
+            return small_conv.convolve(self.params, image, kernel, self.layer.output_shape)
         operands = (image, kernel) if self.kernel_operand == 1 else (kernel, image)
         exact = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": image.dtype}
         return self.primitive.bind(*operands, **{**self.params, **exact})
@@ -112,6 +124,7 @@ class Program:
     image: Value
     output: Operand
     image_shape: tuple[int, ...]  # of one image, without a batch axis
+    image_dtype: Any
     graph: LayerGraph
 
     @property

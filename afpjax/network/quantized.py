@@ -1,4 +1,19 @@
-"""A quantised network: calibration, and the hook that runs a layer on integer codes."""
+"""A quantised network: calibration, and the hook that runs a layer on integer codes.
+
+A layer's fixed-point arithmetic is that of integers, held in float32. Every product and partial
+sum of codes below 2^24 is exact, whatever the order of summation; so where Σ|x·w| + |bias| of an
+output, in codes, is at most 2^24, the accumulator is the integer one, bit for bit. Where it is
+more, the accumulator is off by at most (fan_in + 2) · 2^-24 · (Σ|x·w| + |bias|), to first order: an
+inner product's bound γ_n with n = fan_in (Higham, Accuracy and Stability of Numerical Algorithms,
+2002, equation 3.5), and one rounding each for the bias's own code and for its addition.
+
+With power-of-two steps an accumulator's value is exact as well (codes times a power of two), and
+between layers so are ReLU, max pooling and concatenation, sums (residuals) as long as the result
+has at most 24 bits on the finer of the two grids, and averages over a power of two of values. With
+`step="maximum"` a value is its code times a rounded step, and every product, sum and average
+between layers rounds in float32: codes can then differ by one from exact arithmetic where a value
+lies halfway.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -8,11 +23,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Num
 
 from afpjax.errors import InputError
 from afpjax.network.execute import Hook, affine, execute
-from afpjax.network.fixed_point import QFormat, encode, flip
+from afpjax.network.fixed_point import QFormat, encode, flip, round_through
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
@@ -54,7 +69,7 @@ class Quantized:
 
     def __call__(
         self,
-        images: Float[Array, "B ..."],
+        images: Num[Any, "B ..."],
         *,
         mapping: Any = None,
         faults: Any = None,
@@ -74,7 +89,7 @@ class Quantized:
 
 
 @jax.jit
-def run_clean(quantized: Quantized, images: Float[Array, "B ..."]) -> Float[Array, "B classes"]:
+def run_clean(quantized: Quantized, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
     """Fault-free logits of a quantised network."""
     hook = layer_on_codes(quantized, lambda call: Masks())
     return jax.vmap(lambda image: execute(quantized.program, quantized.parameters, image, hook))(
@@ -100,7 +115,7 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
             codes = flip(fmt, codes, struck.inputs)
         parameters = parameters._replace(kernel=kernel)
         layer = affine if fmt.kind != "fixed" else partial(_accumulate, step)
-        return layer(call, codes, parameters).astype(image.dtype)
+        return layer(call, codes, parameters)
 
     return hook
 
@@ -109,12 +124,12 @@ def _accumulate(step: Steps, call: LayerCall, codes: Array, parameters: LayerPar
     grid = call.per_output(step.weights) * step.inputs
     total = call.linear(codes, parameters.kernel)
     if parameters.bias is not None:
-        total = total + jnp.round(call.per_output(parameters.bias) / grid)
+        total = total + round_through(call.per_output(parameters.bias) * (1 / grid))
     return total * grid
 
 
 def quantize(
-    network: Network, fmt: QFormat, calibration: Float[Array, "B ..."] | None = None
+    network: Network, fmt: QFormat, calibration: Num[Any, "B ..."] | None = None
 ) -> Quantized:
     """Give every layer of a network its steps in a number format.
 
@@ -144,17 +159,15 @@ def _largest_weights(call: LayerCall, kernel: np.ndarray, fmt: QFormat) -> np.nd
     return in_order.reshape(*channels, -1).max(axis=-1)
 
 
-def _checked(network: Network, calibration: Array | None) -> Array:
-    shape = network.program.image_shape
+def _checked(network: Network, calibration: Any) -> Array:
     if calibration is None or len(calibration) == 0:
         raise InputError(
             "calibration: a format with a scale per tensor or channel needs calibration images"
         )
-    if tuple(calibration.shape[1:]) != shape:
-        raise InputError(
-            f"calibration: images of shape {tuple(calibration.shape[1:])}, the network takes {shape}"
-        )
-    return calibration
+    given, wanted = tuple(calibration.shape[1:]), network.program.image_shape
+    if given != wanted:
+        raise InputError(f"calibration: images of shape {given}, the network takes {wanted}")
+    return jnp.asarray(calibration)
 
 
 def _largest_inputs(network: Network, images: Array) -> dict[str, np.ndarray]:

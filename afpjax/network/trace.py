@@ -1,9 +1,10 @@
 """Trace a JAX callable into a program of layers: the way into afpjax."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -11,73 +12,115 @@ from afpjax.errors import InputError
 from afpjax.network.find import find_layers
 from afpjax.network.fold import fold
 from afpjax.network.graph import tensors
+from afpjax.network.hidden import Fact
 from afpjax.network.inline import Inliner
 from afpjax.network.layers import LayerGraph
 from afpjax.network.network import Network
-from afpjax.network.program import Equation, LayerCall, Operand, Parameters, Program, Value, reads
+from afpjax.network.program import (
+    Equation,
+    LayerCall,
+    LayerParameters,
+    Operand,
+    Parameters,
+    Program,
+    Value,
+    reads,
+)
+
+Step = Equation | LayerCall
+AnyStep = TypeVar("AnyStep", Equation, Step)
 
 
-def trace(apply_fn: Callable[[Any, Array], Array], params: Any, sample: Array) -> Network:
+def trace(apply_fn: Callable[..., Any], params: Any, sample: Any) -> Network:
     """Turn `apply_fn(params, images) -> logits` into a network of layers.
 
-    `sample` is a batch of images (an array or a `ShapeDtypeStruct`, [B, ...]); the program is that
-    of one image, so `apply_fn` must treat the images of a batch independently. The logits are
-    [B, classes]. Raises `InputError` for a network without layers, with a layer inside control
-    flow, or with parameters that are not finite.
+    `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
+    function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
+    [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
+    independently. The logits are [B, classes]. Raises `InputError` for a network without layers,
+    with a layer inside control flow or of integers, or with parameters that are not finite.
     """
-    leaves, shape = _flatten(params), tuple(sample.shape[1:])
-    image = jax.ShapeDtypeStruct(shape, sample.dtype)
-    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(p, x[None])))(params, image)
+    names, arrays, restore = _split(params)
+    image = _one_image(sample)
+    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(restore(p), x[None])))(arrays, image)
     inliner = Inliner()
     constants = inliner.closed_over(closed)
-    _refuse_not_finite(leaves, inliner.known)
     variables = closed.jaxpr.invars
     known = [
-        inliner.value(var, frozenset({path}), False)
-        for var, path in zip(variables[:-1], leaves, strict=True)
+        inliner.value(var, Fact(False, frozenset({name})))
+        for var, name in zip(variables[:-1], names, strict=True)
     ]
-    inliner.known.update(zip(known, leaves.values(), strict=True))
-    entrance = inliner.value(variables[-1], frozenset(), True)
+    entrance = inliner.value(variables[-1], Fact(True))
     (output,) = inliner.run(closed.jaxpr, [*known, entrance], constants)
-    steps, values = _evaluate_known(inliner, output)
-    steps = find_layers(steps, inliner)
-    if not any(isinstance(step, LayerCall) for step in steps):
-        raise InputError(
-            "the network has no layers: no convolution or matrix product of its input with "
-            "fixed weights; check that `apply_fn(params, images)` uses both arguments"
-        )
-    steps, layers = fold(steps, values, output)
-    return _assemble(steps, layers, values, entrance, output, inliner.shapes)
+    closed_over = [("an array that the network closes over", v) for v in inliner.known.values()]
+    _refuse_not_finite([*zip(names, arrays, strict=True), *closed_over])
+    inliner.known.update(zip(known, arrays, strict=True))
+    equations, values = _evaluate_known(inliner, output)
+    steps, layers, output = fold(find_layers(equations, inliner), values, output)
+    steps = _live(steps, output)
+    _refuse_no_layers(steps)
+    image_program = _program(steps, values, entrance, image, output, inliner.shapes)
+    return Network(image_program, _parameters(image_program, layers, values))
 
 
-def _one_logits(logits: Array) -> Array:
-    if logits.ndim != 2 or logits.shape[0] != 1:
-        raise InputError(
-            f"the network: a batch of one image gives {tuple(logits.shape)}, not logits [1, classes]"
-        )
-    return logits[0]
+def _split(params: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
+    """Dotted paths and values of a pytree's arrays, and the way back to the whole tree."""
+    paths, structure = jax.tree_util.tree_flatten_with_path(params)
+    leaves = [leaf for _, leaf in paths]
+    places = [
+        i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic)
+    ]
 
+    def restore(arrays: list[Any]) -> Any:
+        whole = list(leaves)
+        for place, array in zip(places, arrays, strict=True):
+            whole[place] = array
+        return jax.tree.unflatten(structure, whole)
 
-def _flatten(params: Any) -> dict[str, Any]:
-    """The parameters by dotted path, in the order of the traced function's arguments."""
-    paths, _ = jax.tree_util.tree_flatten_with_path(params)
-    return {_dotted(path) or str(i): leaf for i, (path, leaf) in enumerate(paths)}
+    names = [_dotted(paths[place][0]) or str(place) for place in places]
+    return names, [leaves[place] for place in places], restore
 
 
 def _dotted(path: tuple[Any, ...]) -> str:
     return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
 
 
-def _refuse_not_finite(leaves: dict[str, Any], known: dict[Value, Any]) -> None:
-    named = {**leaves, **{"an array that the network closes over": v for v in known.values()}}
-    for path, leaf in named.items():
-        array = (
-            np.asarray(leaf) if not jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else 0
+def _one_image(sample: Any) -> jax.ShapeDtypeStruct:
+    if not hasattr(sample, "dtype") or np.ndim(sample) < 2:
+        raise InputError(
+            "the sample: it is no batch of images, [B, ...]; give an array with a batch axis"
         )
-        if np.issubdtype(np.result_type(array), np.inexact) and not np.isfinite(array).all():
+    return jax.ShapeDtypeStruct(sample.shape[1:], jax.dtypes.canonicalize_dtype(sample.dtype))
+
+
+def _one_logits(logits: Any) -> Array:
+    if not isinstance(logits, jax.Array):
+        raise InputError(
+            f"the network: it gives a {type(logits).__name__}, not one array of logits; wrap it in "
+            "a function that returns the logits alone"
+        )
+    if logits.ndim != 2 or logits.shape[0] != 1:
+        raise InputError(
+            f"the network: a batch of one image gives {logits.shape}, not logits [1, classes]; "
+            "keep the batch axis, and flatten the others"
+        )
+    return logits[0]
+
+
+def _refuse_not_finite(named: Iterable[tuple[str, Any]]) -> None:
+    for name, array in named:
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(np.asarray(array)).all():
             raise InputError(
-                f"the network's weights: {path} holds NaN or infinity; load weights that are finite"
+                f"the network's weights: {name} holds NaN or infinity; load weights that are finite"
             )
+
+
+def _refuse_no_layers(steps: list[Step]) -> None:
+    if not any(isinstance(step, LayerCall) for step in steps):
+        raise InputError(
+            "the network has no layers: no convolution or matrix product of its input with "
+            "fixed weights; check that `apply_fn(params, images)` uses both arguments"
+        )
 
 
 def _evaluate_known(inliner: Inliner, output: Operand) -> tuple[list[Equation], dict[Value, Array]]:
@@ -86,23 +129,26 @@ def _evaluate_known(inliner: Inliner, output: Operand) -> tuple[list[Equation], 
     Broadcasts of small arrays stay in the program (XLA fuses them), so that a per-channel constant
     is not held once per pixel.
     """
-    dependent = [e for e in inliner.equations if any(v in inliner.dependent for v in e.outputs)]
-    fixed = [e for e in inliner.equations if not any(v in inliner.dependent for v in e.outputs)]
-    read = {value for step in dependent for value in reads(step)} - inliner.dependent
+    live = _live(inliner.equations, output)
+    dependent = [step for step in live if any(map(inliner.depends, step.outputs))]
+    fixed = [step for step in live if not any(map(inliner.depends, step.outputs))]
+    read = {value for step in dependent for value in reads(step)}
     broadcasts = [
-        e for e in fixed if e.primitive.name == "broadcast_in_dim" and e.outputs[0] in read
+        step
+        for step in fixed
+        if step.primitive.name == "broadcast_in_dim" and step.outputs[0] in read
     ]
     read |= {value for step in broadcasts for value in reads(step)}
     made = {value for step in fixed for value in step.outputs}
-    values = {v: inliner.known[v] for v in read - made}
-    wanted = sorted(read & made)
+    values = {value: inliner.known[value] for value in read & inliner.known.keys()}
+    wanted = sorted(read & made - {step.outputs[0] for step in broadcasts})
     if wanted:
         values.update(zip(wanted, _evaluate(fixed, inliner.known, wanted), strict=True))
     return [*broadcasts, *dependent], values
 
 
 def _evaluate(fixed: list[Equation], known: dict[Value, Any], wanted: list[Value]) -> list[Array]:
-    used = {v: known[v] for step in fixed for v in reads(step) if v in known}
+    used = {value: known[value] for step in fixed for value in reads(step) if value in known}
 
     @jax.jit
     def run(arrays: list[Any]) -> list[Any]:
@@ -115,32 +161,40 @@ def _evaluate(fixed: list[Equation], known: dict[Value, Any], wanted: list[Value
     return run(list(used.values()))
 
 
-def _assemble(
-    steps: list[Equation | LayerCall],
-    layers: dict[str, Any],
+def _program(
+    steps: list[Step],
     values: dict[Value, Array],
     entrance: Value,
+    image: jax.ShapeDtypeStruct,
     output: Operand,
     shapes: dict[Value, tuple[int, ...]],
-) -> Network:
-    steps = _live(steps, output)
-    made = {value for step in steps for value in step.outputs} | {entrance}
+) -> Program:
+    made = {value for step in steps for value in step.outputs}
     read = {value for step in steps for value in reads(step)}
-    constants = tuple(sorted((read | {output}) & values.keys() - made))
-    calls = [step for step in steps if isinstance(step, LayerCall)]
-    graph = LayerGraph(tuple(call.layer for call in calls), tensors(steps, entrance, shapes))
-    program = Program(tuple(steps), constants, entrance, output, shapes[entrance], graph)
-    arrays = {call.layer.name: layers[call.layer.name] for call in calls}
-    return Network(
-        program, Parameters(arrays, tuple(jax.numpy.asarray(values[v]) for v in constants))
+    layers = tuple(step.layer for step in steps if isinstance(step, LayerCall))
+    return Program(
+        steps=tuple(steps),
+        constants=tuple(sorted(read & values.keys() - made)),
+        image=entrance,
+        output=output,
+        image_shape=image.shape,
+        image_dtype=image.dtype,
+        graph=LayerGraph(layers, tensors(steps, entrance, shapes)),
     )
 
 
-def _live(steps: list[Equation | LayerCall], output: Operand) -> list[Equation | LayerCall]:
-    """Drop steps that nothing reads any more."""
-    needed: set[Any] = {output}
-    kept: list[Equation | LayerCall] = []
-    for step in reversed(steps):
+def _parameters(
+    program: Program, layers: dict[str, LayerParameters], values: dict[Value, Array]
+) -> Parameters:
+    arrays = {layer.name: layers[layer.name] for layer in program.graph.layers}
+    return Parameters(arrays, tuple(jnp.asarray(values[value]) for value in program.constants))
+
+
+def _live(steps: Iterable[AnyStep], output: Operand) -> list[AnyStep]:
+    """Leave out the steps that nothing reads."""
+    needed: set[Any] = {output} if isinstance(output, Value) else set()
+    kept: list[AnyStep] = []
+    for step in reversed(list(steps)):
         if needed.intersection(step.outputs):
             kept.append(step)
             needed.update(reads(step))

@@ -28,7 +28,7 @@ _WIDTH = 300 / 72  # inches
 _BARS = 20  # layers that a cost figure names; the rest are summed
 _NAMED = 30  # layers up to which a sensitivity figure names each and draws its error bars
 
-_STYLE: Mapping[str, Any] = {
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "afpjax",
     "font.size": 8.5,
@@ -216,7 +216,7 @@ def _draw(paint: Callable[[Axes], None], *, height: float) -> bytes:
 def _series(
     axes: Axes, where: list[float], records: Records, view: str, index: int, name: str, few: bool
 ) -> None:
-    """One device's accuracies: points with error bars, or a line in a band where layers are many."""
+    """One device's accuracies: points with error bars; where layers are many, a line in a band."""
     middle = [100 * r[view] for r in records]
     bounds = [_bounds(r, view) for r in records]
     colour, marker = _colour(index), MARKERS[index % len(MARKERS)]

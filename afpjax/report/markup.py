@@ -79,12 +79,12 @@ def _tick(fraction: float, colour: str) -> str:
 
 
 def figure(svg: bytes, title: str, caption: object = "") -> Html:
-    """An SVG inlined: its colours follow the page's, its text is the page's, its ids are dropped."""
+    """An SVG inlined: it takes the page's colours and type, and its ids are dropped."""
     drawing = svg.decode()
     drawing = drawing[drawing.index("<svg") :]
     drawing = re.sub(r'<g id="[^"]*">', "<g>", drawing)
     drawing = re.sub(
-        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {_label(title)}>", drawing, 1
+        r"<svg [^>]*?(viewBox=\"[^\"]*\")[^>]*>", rf"<svg \1 {_label(title)}>", drawing, count=1
     )
     for name, colour in COLOURS.items():
         drawing = drawing.replace(colour, f"var(--{name})")

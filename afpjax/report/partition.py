@@ -183,9 +183,7 @@ def mapping(result: Result) -> Block:
             rows[TOOL_NAMES[tool]] = row["mapping"]
     rows["AFarePart"] = result["selected"]["mapping"]
     loss = _losses(result)
-    worst = [
-        max(loss.get((layer["name"], d), 0.0) for d in result["devices"]) for layer in layers
-    ]
+    worst = [max(loss.get((layer["name"], d), 0.0) for d in result["devices"]) for layer in layers]
     picture = strip([layer["macs"] for layer in layers], worst if loss else [], rows)
     legend = paragraph(
         join([device(i, name) for i, name in enumerate(result["devices"])], " &ensp; ")

@@ -97,11 +97,14 @@ def _measured(result: Result) -> list[str]:
     items = []
     if "images" in clean and "trials" in clean:
         items.append(
-            f"Every accuracy here was measured on {clean['images']:,} held-out images under "
-            f"{clean['trials']:,} fresh fault draws, after the search; never on what it selected by."
+            f"The table and the front were measured on {clean['images']:,} held-out images under "
+            f"{clean['trials']:,} fresh fault draws, after the search; never on what it chose by."
         )
     if "search_images" in data:
-        items.append(f"The search itself saw {data['search_images']:,} other images.")
+        items.append(
+            f"The search itself saw {data['search_images']:,} other images; the layers' fragility "
+            "was measured on these."
+        )
     if "float_accuracy" in clean and "accuracy" in clean:
         items.append(
             f"Without faults: {percent(clean['accuracy'])} in the chosen number format, "

@@ -26,7 +26,7 @@ def non_dominated(points: Num[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"]:
     return on_front[origin.reshape(-1)]
 
 
-def hypervolume(points: Num[np.ndarray, "N M"], reference: Num[np.ndarray, " M"]) -> float:
+def hypervolume(points: Num[np.ndarray, "N M"], reference: Num[np.ndarray, " _"]) -> float:
     """The volume that the points dominate, up to the reference point. Exact, in float64.
 
     Sorted sweep in two objectives; with more, slices along the last one (N times the cost of one

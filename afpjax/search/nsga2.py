@@ -107,7 +107,7 @@ class NSGA2(PopulationBasedAlgorithm):
 
     @classmethod
     def integers(
-        cls, population_size: int, cardinality: Int[Array | np.ndarray, " G"], **options: Any
+        cls, population_size: int, cardinality: Int[Array | np.ndarray, "..."], **options: Any
     ) -> "NSGA2":
         """For categories: gene g is one of 0 … cardinality[g]-1, int32.
 
@@ -131,13 +131,14 @@ class NSGA2(PopulationBasedAlgorithm):
         cls,
         population_size: int,
         lower: Float[Array | np.ndarray, " G"],
-        upper: Float[Array | np.ndarray, " G"],
+        upper: Float[Array | np.ndarray, " _"],
         **options: Any,
     ) -> "NSGA2":
         """For continuous genes between two bounds: SBX (index 15), polynomial mutation (20)."""
         lower, upper = jnp.asarray(lower), jnp.asarray(upper)
-        if lower.shape != upper.shape or not bool((lower < upper).all()):
-            raise InputError("bounds: give one lower and one greater upper number per gene")
+        finite = all(bool(jnp.isfinite(bound).all()) for bound in (lower, upper))
+        if lower.shape != upper.shape or not finite or not bool((lower < upper).all()):
+            raise InputError("bounds: give one finite lower and one greater upper per gene")
         bounds = {"lower": lower, "upper": upper}
         defaults = {
             "sample": lambda key: jax.random.uniform(key, lower.shape, lower.dtype, lower, upper),

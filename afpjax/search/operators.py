@@ -46,7 +46,7 @@ def two_point_crossover(
     other += (other >= one).astype(other.dtype)
     place = jnp.arange(genes, dtype=one.dtype)
     inside = (place >= jnp.minimum(one, other)) & (place < jnp.maximum(one, other))
-    return _swap(inside & (jax.random.uniform(swap_key) < rate), first, second)
+    return _swap(inside & jax.random.bernoulli(swap_key, rate), first, second)
 
 
 def reset_mutation(
@@ -64,7 +64,7 @@ def reset_mutation(
     others = jnp.maximum(cardinality - 1, 1).astype(genome.dtype)
     value = jax.random.randint(value_key, genome.shape, 0, others, genome.dtype)
     value += (value >= genome).astype(genome.dtype)
-    hit = jax.random.uniform(hit_key, genome.shape) < rate
+    hit = jax.random.bernoulli(hit_key, rate, genome.shape)
     return jnp.where(hit & (cardinality > 1), value, genome)
 
 
@@ -95,7 +95,7 @@ def simulated_binary_crossover(
     left = jnp.clip((low + high - below * distance) / 2, lower, upper)
     right = jnp.clip((low + high + above * distance) / 2, lower, upper)
     left, right = _swap(jax.random.bernoulli(keys[1], 0.5, first.shape), left, right)
-    taken = (jax.random.uniform(keys[2]) < rate) & apart
+    taken = apart & jax.random.bernoulli(keys[2], rate)
     taken &= jax.random.bernoulli(keys[3], gene_rate, first.shape)
     return jnp.where(taken, left, first), jnp.where(taken, right, second)
 
@@ -123,8 +123,9 @@ def polynomial_mutation(
     mass = 2 * jnp.where(down, draw, 1 - draw)
     size = 1 - (mass + (1 - mass) * room ** (spread_index + 1)) ** (1 / (spread_index + 1))
     moved = jnp.clip(genome + jnp.where(down, -size, size) * width, lower, upper)
-    hit = jax.random.uniform(gene_key, genome.shape) < rate
-    return jnp.where(hit & (jax.random.uniform(whole_key) < individual_rate), moved, genome)
+    hit = jax.random.bernoulli(gene_key, rate, genome.shape)
+    hit &= jax.random.bernoulli(whole_key, individual_rate)
+    return jnp.where(hit, moved, genome)
 
 
 def _swap(

@@ -110,12 +110,10 @@ def _dominators(fitness: Fitness) -> UInt[Array, "W N"]:
     words = -(-size // 32)
     spare = 32 * words - size  # never left, so what fills the last word does not matter
     rows = jax.tree.map(lambda x: jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)), fitness)
-
-    def add(bit, packed):
-        every_32nd = jax.tree.map(lambda x: x.reshape(words, 32, *x.shape[1:])[:, bit], rows)
-        return packed | (dominates(every_32nd, fitness).astype(jnp.uint32) << jnp.uint32(bit))
-
-    return lax.fori_loop(0, 32, add, jnp.zeros((words, size), jnp.uint32))
+    single = dominates(rows, fitness).reshape(words, 32, size).astype(jnp.uint32)
+    place = jnp.arange(32, dtype=jnp.uint32)[None, :, None]
+    # One fused reduction: the compiler never stores the matrix of single bits.
+    return (single << place).sum(axis=1, dtype=jnp.uint32)
 
 
 def _words_of(flags: Bool[Array, " N"]) -> UInt[Array, " W"]:

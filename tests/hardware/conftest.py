@@ -60,10 +60,11 @@ GROUPED_ALEXNET: tuple[Shape, ...] = (
     ("CONV5", 384, 15, 3, 256, 13, 2),
 )
 
-# VGG-11 at 224x224: no figure of it went into a device file.
+# VGG-11: no figure of it went into a device file. CNNParted's tables of it are for 227x227 as well:
+# the first two layers have whole numbers of lanes with 227 and 113 rows, not with 224 and 112.
 VGG11: tuple[Shape, ...] = (
-    ("features.0", 3, 224, 3, 64, 224, 1),
-    ("features.3", 64, 112, 3, 128, 112, 1),
+    ("features.0", 3, 227, 3, 64, 227, 1),
+    ("features.3", 64, 113, 3, 128, 113, 1),
     ("features.6", 128, 56, 3, 256, 56, 1),
     ("features.8", 256, 56, 3, 256, 56, 1),
     ("features.11", 256, 28, 3, 512, 28, 1),

@@ -1,5 +1,7 @@
 """Tracing: layers found in any JAX callable, named after their parameters, and run unchanged."""
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,13 +18,6 @@ from afpjax.network.trace import trace
 KEY = jax.random.key(0)
 
 
-def agrees(network, apply_fn, params, images):
-    """The traced program against the original function, to 1e-5 of the output's range."""
-    expected = np.asarray(apply_fn(params, images))
-    got = np.asarray(network(images))
-    np.testing.assert_allclose(got, expected, atol=1e-5 * max(np.ptp(expected), 1e-30), rtol=0)
-
-
 class LinenNet(nn.Module):
     @nn.compact
     def __call__(self, images):
@@ -32,7 +27,7 @@ class LinenNet(nn.Module):
         branch = nn.Conv(8, (3, 3), feature_group_count=4, use_bias=False, name="grouped")(hidden)
         hidden = nn.gelu(hidden + branch)
         hidden = nn.Conv(6, (3, 3), kernel_dilation=2, padding="VALID", name="dilated")(hidden)
-        hidden = nn.max_pool(hidden, (2, 2))
+        hidden = nn.max_pool(hidden, (2, 2), strides=(2, 2))
         return nn.Dense(5, name="head")(hidden.reshape(hidden.shape[0], -1))
 
 
@@ -50,22 +45,26 @@ class NnxNet(nnx.Module):
         return self.head(hidden)
 
 
-def randomised(params, key=KEY):
-    """Every array random and positive, so that no scale, shift or variance is trivial."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    drawn = [
-        jax.random.uniform(k, leaf.shape, minval=0.1, maxval=1.0)
-        if leaf.ndim < 2
-        else jax.random.normal(k, leaf.shape) / 4
-        for k, leaf in zip(keys, leaves, strict=True)
-    ]
-    return jax.tree.unflatten(structure, drawn)
+def randomised(params):
+    """Every array random, vectors positive, so that no scale, shift or variance is trivial."""
+
+    def draw(leaf):
+        rng = np.random.default_rng(leaf.shape)
+        drawn = (
+            rng.uniform(0.1, 1, leaf.shape) if leaf.ndim < 2 else rng.normal(size=leaf.shape) / 4
+        )
+        return jnp.asarray(drawn, jnp.float32)
+
+    return jax.tree.map(draw, params)
 
 
-def test_a_linen_network_is_found_folded_and_unchanged():
-    images = jax.random.normal(KEY, (3, 16, 16, 3))
-    params = randomised(LinenNet().init(KEY, images))
+def linen_parameters(images):
+    return randomised(jax.eval_shape(LinenNet().init, KEY, images))
+
+
+def test_a_linen_network_is_found_folded_and_unchanged(normal, agrees):
+    images = normal(3, 16, 16, 3)
+    params = linen_parameters(images)
     network = trace(LinenNet().apply, params, images)
     assert network.graph.names == ("stem", "grouped", "dilated", "head")
     stem, grouped, dilated, head = network.layers
@@ -78,7 +77,7 @@ def test_a_linen_network_is_found_folded_and_unchanged():
     assert "sub" not in primitives and "div" not in primitives, "batch norm was left unfolded"
 
 
-def test_an_nnx_network_is_found_folded_and_unchanged():
+def test_an_nnx_network_is_found_folded_and_unchanged(normal, agrees):
     model = NnxNet(nnx.Rngs(0))
     definition, state = nnx.split(model)
     params = randomised(nnx.to_pure_dict(state))
@@ -88,7 +87,7 @@ def test_an_nnx_network_is_found_folded_and_unchanged():
         nnx.replace_by_pure_dict(concrete, params)
         return nnx.merge(definition, concrete)(images)
 
-    images = jax.random.normal(KEY, (2, 8, 8, 3))
+    images = normal(2, 8, 8, 3)
     network = trace(apply_fn, params, images)
     assert network.graph.names == ("conv", "blocks.0", "blocks.1", "head")
     agrees(network, apply_fn, params, images)
@@ -107,13 +106,13 @@ LAYOUTS = [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW"), ("NCHW", "HWIO", 
         dict(window_strides=(1, 1), padding=((2, 2), (2, 2)), lhs_dilation=(2, 2)),
     ],
 )
-def test_convolutions_of_any_layout_stride_dilation_and_grouping(layout, options):
+def test_convolutions_of_any_layout_stride_dilation_and_grouping(layout, options, normal, agrees):
     groups = options.get("feature_group_count", 1)
     sizes = dict(N=2, H=9, W=8, C=4)
-    image = jax.random.normal(KEY, [sizes[axis] for axis in layout[0]])
+    image = normal(*(sizes[axis] for axis in layout[0]))
     kernel_sizes = dict(H=3, W=2, I=4 // groups, O=6)
-    kernel = jax.random.normal(KEY, [kernel_sizes[axis] for axis in layout[1]])
-    bias = jax.random.normal(KEY, [6 if axis == "C" else 1 for axis in layout[2]])
+    kernel = normal(*(kernel_sizes[axis] for axis in layout[1]))
+    bias = normal(*(6 if axis == "C" else 1 for axis in layout[2]))
 
     def apply_fn(params, images):
         out = lax.conv_general_dilated(
@@ -129,7 +128,7 @@ def test_convolutions_of_any_layout_stride_dilation_and_grouping(layout, options
     agrees(network, apply_fn, params, image)
 
 
-def test_dense_layers_with_the_kernel_on_either_side_and_with_several_axes():
+def test_dense_layers_with_the_kernel_on_either_side_and_with_several_axes(normal, agrees):
     def apply_fn(params, images):
         left = jnp.einsum("oi,bi->bo", params["left"], images)
         heads = jnp.einsum("bi,ihd->bhd", left, params["heads"]) + params["shift"]
@@ -137,8 +136,8 @@ def test_dense_layers_with_the_kernel_on_either_side_and_with_several_axes():
         return mixed.reshape(images.shape[0], -1)
 
     shapes = dict(left=(6, 5), heads=(6, 2, 3), shift=(1, 2, 3), per_head=(2, 3, 4))
-    params = {n: jax.random.normal(KEY, s) for n, s in shapes.items()}
-    images = jax.random.normal(KEY, (4, 5))
+    params = {n: normal(*s) for n, s in shapes.items()}
+    images = normal(4, 5)
     network = trace(apply_fn, params, images)
     assert network.graph.names == ("left", "heads", "per_head")
     assert [layer.neurons for layer in network.layers] == [6, 6, 8]
@@ -147,20 +146,20 @@ def test_dense_layers_with_the_kernel_on_either_side_and_with_several_axes():
     agrees(network, apply_fn, params, images)
 
 
-def test_a_product_of_two_activations_is_no_layer():
+def test_a_product_of_two_activations_is_no_layer(normal, agrees):
     def attention(params, images):
         query, key = images @ params["q"]["kernel"], images @ params["k"]["kernel"]
         weights = jax.nn.softmax(jnp.einsum("bti,bsi->bts", query, key))
         return jnp.einsum("bts,bsi->bti", weights, query).reshape(images.shape[0], -1)
 
-    params = {n: {"kernel": jax.random.normal(KEY, (4, 4))} for n in "qk"}
-    images = jax.random.normal(KEY, (2, 5, 4))
+    params = {n: {"kernel": normal(4, 4)} for n in "qk"}
+    images = normal(2, 5, 4)
     network = trace(attention, params, images)
     assert network.graph.names == ("q", "k")
     agrees(network, attention, params, images)
 
 
-def test_nested_calls_are_inlined_and_a_kernel_used_twice_is_two_layers():
+def test_nested_calls_are_inlined_and_a_kernel_used_twice_is_two_layers(normal, agrees):
     @jax.jit
     def inner(kernel, x):
         return jax.checkpoint(lambda x: jnp.tanh(x @ kernel))(x)
@@ -170,8 +169,8 @@ def test_nested_calls_are_inlined_and_a_kernel_used_twice_is_two_layers():
         return inner(kernel, inner(kernel, x))
 
     twice.defjvp(lambda p, t: (twice(*p), twice(*p)))
-    params = {"shared": {"w": jax.random.normal(KEY, (4, 4))}}
-    images = jax.random.normal(KEY, (3, 4))
+    params = {"shared": {"w": normal(4, 4)}}
+    images = normal(3, 4)
 
     def apply_fn(params, images):
         return twice(params["shared"]["w"], images)
@@ -181,22 +180,22 @@ def test_nested_calls_are_inlined_and_a_kernel_used_twice_is_two_layers():
     agrees(network, apply_fn, params, images)
 
 
-def test_weights_that_a_function_closes_over_are_layers_too():
-    kernel = jax.random.normal(KEY, (4, 3))
+def test_weights_that_a_function_closes_over_are_layers_too(normal):
+    kernel = normal(4, 3)
     network = trace(lambda _, images: images @ kernel, {}, jnp.ones((1, 4)))
     assert network.graph.names == ("dense_0",)
     np.testing.assert_array_equal(network.parameters.layers["dense_0"].kernel, kernel)
 
 
-def test_control_flow_runs_as_it_is():
+def test_control_flow_runs_as_it_is(normal, agrees):
     def apply_fn(params, images):
         hidden = images @ params["w"]["kernel"]
         hidden = lax.fori_loop(0, 3, lambda _, h: jnp.sin(h) + h, hidden)
         hidden = lax.cond(hidden.sum() > 0, jnp.cos, jnp.tanh, hidden)
         return lax.while_loop(lambda h: h.max() > 0.5, lambda h: h / 2, hidden)
 
-    params = {"w": {"kernel": jax.random.normal(KEY, (4, 3))}}
-    images = jax.random.normal(KEY, (1, 4))
+    params = {"w": {"kernel": normal(4, 3)}}
+    images = normal(1, 4)
     agrees(trace(apply_fn, params, images), apply_fn, params, images)
 
 
@@ -215,19 +214,19 @@ def _in_cond(params, images):
 
 
 @pytest.mark.parametrize("apply_fn", [_in_scan, _in_while, _in_cond])
-def test_a_layer_inside_control_flow_is_refused_by_name(apply_fn):
-    params = {"stack": {"kernel": jax.random.normal(KEY, (2, 4, 4))}}
+def test_a_layer_inside_control_flow_is_refused_by_name(apply_fn, normal):
+    params = {"stack": {"kernel": normal(2, 4, 4)}}
     with pytest.raises(InputError, match=r"(scan|while|cond)` holds a layer .*stack\.kernel"):
         trace(apply_fn, params, jnp.ones((1, 4)))
 
 
-def test_a_loop_over_parameters_alone_is_evaluated_away():
+def test_a_loop_over_parameters_alone_is_evaluated_away(normal, agrees):
     def apply_fn(params, images):
         power = lax.fori_loop(0, 2, lambda _, w: w @ params["w"], params["w"])
         return images @ power
 
-    params = {"w": jax.random.normal(KEY, (4, 4))}
-    images = jax.random.normal(KEY, (2, 4))
+    params = {"w": normal(4, 4)}
+    images = normal(2, 4)
     network = trace(apply_fn, params, images)
     assert network.graph.names == ("w",)
     agrees(network, apply_fn, params, images)
@@ -255,9 +254,9 @@ def test_custom_derivatives_without_a_layer_survive():
     np.testing.assert_array_equal(gradient, 0)
 
 
-def test_the_program_jits_vmaps_and_differentiates():
-    images = jax.random.normal(KEY, (4, 16, 16, 3))
-    params = randomised(LinenNet().init(KEY, images))
+def test_the_program_jits_vmaps_and_differentiates(normal):
+    images = normal(4, 16, 16, 3)
+    params = linen_parameters(images)
     network = trace(LinenNet().apply, params, images)
     stacked = jnp.stack([images, images + 1])
     mapped = jax.jit(jax.vmap(network))(stacked)
@@ -266,11 +265,12 @@ def test_the_program_jits_vmaps_and_differentiates():
     def loss(network):
         return network(images).sum()
 
-    def direct(params):
-        return LinenNet().apply(params, images).sum()
+    def direct(params) -> jax.Array:
+        logits: Any = LinenNet().apply(params, images)
+        return logits.sum()
 
-    traced = jax.grad(loss)(network).parameters.layers["head"]
-    original = jax.grad(direct)(params)["params"]["head"]
+    traced = jax.jit(jax.grad(loss))(network).parameters.layers["head"]
+    original = jax.jit(jax.grad(direct))(params)["params"]["head"]
     np.testing.assert_allclose(traced.kernel, original["kernel"], rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(traced.bias, original["bias"], rtol=1e-4)
 
@@ -292,7 +292,7 @@ def test_a_fault_hook_sees_a_read_copy_so_the_skip_connection_stays_whole():
     np.testing.assert_array_equal(logits, 103.0)
 
 
-def test_tensors_between_layers_follow_residuals_and_concatenations():
+def test_tensors_between_layers_follow_residuals_and_concatenations(normal):
     def apply_fn(params, images):
         first = jax.nn.relu(images @ params["a"])  # layer 0
         second = first @ params["b"]  # layer 1
@@ -302,7 +302,7 @@ def test_tensors_between_layers_follow_residuals_and_concatenations():
         return both @ params["d"]  # layer 3
 
     shapes = dict(a=(5, 4), b=(4, 4), c=(4, 2), d=(6, 3))
-    params = {n: jax.random.normal(KEY, s) for n, s in shapes.items()}
+    params = {n: normal(*s) for n, s in shapes.items()}
     network = trace(apply_fn, params, jnp.ones((1, 5)))
     assert network.graph.tensors == (
         Tensor(-1, (0,), 5),
@@ -312,8 +312,8 @@ def test_tensors_between_layers_follow_residuals_and_concatenations():
     )
 
 
-def test_parameters_are_arguments_and_never_constants_of_the_program():
-    params = {"w": jax.random.normal(KEY, (512, 512)), "v": jax.random.normal(KEY, (512, 3))}
+def test_parameters_are_arguments_and_never_constants_of_the_program(normal):
+    params = {"w": normal(512, 512), "v": normal(512, 3)}
     network = trace(lambda p, x: jnp.tanh(x @ p["w"]) @ p["v"], params, jnp.ones((1, 512)))
     lowered = jax.jit(lambda n, x: n(x)).lower(network, jnp.ones((1, 512))).as_text()
     assert len(lowered) < 20_000, "a kernel was baked into the program"

@@ -1,0 +1,160 @@
+"""Bernoulli bit masks from a counter hash: a pure function of where a bit is, never stored.
+
+A *stream* (two 32-bit words) stands for (seed, trial, layer, target, image). Bit b of element i of
+a tensor flips when its 31-bit uniform draw u(stream, i, b) is below the rate's threshold, so that
+one draw serves every device and every rate: flips at a lower rate are among those at a higher one.
+
+    x    = mix(i xor stream[0])            once per element, a bijection of the counter
+    u(b) = mix(x + word(stream[1], b)) / 2 once per bit
+
+`mix` is Wellons' "triple32" (2018), three multiply-xorshift rounds, all of it elementwise, so XLA
+fuses it into the pass that uses the mask. Two keyed rounds make streams differ in more than a
+permutation of counters. Elements beyond 2^32 take a carry word; no index ever passes through a
+float. Threefry (Salmon et al., SC 2011) can stand in for the hash: `generator="threefry"`.
+"""
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Int, Num, UInt32
+
+WEIGHTS, ACTIVATIONS = 0, 1
+_GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
+_COUNTERS = 2**32
+
+
+def threshold(rates: Num[np.ndarray, "*N"]) -> UInt32[np.ndarray, "*N"]:
+    """Rates in [0, 1] as thresholds of 31-bit draws, to the nearest 2^-31; 1 always flips."""
+    return np.round(np.asarray(rates, np.float64) * 2.0**31).astype(np.uint32)
+
+
+def seed_words(key: Any) -> UInt32[Array, "2"]:
+    """Two words from a `jax.random.key`, old-style key data or an integer seed of up to 64 bits."""
+    if isinstance(key, int | np.integer):
+        low, high = int(key) % _COUNTERS, int(key) // _COUNTERS % _COUNTERS
+        return jnp.asarray([low, high], jnp.uint32)
+    if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
+        key = jax.random.key_data(key)
+    words = jnp.ravel(key).astype(jnp.uint32)
+    # Longer keys (rbg has four words) are folded; a traced scalar seed is padded.
+    return words[:2] + words[2:4].sum() if words.size >= 2 else jnp.append(words, jnp.uint32(0))
+
+
+def stream(
+    seed: UInt32[Array, "2"],
+    *,
+    trial: UInt32[Array, "..."],
+    layer: UInt32[Array, "..."],
+    target: int | UInt32[Array, "..."],
+    image: UInt32[Array, "..."] | None = None,
+) -> UInt32[Array, "... 2"]:
+    """The two words of a stream; numbers broadcast against each other."""
+    image = jnp.zeros((), jnp.uint32) if image is None else image
+    words = [trial, layer, jnp.asarray(target, jnp.uint32), image]
+    first, second = seed[0], seed[1]
+    for number, word in enumerate(jnp.broadcast_arrays(*words), start=1):
+        # A Feistel-like exchange: both words depend on every number so far.
+        first, second = (
+            second,
+            first ^ mix(mix(second + word) + jnp.uint32(number * _GOLDEN % _COUNTERS)),
+        )
+    return jnp.stack([mix(first ^ second), mix(second + jnp.uint32(_GOLDEN))], axis=-1)
+
+
+def streams(
+    seed: UInt32[Array, "2"],
+    trial: UInt32[Array, ""],
+    layers: int,
+    target: int,
+    image: UInt32[Array, ""] | None = None,
+) -> UInt32[Array, "L 2"]:
+    """The streams of all layers at once: one small elementwise program, not one for each layer."""
+    numbers = jnp.arange(layers, dtype=jnp.uint32)
+    return stream(seed, trial=trial, layer=numbers, target=target, image=image)
+
+
+def flip_mask(
+    stream: UInt32[Array, "2"],
+    shape: Sequence[int],
+    bits: Sequence[int],
+    limits: UInt32[Array, "bits"],
+    *,
+    generator: str = "hash",
+) -> Int[Array, "..."]:
+    """int32 mask of `shape`: bit `bits[k]` is set where its draw is below `limits[k]`."""
+    mask = jnp.zeros(shape, jnp.int32)
+    for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
+        word = np.uint32(1 << bits[place]).astype(np.int32)  # bit 31 is the sign
+        mask = mask | jnp.where(draw < limits[place], word, np.int32(0))
+    return mask
+
+
+def count_flips(
+    stream: UInt32[Array, "2"],
+    shape: Sequence[int],
+    bits: Sequence[int],
+    limits: UInt32[Array, "bits"],
+    *,
+    generator: str = "hash",
+) -> Int[Array, ""]:
+    """How many bits `flip_mask` sets, int32; of tensors with 2^31 faulty bits or fewer."""
+    total = jnp.zeros((), jnp.int32)
+    for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
+        total += (draw < limits[place]).sum(dtype=jnp.int32)
+    return total
+
+
+def draws(
+    stream: UInt32[Array, "2"], shape: Sequence[int], count: int, *, generator: str = "hash"
+) -> list[UInt32[Array, "..."]]:
+    """`count` independent 31-bit uniform draws for every element of a tensor of `shape`."""
+    if generator == "threefry":
+        key = jax.random.wrap_key_data(stream, impl="threefry2x32")
+        keys = [jax.random.fold_in(key, place) for place in range(count)]
+        return [jax.random.bits(each, tuple(shape), jnp.uint32) >> jnp.uint32(1) for each in keys]
+    high, low = counters(shape)
+    return [draw_at(stream, high, low, place) for place in range(count)]
+
+
+def draw_at(
+    stream: UInt32[Array, "2"],
+    high: UInt32[Array, "..."] | None,
+    low: UInt32[Array, "..."],
+    place: int,
+) -> UInt32[Array, "..."]:
+    """The hash's 31-bit draw for faulty bit number `place` of element high · 2^32 + low."""
+    first = stream[0] if high is None else mix(stream[0] + high)
+    word = mix(stream[1] + jnp.uint32(place * _GOLDEN % _COUNTERS))
+    return mix(mix(low ^ first) + word) >> jnp.uint32(1)
+
+
+def counters(shape: Sequence[int]) -> tuple[UInt32[Array, "..."] | None, UInt32[Array, "..."]]:
+    """Every element's index as (high, low); high is None where the low word holds all of them.
+
+    Beyond 2^32 elements `high` counts the leading axes' rows, each of 2^32 elements or fewer.
+    """
+    split = next(k for k in range(len(shape) + 1) if prod(shape[k:]) <= _COUNTERS)
+    low = _linear(shape, range(split, len(shape)))
+    return (_linear(shape, range(split)) if split else None), low
+
+
+def _linear(shape: Sequence[int], axes: range) -> UInt32[Array, "..."]:
+    """Row-major index over some axes, broadcast over `shape`."""
+    index = jnp.zeros(shape, jnp.uint32)
+    for axis in axes:
+        stride = prod(shape[axis + 1 : axes.stop])
+        index += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % _COUNTERS)
+    return index
+
+
+def mix(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """Wellons' triple32, a bijection of 32-bit words; every bit in reaches every bit out."""
+    word = (word ^ (word >> jnp.uint32(17))) * jnp.uint32(0xED5AD4BB)
+    word = (word ^ (word >> jnp.uint32(11))) * jnp.uint32(0xAC4C1B51)
+    word = (word ^ (word >> jnp.uint32(15))) * jnp.uint32(0x31848BAB)
+    return word ^ (word >> jnp.uint32(14))

@@ -1,0 +1,72 @@
+"""Layer-wise fault sweeping: which layers are fragile, on which device (AFarePart, Section V-C).
+
+Two views, since single-layer drops do not add up: this layer struck alone, and every layer struck
+but this one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from afpjax.faults.evaluate import Evaluator, Progress
+from afpjax.faults.model import FaultModel, Thresholds, thresholds
+
+
+class Sensitivity(NamedTuple):
+    """Right or wrong for every layer, device, trial and image, in both views."""
+
+    alone: Bool[np.ndarray, "L D K B"]
+    all_but: Bool[np.ndarray, "L D K B"]
+
+
+def sensitivity(
+    evaluator: Evaluator,
+    faults: FaultModel,
+    devices: int,
+    trials: int,
+    progress: Progress = lambda rows: None,
+) -> Sensitivity:
+    """Outcomes with one layer struck, and with all but one, at each device's rates.
+
+    Trial numbers 0 … K-1; the draws are those of any mapping, so figures compare in pairs.
+    """
+    layers = len(evaluator.quantized.layers)
+    one = np.eye(layers, dtype=bool)
+
+    def view(struck: np.ndarray) -> np.ndarray:
+        outcomes = _outcomes(evaluator, faults, devices, range(trials), struck, progress)
+        return outcomes.reshape(layers, devices, *outcomes.shape[1:])
+
+    return Sensitivity(view(one), view(~one))
+
+
+def drops_alone(
+    evaluator: Evaluator, faults: FaultModel, devices: int, trials: Sequence[int]
+) -> Float[np.ndarray, "L D"]:
+    """Accuracy lost with one layer struck alone, at each device's rates, mean over the trials."""
+    one = np.eye(len(evaluator.quantized.layers), dtype=bool)
+    outcomes = _outcomes(evaluator, faults, devices, trials, one, lambda rows: None)
+    return evaluator.clean().mean() - outcomes.mean(axis=(1, 2)).reshape(len(one), devices)
+
+
+def _outcomes(
+    evaluator: Evaluator,
+    faults: FaultModel,
+    devices: int,
+    trials: Sequence[int],
+    struck: Bool[np.ndarray, "L L"],
+    progress: Progress,
+) -> Bool[np.ndarray, "LD K B"]:
+    """Row l·D + d: the layers of `struck[l]` at device d's rates."""
+    layers = len(struck)
+    everywhere = np.repeat(np.arange(devices, dtype=np.int32)[:, None], layers, axis=1)
+    limits = thresholds(faults, evaluator.quantized, everywhere)
+
+    def rows(table: Any) -> np.ndarray:
+        table = np.asarray(table)
+        picked = np.where(struck[:, None, :, None], table[None], np.uint32(0))
+        return picked.reshape(layers * devices, *table.shape[1:])
+
+    return evaluator.correct(faults, Thresholds(*map(rows, limits)), trials, progress)

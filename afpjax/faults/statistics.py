@@ -1,0 +1,99 @@
+"""Intervals for what a fault campaign estimates: accuracies with error bars that hold.
+
+Shape legend: K trials (fault draws), B images. The K·B outcomes are crossed, not independent: all
+images of a trial share its weight faults, all trials share the images.
+"""
+
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+from scipy import stats
+
+from afpjax.errors import InputError
+
+CONFIDENCE = 0.95
+
+
+def wilson(
+    successes: float | int, count: float | int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Wilson's score interval of a proportion (Wilson 1927); `count` may be an effective size."""
+    if not count > 0 or not 0 <= successes <= count:
+        raise InputError(f"interval: {successes} of {count} is no proportion")
+    return _score_interval(
+        successes / count, float(count), float(stats.norm.ppf((1 + confidence) / 2))
+    )
+
+
+def accuracy_interval(
+    correct: Bool[np.ndarray, "K B"], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of the accuracy over new images and new fault draws, from outcomes [K, B].
+
+    Two-way random effects give the variance of the mean, and with it the number of independent
+    outcomes that would be as informative; Wilson's interval with that number and Student's
+    quantile stays honest near 0 and 1 (Korn and Graubard, Survey Methodology 24, 1998, do the same
+    for clustered samples). Where all outcomes are alike, the B images count, once each.
+    """
+    mean = float(correct.mean())
+    variance, freedom = mean_variance(correct)
+    effective = mean * (1 - mean) / variance if variance > 0 else float(correct.shape[1])
+    effective = min(max(effective, 1.0), float(correct.size))
+    quantile = float(stats.t.ppf((1 + confidence) / 2, freedom))
+    return _score_interval(mean, effective, quantile)
+
+
+def difference_interval(
+    one: Bool[np.ndarray, "K B"], other: Bool[np.ndarray, "_ _"], confidence: float = CONFIDENCE
+) -> tuple[float, float]:
+    """Interval of the difference of two accuracies (one - other) on the same draws and images.
+
+    Student's t on the paired differences, two-way; common random numbers make it far narrower than
+    two separate intervals. Raises `InputError` where the shapes differ.
+    """
+    if one.shape != other.shape:
+        raise InputError(f"difference: outcomes {one.shape} and {other.shape} are not paired")
+    difference = one.astype(np.float64) - other
+    variance, freedom = mean_variance(difference)
+    half = float(stats.t.ppf((1 + confidence) / 2, freedom)) * variance**0.5
+    mean = float(difference.mean())
+    return max(mean - half, -1.0), min(mean + half, 1.0)
+
+
+def mean_variance(outcomes: Shaped[np.ndarray, "K B"]) -> tuple[float, float]:
+    """Variance of the grand mean over new rows and new columns, and its degrees of freedom.
+
+    Analysis of variance of a crossed layout with one outcome per cell:
+    Var = (MS_rows + MS_columns - MS_rest) / (K·B), freedom by Satterthwaite (1946). A component
+    that comes out negative counts as zero; with one row, the columns alone are random.
+    """
+    values = outcomes.astype(np.float64)
+    squares, freedoms = _mean_squares(values)
+    rows, columns, rest = squares
+    total = max(rows + columns - rest, rows, columns)
+    if total <= 0:
+        return 0.0, float(max(values.size - 1, 1))
+    parts = sum(square**2 / freedom for square, freedom in zip(squares[:2], freedoms, strict=True))
+    return total / values.size, max(total**2 / parts, 1.0)
+
+
+def _mean_squares(
+    values: Float[np.ndarray, "K B"],
+) -> tuple[tuple[float, float, float], tuple[int, int]]:
+    """Mean squares of rows, columns and the rest (0 where there is but one), and the freedoms."""
+    trials, images = values.shape
+    rows, columns = values.mean(axis=1), values.mean(axis=0)
+    residuals = values - rows[:, None] - columns[None, :] + values.mean()
+    freedoms = max(trials - 1, 1), max(images - 1, 1)
+    squares = (
+        images * float(((rows - values.mean()) ** 2).sum()) / freedoms[0],
+        trials * float(((columns - values.mean()) ** 2).sum()) / freedoms[1],
+        float((residuals**2).sum()) / (freedoms[0] * freedoms[1]),
+    )
+    return squares, freedoms
+
+
+def _score_interval(mean: float, count: float, quantile: float) -> tuple[float, float]:
+    spread = quantile**2 / count
+    centre = (mean + spread / 2) / (1 + spread)
+    half = quantile / (1 + spread) * (mean * (1 - mean) / count + spread / (4 * count)) ** 0.5
+    return max(min(centre - half, mean), 0.0), min(max(centre + half, mean), 1.0)

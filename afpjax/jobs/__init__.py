@@ -1,0 +1,20 @@
+"""The jobs of the command, one module each; `JOBS` imports a module when its job runs."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from afpjax.config import Config
+    from afpjax.outcome import Job, Outcome, Work
+
+
+def _late(name: str) -> "Job":
+    def job(config: "Config", work: "Work", /) -> "Outcome":
+        return import_module(f"{__name__}.{name}").run(config, work)
+
+    return job
+
+
+#: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name here.
+JOBS: Mapping[str, "Job"] = {name: _late(name) for name in ("partition", "profile")}

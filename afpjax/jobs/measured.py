@@ -1,0 +1,120 @@
+"""What job `partition` measures once its mappings are chosen: the table, the sweep, the layers."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.experiment import Experiment
+from afpjax.faults.model import Thresholds, thresholds
+from afpjax.faults.sensitivity import sensitivity
+from afpjax.faults.strike import Draws, flips_of_trial
+from afpjax.jobs.records import Record, as_list, estimate, price
+from afpjax.search.partition import measure
+
+FACTORS = (0.25, 0.5, 1.0, 2.0)  # of all devices' flip rates
+_COUNTED = 8  # images and trials over which flips are counted
+
+#: (tool, scenario) -> mapping
+Mappings = Mapping[tuple[str, str], Int[np.ndarray, " L"]]
+
+
+def clean(experiment: Experiment) -> Record:
+    """Accuracy without faults on the held-out images, in the format and in floating point."""
+    held = experiment.held
+    logits = experiment.network(experiment.inputs(held))
+    return {
+        "accuracy": experiment.held_out.clean().mean(),
+        "float_accuracy": (np.asarray(logits).argmax(axis=1) == held.labels).mean(),
+        "images": len(held.labels),
+        "trials": experiment.config.search.final_trials,
+    }
+
+
+def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
+    """Accuracy of every tool's mapping under every kind of fault, held out, and its cost."""
+    rows = []
+    trials = experiment.config.search.final_trials
+    with experiment.work.progress.task("Comparing the tools", len(mappings) * trials) as task:
+        for (tool, scenario), mapping in mappings.items():
+            faults = experiment.scenario(scenario)
+            (correct,) = measure(experiment.held_out, faults, mapping[None], trials, task.advance)
+            rows.append(
+                {"tool": tool, "scenario": scenario, **estimate(correct)}
+                | price(experiment.tables, mapping)
+                | {"mapping": as_list(mapping)}
+            )
+    return rows
+
+
+def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
+    """Accuracy of the mappings as all flip rates grow together (the paper's Figures 3 and 4).
+
+    `rate` is the highest of the devices' rates; the trials are the first of the table's, so that
+    both tell the same of the rate that the mappings were made for.
+    """
+    trials = min(experiment.config.faults.trials, experiment.config.search.final_trials)
+    work = len(mappings) * len(FACTORS) * trials
+    rows = []
+    with experiment.work.progress.task("Sweeping fault rates", work) as task:
+        for (tool, scenario), mapping in mappings.items():
+            for factor in FACTORS:
+                faults = experiment.scenario(scenario, factor)
+                (correct,) = measure(
+                    experiment.held_out, faults, mapping[None], trials, task.advance
+                )
+                rate = max(*faults.rates("weight").flat, *faults.rates("activation").flat)
+                row = {"tool": tool, "scenario": scenario, "rate": rate}
+                rows.append(row | estimate(correct))
+    return rows
+
+
+def sensitivities(experiment: Experiment) -> list[Record]:
+    """Every layer on every device: struck alone, and all struck but it (search images)."""
+    devices = experiment.platform.names
+    names = experiment.quantized.graph.names
+    trials = experiment.config.faults.trials
+    evaluator, faults = experiment.search_evaluator, experiment.scenario("both")
+    with experiment.work.progress.task(
+        "Striking layer by layer", 2 * len(names) * len(devices) * trials
+    ) as task:
+        found = sensitivity(evaluator, faults, len(devices), trials, task.advance)
+    return [
+        {
+            "layer": name,
+            "device": device,
+            **estimate(found.alone[row, column], "alone"),
+            **estimate(found.all_but[row, column], "all_but"),
+        }
+        for row, name in enumerate(names)
+        for column, device in enumerate(devices)
+    ]
+
+
+def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Record]:
+    """Bits flipped in each layer under a mapping: per trial in weights, per image in activations.
+
+    Means over the first held-out trials and images, both kinds of fault.
+    """
+    faults, evaluator = experiment.scenario("both"), experiment.held_out
+    limits = Thresholds(*map(jnp.asarray, thresholds(faults, experiment.quantized, mapping)))
+    images = jnp.arange(min(_COUNTED, evaluator.count), dtype=jnp.uint32)
+    trials = range(min(_COUNTED, experiment.config.search.final_trials))
+    counted = [
+        flips_of_trial(
+            Draws.of(faults),
+            experiment.quantized,
+            images,
+            limits,
+            evaluator.seed,
+            jnp.uint32(trial),
+        )
+        for trial in trials
+    ]
+    weights = np.mean([np.asarray(each.weights) for each in counted], axis=0)
+    activations = np.mean([np.asarray(each.activations) for each in counted], axis=(0, 1))
+    return [
+        {"layer": name, "weights": weights[row], "activations": activations[row]}
+        for row, name in enumerate(experiment.quantized.graph.names)
+    ]

@@ -1,0 +1,163 @@
+"""Job `partition`: AFarePart's offline phase beside its baselines (AFarePart, Sections V-A and VI).
+
+For each kind of fault (weights, activations, both) the search runs by itself, as the rows of the
+paper's Table II do. What is reported was measured afterwards, on held-out images and fresh draws.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from afpjax.config import Config
+from afpjax.experiment import SCENARIOS, Experiment, prepare
+from afpjax.jobs import measured, records
+from afpjax.jobs.summary import comparison
+from afpjax.outcome import Outcome, Work
+from afpjax.search.baselines import cnnparted, fault_unaware
+from afpjax.search.hypervolume import non_dominated
+from afpjax.search.partition import Front, measure, search
+from afpjax.search.problem import costs
+from afpjax.search.select import most_robust_within
+
+TOOLS = ("cnnparted", "fault-unaware", "afarepart")
+LABELS = {"weights": "weight faults", "activations": "activation faults", "both": "both faults"}
+_CHOICE = 2**20  # number of the first trial by which a front's mapping is chosen
+
+Assignment = Int[np.ndarray, " L"]
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """The whole comparison: `result.json` as the contract has it, and the printed table."""
+    experiment = prepare(config, work)
+    baselines = _baselines(experiment)
+    fronts = {name: _search(experiment, name, baselines) for name in SCENARIOS}
+    front, correct = fronts["both"], _measure_front(experiment, fronts["both"])
+    kept = _still_best(front, correct)
+    selected = {
+        name: _select(experiment, name, each, baselines, kept if name == "both" else None)
+        for name, each in fronts.items()
+    }
+    mappings = {
+        (tool, name): fronts[name].mappings[selected[name]]
+        if tool == "afarepart"
+        else baselines[tool]
+        for name in SCENARIOS
+        for tool in TOOLS
+    }
+    clean = experiment.held_out.clean()
+    points = {index: _point(front, index, correct[index], clean) for index in kept}
+    chosen = points[selected["both"]]
+    result = {
+        "model": records.model(experiment),
+        "devices": list(experiment.platform.names),
+        **records.conditions(experiment),
+        "clean": measured.clean(experiment),
+        "selected": chosen
+        | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
+        "table": measured.table(experiment, mappings),
+        "front": list(points.values()),
+        "search": _searched(front),
+        "sensitivity": measured.sensitivities(experiment),
+        "sweep": measured.sweep(experiment, mappings),
+        "costs": records.layer_costs(experiment, experiment.tables),
+    }
+    return Outcome(result, comparison(result))
+
+
+def _baselines(experiment: Experiment) -> dict[str, Assignment]:
+    """The mappings of the tools that know nothing of faults."""
+    tables, caps, budget = experiment.tables, experiment.caps, experiment.budget
+    progress = experiment.work.progress
+    with progress.task("Searching, fault-unaware", budget.generations) as task:
+        key = experiment.key("fault-unaware")
+        unaware, _ = fault_unaware(key, tables, budget, caps, progress=task.advance)
+    with progress.task("Searching, CNNParted", budget.generations) as task:
+        segments = experiment.config.search.segments
+        key = experiment.key("cnnparted")
+        parted, _ = cnnparted(key, tables, budget, caps, segments=segments, progress=task.advance)
+    return {"cnnparted": parted, "fault-unaware": unaware}
+
+
+def _search(experiment: Experiment, name: str, baselines: Mapping[str, Assignment]) -> Front:
+    """AFarePart's front under one kind of fault; the baselines are in its first population."""
+    description = f"Searching under {LABELS[name]}"
+    with experiment.work.progress.task(description, experiment.budget.generations) as task:
+        return search(
+            experiment.key(f"search {name}"),
+            experiment.tables,
+            experiment.struck(name),
+            experiment.budget,
+            experiment.caps,
+            initial=np.stack(list(baselines.values())),
+            progress=task.advance,
+        )
+
+
+def _measure_front(experiment: Experiment, front: Front) -> Bool[np.ndarray, "P K B"]:
+    trials = experiment.config.search.final_trials
+    with experiment.work.progress.task("Measuring the front", len(front.mappings) * trials) as task:
+        faults = experiment.scenario("both")
+        return measure(experiment.held_out, faults, front.mappings, trials, task.advance)
+
+
+def _still_best(front: Front, correct: Bool[np.ndarray, "P K B"]) -> Int[np.ndarray, " F"]:
+    """Indices of the mappings that no other beats once measured on held-out images."""
+    points = [front.latency_ms, front.energy_mj, 1 - correct.mean(axis=(1, 2))]
+    return np.flatnonzero(non_dominated(np.stack(points, axis=1).astype(np.float64)))
+
+
+def _select(
+    experiment: Experiment,
+    name: str,
+    front: Front,
+    baselines: Mapping[str, Assignment],
+    among: Sequence[int] | Int[np.ndarray, " F"] | None,
+) -> int:
+    """The front's mapping by AFarePart's rule, on the search's images under draws it has not seen.
+
+    The draws that a front was searched with flatter the mappings that fit them; the held-out images
+    are not for choosing at all.
+    """
+    settings = experiment.config.search
+    among = np.arange(len(front.mappings)) if among is None else np.asarray(among)
+    trials = range(_CHOICE, _CHOICE + settings.final_trials)
+    description = f"Choosing under {LABELS[name]}"
+    with experiment.work.progress.task(description, len(among) * len(trials)) as task:
+        accuracy = experiment.struck(name).accuracy(front.mappings[among], trials, task.advance)
+    limit = costs(experiment.tables, baselines["fault-unaware"][None])
+    chosen = most_robust_within(
+        front.latency_ms[among],
+        front.energy_mj[among],
+        1 - accuracy,
+        latency_cap=float(limit.latency_ms[0]) * (1 + settings.allow_latency),
+        energy_cap=float(limit.energy_mj[0]) * (1 + settings.allow_energy),
+    )
+    return int(among[chosen])
+
+
+def _point(
+    front: Front,
+    index: int,
+    correct: Bool[np.ndarray, "K B"],
+    clean: Bool[np.ndarray, " B"],
+) -> records.Record:
+    """One mapping of the front as it was measured."""
+    return {
+        "mapping": records.as_list(front.mappings[index]),
+        "latency_ms": front.latency_ms[index],
+        "energy_mj": front.energy_mj[index],
+        **records.estimate(correct),
+        "accuracy_drop": clean.mean() - correct.mean(),
+    }
+
+
+def _searched(front: Front) -> records.Record:
+    return {
+        "method": front.method,
+        "generations": front.generations,
+        "evaluations": front.evaluations,
+        "hypervolume": front.hypervolume,
+        "reference_point": list(front.reference_point),
+        "history": list(front.history),
+    }

@@ -1,0 +1,85 @@
+"""What several jobs write into result.json, in one form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from afpjax.experiment import Experiment
+from afpjax.faults.statistics import accuracy_interval
+from afpjax.hardware.tables import CostTables
+from afpjax.network.layers import Layer
+from afpjax.search.problem import costs
+
+Record = dict[str, Any]
+
+
+def model(experiment: Experiment) -> Record:
+    """The network: its name and its layers in the order they run."""
+    name = experiment.config.model.name
+    return {"name": name, "layers": [layer(each) for each in experiment.quantized.layers]}
+
+
+def conditions(experiment: Experiment) -> Record:
+    """What the figures were measured under: images and faults."""
+    config, faults = experiment.config, experiment.faults
+    return {
+        "data": {
+            "name": config.data.name,
+            "search_images": len(experiment.searched.labels),
+            "held_out_images": len(experiment.held.labels),
+        },
+        "faults": {
+            "strategy": config.faults.strategy,
+            "bits": list(faults.bits),
+            "weight_rate": faults.rates("weight").max(axis=1),
+            "activation_rate": faults.rates("activation").max(axis=1),
+        },
+    }
+
+
+def layer(layer: Layer) -> Record:
+    """One layer: sizes for one image, weights and biases counted apart."""
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "macs": layer.macs,
+        "weights": layer.weights,
+        "biases": layer.biases,
+        "neurons": layer.neurons,
+        "inputs": layer.inputs,
+        "outputs": layer.outputs,
+    }
+
+
+def estimate(correct: Bool[np.ndarray, "K B"], name: str = "accuracy") -> Record:
+    """An accuracy with its 95 % interval."""
+    return {name: correct.mean(), f"{name}_interval": list(accuracy_interval(correct))}
+
+
+def price(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> Record:
+    """What a mapping costs, links included."""
+    cost = costs(tables, mapping[None])
+    return {"latency_ms": cost.latency_ms[0], "energy_mj": cost.energy_mj[0]}
+
+
+def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
+    """Every layer on every device, links not included."""
+    held = np.asarray(tables.weight_bytes) + np.asarray(tables.activation_bytes)
+    return [
+        {
+            "layer": each.name,
+            "device": device,
+            "latency_ms": tables.latency_ms[row, column],
+            "energy_mj": tables.energy_mj[row, column],
+            "bytes": int(held[row]),
+        }
+        for row, each in enumerate(experiment.quantized.layers)
+        for column, device in enumerate(experiment.platform.names)
+    ]
+
+
+def as_list(mapping: Sequence[int] | np.ndarray) -> list[int]:
+    """A mapping as JSON has it."""
+    return [int(device) for device in mapping]

@@ -1,0 +1,21 @@
+"""What layers are called: after the parameters that their kernels are made of."""
+
+LEAVES = ("kernel", "weight", "weights", "w", "W", "value", "raw_value", "embedding")
+COLLECTIONS = ("params",)
+
+
+def layer_name(origin: frozenset[str]) -> str:
+    """The common dotted path of some parameters, without the leaf's own name; "" where none."""
+    paths = [path.split(".") for path in sorted(origin)]
+    if not paths:
+        return ""
+    common = []
+    for parts in zip(*paths, strict=False):
+        if len(set(parts)) > 1:
+            break
+        common.append(parts[0])
+    while len(common) > 1 and common[-1] in LEAVES:
+        common.pop()
+    if len(common) > 1 and common[0] in COLLECTIONS:
+        common = common[1:]
+    return ".".join(common)

@@ -1,0 +1,224 @@
+"""`python -m afpjax.run`: read the command line, run one job, write its run folder."""
+
+import os
+import shlex
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from types import FrameType, TracebackType
+from typing import Any
+
+from afpjax import __version__
+from afpjax.cache import cache_folder
+from afpjax.command import PROGRAM, Request, read
+from afpjax.config import Config, first_difference, load
+from afpjax.errors import InputError
+from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
+from afpjax.progress import on_stderr
+from afpjax.run_folder import (
+    RunFolder,
+    begin,
+    discard,
+    find,
+    publish,
+    started_with,
+    without_place,
+)
+from afpjax.store import RowStore
+
+__all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
+
+DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+
+
+def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = None) -> int:
+    """Run the command `argv` (the process's own if None) and return its exit status.
+
+    0: done. 2: bad input, said in one line. 130: interrupted, and `--resume` goes on. Any other
+    exception passes through; what was worked out before it is kept for `--resume`. `jobs` are
+    the jobs by name, `afpjax.jobs.JOBS` if None. `SystemExit` after --help and --version.
+    """
+    started = time.monotonic()
+    try:
+        with _Interrupts() as interrupts:
+            words = sys.argv[1:] if argv is None else argv
+            return _run(words, _all_jobs() if jobs is None else jobs, started, interrupts)
+    except InputError as error:
+        _say(f"error: {' '.join(str(error).split())}")
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        _say("interrupted before anything was begun")
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever reads our output has seen enough, as in `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+
+
+class _Interrupts:
+    """Ctrl-C and SIGTERM raise `KeyboardInterrupt`, and `seen` remembers that they did.
+
+    An interrupt inside compiled code may surface as another exception, so the exception alone
+    does not tell. Signals that arrive inside `with interrupts.held():` are dropped.
+    """
+
+    def __init__(self) -> None:
+        self.seen = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_Interrupts":
+        self._handle(self._interrupt)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def ignore(self) -> None:
+        """From here on nothing interrupts: what is left takes a moment and is better whole."""
+        self._handle(signal.SIG_IGN)
+
+    def _handle(self, handler: Any) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets no other thread handle signals
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before.setdefault(number, signal.getsignal(number))
+            signal.signal(number, handler)
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.seen = True
+        raise KeyboardInterrupt
+
+
+def _all_jobs() -> Mapping[str, Job]:
+    from afpjax.jobs import JOBS  # not at the top, so that a library may bring jobs of its own
+
+    return JOBS
+
+
+def _run(
+    argv: Sequence[str], jobs: Mapping[str, Job], started: float, interrupts: _Interrupts
+) -> int:
+    request = read(argv, jobs)
+    config, folder = _resumed(request) if request.resume else _begun(request, jobs)
+    try:
+        outcome = _work(jobs[config.run.job], config, folder)
+        files = _files(config, outcome, started)
+        interrupts.ignore()
+        publish(folder, files)
+    except BaseException as error:
+        interrupts.ignore()
+        if isinstance(error, InputError) and not interrupts.seen:
+            discard(folder)
+            raise
+        go_on = f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
+        if interrupts.seen:
+            _say(f"interrupted; go on with: {go_on}")
+            return INTERRUPTED
+        _say(f"failed, as said below; what was worked out is kept, go on with: {go_on}")
+        raise
+    _show(outcome, folder)
+    return DONE
+
+
+def _begun(request: Request, jobs: Mapping[str, Job]) -> tuple[Config, RunFolder]:
+    config = load(request.file, request.overrides)
+    if config.run.job not in jobs:
+        raise InputError(
+            f"run.job: this version of afpjax cannot do `{config.run.job}` yet; "
+            f"it can do {', '.join(jobs)}"
+        )
+    return config, begin(config)
+
+
+def _resumed(request: Request) -> tuple[Config, RunFolder]:
+    """The unfinished run that is asked for; what is asked beside that must be what it is."""
+    place = {key: value for key, value in request.overrides.items() if key.startswith("run.")}
+    asked = load(request.file, request.overrides if request.file else place)
+    any_job = not request.file and "run.job" not in place
+    folder = find(asked.run.out, "" if any_job else asked.run.job)
+    config = started_with(folder)
+    difference = first_difference(
+        config, load(request.file or folder.config_file, request.overrides)
+    )
+    if difference:
+        raise InputError(
+            f"--resume: {folder.shown} was begun with other settings, {difference}; "
+            "ask for the same ones, or start anew without --resume"
+        )
+    return config, folder
+
+
+def _work(job: Job, config: Config, folder: RunFolder) -> Outcome:
+    _keep_compiled_programs()
+    with (
+        warnings.catch_warnings(),
+        RowStore(folder.store_file) as memory,
+        on_stderr() as progress,
+    ):
+        warnings.showwarning = _show_warning
+        return job(config, Work(memory, progress))
+
+
+def _files(config: Config, outcome: Outcome, started: float) -> dict[str, bytes]:
+    """The run folder's files, by name, but for its config.toml."""
+    from afpjax.report.page import render  # and with it Matplotlib
+
+    own = {"job": config.run.job, "version": __version__, "seed": config.run.seed}
+    if taken := {*own, "seconds"} & set(outcome.result):
+        raise ValueError(f"the command itself writes {sorted(taken)} to result.json")
+    result = plain({**own, **outcome.result})
+    page = render(result, without_place(config))
+    seconds = round(time.monotonic() - started, 3)
+    texts = {
+        "result.json": result_text({**result, "seconds": seconds}),
+        "report.html": page.html,
+        **{f"{name}.csv": text for name, text in tables(result).items()},
+    }
+    return {**page.figures, **{name: text.encode() for name, text in texts.items()}}
+
+
+def _keep_compiled_programs() -> None:
+    """Have JAX, not yet imported, keep compiled programs in the cache folder where that works.
+
+    By way of the environment, so that processes that a job starts do the same.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    folder = cache_folder() / "compiled"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if os.access(folder, os.W_OK):
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+
+def _show(outcome: Outcome, folder: RunFolder) -> None:
+    from rich.console import Console
+
+    console = Console()
+    if outcome.summary:
+        console.print(outcome.summary, markup=False)
+    page = os.path.join(folder.shown, "report.html")
+    console.print(f"Done: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
+    _say(f"warning: {message}")
+
+
+def _say(line: str) -> None:
+    print(f"afpjax: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,150 @@
+"""Look for the best genomes: all of them where they are few, NSGA-II where they are not.
+
+Shape legend: N individuals, P of them in a population, M objectives, G genes (integers).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int, PRNGKeyArray
+
+from afpjax.errors import InputError
+from afpjax.search.hypervolume import hypervolume, non_dominated
+from afpjax.search.nsga2 import NSGA2
+from afpjax.search.pareto import Fitness
+
+FEW = 4096  # genomes; fewer are enumerated
+
+#: (number of the fault draw, genomes [N, G]) -> Fitness of N individuals; runs on the host.
+Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much a search may spend, and how it starts."""
+
+    population: int = 40
+    generations: int = 20
+    renew: bool = False  # a new fault draw every generation; survivors are then measured again
+
+
+@dataclass(frozen=True)
+class Explored:
+    """The genomes that no other found one beats, lexicographically, and how they were found."""
+
+    genomes: Int[np.ndarray, "P G"]
+    objectives: Float[np.ndarray, "P M"]
+    method: str  # "enumeration" or "nsga2"
+    generations: int
+    evaluations: int  # genomes evaluated, copies not counted
+    history: tuple[Float[np.ndarray, "_ M"], ...]  # the front after every generation
+
+    def hypervolumes(self, reference: Float[np.ndarray, " M"]) -> list[float]:
+        """The volume that each generation's front dominates, up to `reference`."""
+        return [hypervolume(front, reference) for front in self.history]
+
+
+def explore(
+    key: PRNGKeyArray,
+    cardinality: Int[np.ndarray, " G"],
+    evaluate: Evaluate,
+    budget: Budget,
+    *,
+    initial: Int[np.ndarray, "_ G"] | None = None,
+    progress: Callable[[int], Any] = lambda generations: None,
+) -> Explored:
+    """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
+
+    `initial` genomes are in the first population, random ones fill it up. `progress` is told of
+    every finished generation. Raises `InputError` where no feasible genome is found.
+    """
+    if prod(int(choices) for choices in cardinality) < FEW:
+        return _enumerate(cardinality, evaluate, progress)
+    algorithm = NSGA2.integers(budget.population, cardinality)
+    seen: set[bytes] = set()
+
+    def measured(draw: int, genomes: np.ndarray) -> Fitness:
+        seen.update(genome.tobytes() for genome in genomes)
+        return evaluate(draw, genomes)
+
+    fronts = []
+    for state in _generations(key, algorithm, measured, budget, initial):
+        fronts.append(_best(np.asarray(state.population), *map(np.asarray, state.fitness)))
+        progress(1)
+    genomes, objectives = _found(fronts[-1])
+    history = tuple(front for _, front in fronts)
+    return Explored(genomes, objectives, "nsga2", budget.generations, len(seen), history)
+
+
+def _enumerate(
+    cardinality: np.ndarray, evaluate: Evaluate, progress: Callable[[int], Any]
+) -> Explored:
+    genomes = np.indices(tuple(cardinality), np.int32).reshape(len(cardinality), -1).T
+    fitness = evaluate(0, genomes)
+    front, objectives = _found(_best(genomes, *map(np.asarray, fitness)))
+    progress(1)
+    return Explored(front, objectives, "enumeration", 0, len(genomes), (objectives,))
+
+
+def _generations(
+    key: PRNGKeyArray,
+    algorithm: NSGA2,
+    evaluate: Evaluate,
+    budget: Budget,
+    initial: np.ndarray | None,
+):
+    """NSGA-II's states, one for each generation, evaluated on the host."""
+    params = algorithm.default_params
+    start_key, loop_key = jax.random.split(key)
+    population = _first(start_key, algorithm, initial)
+    state = algorithm.init(start_key, population, evaluate(0, population), params)
+    for number in range(1, budget.generations + 1):
+        ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, number))
+        offspring, state = algorithm.ask(ask_key, state, params)
+        draw = number if budget.renew else 0
+        if budget.renew:
+            survivors = np.asarray(algorithm.get_population(state))
+            state = algorithm.rescore(state, evaluate(draw, survivors))
+        fitness = evaluate(draw, np.asarray(offspring))
+        state, _ = algorithm.tell(tell_key, offspring, fitness, state, params)
+        yield state
+
+
+def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> np.ndarray:
+    population = np.array(algorithm.sample(key))
+    if initial is not None:
+        given = np.unique(initial, axis=0)[: len(population)]
+        population[: len(given)] = given
+    return population
+
+
+def _best(
+    genomes: np.ndarray, objectives: np.ndarray, violation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Feasible genomes that no other beats, each once, in lexicographic order."""
+    feasible = violation <= 0
+    genomes, places = np.unique(genomes[feasible], axis=0, return_index=True)
+    objectives = objectives[feasible][places]
+    best = non_dominated(objectives)
+    return genomes[best], objectives[best]
+
+
+def _found(front: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    if not len(front[0]):
+        raise InputError(
+            "the search found no mapping within the limits (memory of the devices, latency and "
+            "energy caps): loosen search.latency_cap_ms or search.energy_cap_mj, or raise "
+            "search.generations"
+        )
+    return front
+
+
+def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:
+    """Columns of objectives and a violation as the search takes them, float32."""
+    columns = [jnp.asarray(np.asarray(column, np.float32)) for column in objectives]
+    return Fitness(jnp.stack(columns, axis=1), jnp.asarray(np.asarray(violation, np.float32)))

@@ -1,0 +1,139 @@
+"""AFarePart's offline phase: mappings that trade latency and energy for accuracy under faults.
+
+The search scores a mapping on its own images and draws. Whatever is reported is measured again, on
+held-out images under fresh draws: `measure` is for that.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+from afpjax.faults.evaluate import Evaluator, Progress
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.hardware.cost import cost_tables
+from afpjax.hardware.platform import Platform
+from afpjax.hardware.tables import CostTables, check_capacity
+from afpjax.network.quantized import Quantized
+from afpjax.search.explore import Budget, Explored, explore
+from afpjax.search.hypervolume import hypervolume
+from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, single_device, with_faults
+
+
+@dataclass(frozen=True)
+class Front:
+    """Mappings that no other found one beats in latency, energy and accuracy drop at once.
+
+    `accuracy_drop` is what the search saw; it is optimistic, since it chose by it.
+    """
+
+    mappings: Int[np.ndarray, "P L"]
+    latency_ms: Float[np.ndarray, " P"]
+    energy_mj: Float[np.ndarray, " P"]
+    accuracy_drop: Float[np.ndarray, " P"]
+    method: str  # "enumeration" or "nsga2"
+    generations: int
+    evaluations: int
+    hypervolume: float
+    reference_point: tuple[float, float, float]  # ms, mJ, accuracy drop
+    history: tuple[float, ...]  # hypervolume after every generation
+
+
+def partition(
+    quantized: Quantized,
+    platform: Platform,
+    faults: FaultModel,
+    images: Float[Array, "B ..."],
+    labels: Int[Array, "B"],
+    key: PRNGKeyArray,
+    *,
+    trials: int = 4,
+    population: int = 40,
+    generations: int = 20,
+    batch: int = 1,
+    caps: Caps = NO_CAPS,
+) -> Front:
+    """AFarePart's front for a quantised network on a platform, under a fault model.
+
+    `images` (network inputs, float32) and `labels` are what the search scores accuracy on, each
+    under `trials` fault draws; costs are for `batch` images. Raises `InputError` for memory that no
+    mapping meets, and for what `Evaluator` refuses.
+    """
+    draw_key, search_key = jax.random.split(key)
+    tables = tables_for(quantized, platform, batch)
+    struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials)
+    return search(search_key, tables, struck, Budget(population, generations), caps)
+
+
+def tables_for(quantized: Quantized, platform: Platform, batch: int = 1) -> CostTables:
+    """Cost tables at the number format's width; InputError where memory rules out every mapping."""
+    width = quantized.format.width
+    tables = cost_tables(
+        quantized.graph, platform, weight_bits=width, activation_bits=width, batch=batch
+    )
+    check_capacity(tables, platform, quantized.graph)
+    return tables
+
+
+def search(
+    key: PRNGKeyArray,
+    tables: CostTables,
+    struck: Struck,
+    budget: Budget,
+    caps: Caps = NO_CAPS,
+    *,
+    initial: Int[np.ndarray, "_ L"] | None = None,
+    progress: Callable[[int], Any] = lambda generations: None,
+) -> Front:
+    """The front over latency, energy and accuracy drop; `initial` mappings are among the first."""
+    layers, devices = tables.latency_ms.shape
+    first = single_device(tables)
+    if initial is not None:
+        first = np.concatenate([first, initial])
+    found = explore(
+        key,
+        np.full(layers, devices),
+        with_faults(tables, caps, struck),
+        budget,
+        initial=first,
+        progress=progress,
+    )
+    return _as_front(tables, found)
+
+
+def measure(
+    evaluator: Evaluator,
+    faults: FaultModel,
+    mappings: Int[np.ndarray, "P L"],
+    trials: int,
+    progress: Progress = lambda rows: None,
+) -> Bool[np.ndarray, "P K B"]:
+    """Right or wrong, for mappings, trials and images: common draws for all mappings."""
+    limits = thresholds(faults, evaluator.quantized, mappings)
+    return evaluator.correct(faults, limits, range(trials), progress)
+
+
+def reference_point(tables: CostTables) -> tuple[float, float, float]:
+    """Corner for hypervolumes: 1.1 x the costliest single-device mapping, and all accuracy lost."""
+    cost = costs(tables, single_device(tables))
+    return 1.1 * float(cost.latency_ms.max()), 1.1 * float(cost.energy_mj.max()), 1.0
+
+
+def _as_front(tables: CostTables, found: Explored) -> Front:
+    corner = reference_point(tables)
+    latency, energy, drop = found.objectives.T
+    return Front(
+        mappings=found.genomes,
+        latency_ms=latency,
+        energy_mj=energy,
+        accuracy_drop=drop,
+        method=found.method,
+        generations=found.generations,
+        evaluations=found.evaluations,
+        hypervolume=hypervolume(found.objectives, np.array(corner)),
+        reference_point=corner,
+        history=tuple(found.hypervolumes(np.array(corner))),
+    )

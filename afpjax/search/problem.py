@@ -1,0 +1,130 @@
+"""What a mapping is judged by: latency, energy and accuracy lost under faults; caps and memory.
+
+Shape legend: P mappings, L layers, D devices, K trials, B images.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from afpjax.faults.evaluate import Evaluator, Progress
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.sensitivity import drops_alone
+from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
+from afpjax.search.explore import Evaluate, as_fitness
+from afpjax.search.pareto import Fitness
+
+_costs = jax.jit(jax.vmap(mapping_cost, in_axes=(None, 0)))
+_CHUNK = 4096  # mappings per call; an enumeration has no more
+
+
+@dataclass(frozen=True)
+class Caps:
+    """The most latency (ms) and energy (mJ) that a mapping may cost; inf for no cap."""
+
+    latency_ms: float = float("inf")
+    energy_mj: float = float("inf")
+
+
+NO_CAPS = Caps()
+
+
+@dataclass(frozen=True)
+class Struck:
+    """How accuracy under faults is measured: the draws, and on which images."""
+
+    evaluator: Evaluator
+    faults: FaultModel
+    trials: int
+    strategy: str = "platform"  # or "layerwise": the sum of single-layer drops
+
+    def accuracy(
+        self,
+        mappings: Int[np.ndarray, "P L"],
+        trials: Sequence[int],
+        progress: Progress = lambda rows: None,
+    ) -> Float[np.ndarray, " P"]:
+        """Mean accuracy of each mapping under the fault draws of the given numbers."""
+        limits = thresholds(self.faults, self.evaluator.quantized, mappings)
+        return self.evaluator.correct(self.faults, limits, trials, progress).mean(axis=(1, 2))
+
+    def drop(self, mappings: Int[np.ndarray, "P L"], draw: int = 0) -> Float[np.ndarray, " P"]:
+        """Fault-free minus faulty top-1 accuracy, same images (AFarePart, equation 1)."""
+        numbers = range(draw * self.trials, (draw + 1) * self.trials)
+        if self.strategy == "layerwise":
+            alone = drops_alone(self.evaluator, self.faults, self.devices, numbers)
+            layers = np.arange(len(alone))
+            return alone[layers, np.minimum(mappings, self.devices - 1)].sum(axis=1)
+        return self.evaluator.clean().mean() - self.accuracy(mappings, numbers)
+
+    @property
+    def devices(self) -> int:
+        return max(len(self.faults.rates(target)) for target in ("weight", "activation"))
+
+
+def costs(tables: CostTables, mappings: Int[np.ndarray, "P L"]) -> MappingCost:
+    """Latency, energy, link shares and memory violation of every mapping, NumPy float32 [P]."""
+    parts = [
+        jax.tree.map(np.asarray, _costs(tables, _padded(mappings[start : start + _CHUNK])))
+        for start in range(0, len(mappings), _CHUNK)
+    ]
+    joined = jax.tree.map(lambda *columns: np.concatenate(columns)[: len(mappings)], *parts)
+    return joined
+
+
+def single_device(tables: CostTables) -> Int[np.ndarray, "D L"]:
+    """The mappings that put the whole network on one device."""
+    layers, devices = tables.latency_ms.shape
+    return np.repeat(np.arange(devices, dtype=np.int32)[:, None], layers, axis=1)
+
+
+def violation(cost: MappingCost, caps: Caps) -> Float[np.ndarray, " P"]:
+    """By how much memory and caps are missed, as a share of each limit, summed; 0 where met."""
+    over = [
+        np.maximum(np.asarray(value) / cap - 1, 0)
+        for value, cap in ((cost.latency_ms, caps.latency_ms), (cost.energy_mj, caps.energy_mj))
+    ]
+    return np.asarray(cost.violation) + sum(over)
+
+
+def by_cost(
+    tables: CostTables,
+    caps: Caps,
+    keys: Sequence[str] = ("latency_ms", "energy_mj"),
+    decode: Callable[[np.ndarray], np.ndarray] = lambda genomes: genomes,
+) -> Evaluate:
+    """An evaluation that knows nothing of faults; `decode` turns genomes into mappings."""
+
+    def evaluate(draw: int, genomes: np.ndarray) -> Fitness:
+        cost = costs(tables, decode(genomes))
+        return as_fitness([getattr(cost, key) for key in keys], violation(cost, caps))
+
+    return evaluate
+
+
+def with_faults(tables: CostTables, caps: Caps, struck: Struck) -> Evaluate:
+    """Latency, energy and accuracy drop: AFarePart's three objectives (equation 2).
+
+    Mappings that break a limit are not run: by Deb's rule their objectives count only against
+    others that break it as much.
+    """
+
+    def evaluate(draw: int, genomes: np.ndarray) -> Fitness:
+        cost = costs(tables, genomes)
+        broken = violation(cost, caps)
+        drop = np.ones(len(genomes), np.float32)
+        allowed = broken <= 0
+        if allowed.any():
+            drop[allowed] = struck.drop(genomes[allowed], draw)
+        return as_fitness([cost.latency_ms, cost.energy_mj, drop], broken)
+
+    return evaluate
+
+
+def _padded(mappings: np.ndarray) -> np.ndarray:
+    """Rows repeated up to a power of two, so that few sizes are compiled."""
+    size = 1 << max(int(len(mappings) - 1).bit_length(), 4)
+    return np.concatenate([mappings, np.repeat(mappings[-1:], size - len(mappings), axis=0)])

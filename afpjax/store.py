@@ -1,0 +1,100 @@
+"""What a job has worked out so far, kept on disk so that it can go on after any interruption."""
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from afpjax.errors import InputError
+
+_TABLE = "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
+_INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?)"
+
+
+class RowStore(MutableMapping[bytes, bytes]):
+    """A mapping of bytes to bytes in one SQLite file, closed by leaving its `with` block.
+
+    Every assignment, and every `update` as a whole, is one transaction: when it returns, the rows
+    outlive the process, however that ends. Write-ahead logging makes a transaction cost tens of
+    microseconds, so nothing needs to be held back. Only one process at a time can have the file
+    open. Raises `InputError` where the file is in use, is no such store or cannot be written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            # isolation_level=None: transactions are the ones written below, and no others.
+            self._rows = sqlite3.connect(path, timeout=0, isolation_level=None)
+        except sqlite3.Error as error:
+            raise InputError(f"{path}: cannot be used as a store: {error}") from error
+        try:
+            self._prepare()
+        except sqlite3.Error as error:
+            self.close()
+            if "locked" in str(error):
+                raise InputError(f"{path.parent}: another process is at work there") from error
+            raise InputError(f"{path}: cannot be used as a store: {error}") from error
+
+    def _prepare(self) -> None:
+        self._rows.execute("PRAGMA locking_mode = EXCLUSIVE")
+        self._rows.execute("PRAGMA journal_mode = WAL")
+        # Safe when the process dies; the last rows may go when the whole machine does.
+        self._rows.execute("PRAGMA synchronous = NORMAL")
+        with self._transaction():
+            self._rows.execute(_TABLE)
+
+    def __getitem__(self, key: bytes) -> bytes:
+        found = self._rows.execute("SELECT value FROM rows WHERE key = ?", (key,)).fetchone()
+        if found is None:
+            raise KeyError(key)
+        return found[0]
+
+    def __setitem__(self, key: bytes, value: bytes) -> None:
+        self._rows.execute(_INSERT, (key, value))
+
+    def __delitem__(self, key: bytes) -> None:
+        if not self._rows.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount:
+            raise KeyError(key)
+
+    def __iter__(self) -> Iterator[bytes]:
+        # Read at once: rows may be written while the caller goes through the keys.
+        return iter([key for (key,) in self._rows.execute("SELECT key FROM rows").fetchall()])
+
+    def __len__(self) -> int:
+        return self._rows.execute("SELECT count(*) FROM rows").fetchone()[0]
+
+    def update(self, other: Any = (), /, **none: bytes) -> None:
+        """Take over all rows of a mapping, or of pairs, or none of them."""
+        if none:
+            raise TypeError("keys are bytes, so they cannot be keyword arguments")
+        pairs: Iterable[tuple[bytes, bytes]] = (
+            other.items() if isinstance(other, Mapping) else other
+        )
+        with self._transaction():
+            self._rows.executemany(_INSERT, pairs)
+
+    def close(self) -> None:
+        """Give the file free; closing twice is no error."""
+        self._rows.close()
+
+    def __enter__(self) -> "RowStore":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._rows.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._rows.execute("ROLLBACK")
+            raise
+        self._rows.execute("COMMIT")

@@ -1,0 +1,212 @@
+"""The counter hash: its rates, its independence, and that a draw depends on nothing but its place.
+
+Every statistical test is a fixed computation (the seeds are written down): it cannot flicker. Bands
+are 5 standard deviations wide, so a sound generator passes with any seed, not only with these.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from afpjax.faults import bits
+
+GENERATORS = ("hash", "threefry")
+SHAPE = (64, 32, 32, 16)  # 2^20 elements
+SEED = bits.seed_words(7)
+
+
+def stream(trial=0, layer=0, target=bits.WEIGHTS, image=0, seed=SEED):
+    words = dict(trial=jnp.uint32(trial), layer=jnp.uint32(layer), image=jnp.uint32(image))
+    return bits.stream(seed, target=target, **words)
+
+
+def draws(generator="hash", shape=SHAPE, count=4, **place):
+    return np.asarray(
+        jnp.stack(bits.draws(stream(**place), shape, count, generator=generator))
+    ).reshape(count, -1)
+
+
+def mask(rate, positions=(0, 1, 2, 3), generator="hash", shape=SHAPE, **place):
+    limits = jnp.asarray(bits.threshold(np.full(len(positions), rate)))
+    return np.asarray(
+        bits.flip_mask(stream(**place), shape, positions, limits, generator=generator)
+    )
+
+
+def assert_uncorrelated(one, other, name):
+    """Correlation of two long sequences within 5 standard deviations of zero."""
+    deviations = np.corrcoef(one, other)[0, 1] * np.sqrt(len(one))
+    assert abs(deviations) < 5, f"{name}: {deviations:.1f} standard deviations"
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("rate", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.2, 0.37, 0.5])
+def test_each_bit_flips_at_its_rate(generator, rate):
+    trials = range(16 if rate < 1e-3 else 2)
+    flips = np.zeros(4)
+    for trial in trials:
+        drawn = mask(rate, generator=generator, trial=trial)
+        flips += [((drawn >> bit) & 1).sum() for bit in range(4)]
+    sites = len(trials) * np.prod(SHAPE)
+    for count in flips:
+        assert stats.binomtest(int(count), int(sites), rate).pvalue > 1e-6, (count, sites * rate)
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_rates_of_zero_and_one_are_exact(generator):
+    assert not mask(0.0, generator=generator).any()
+    assert (mask(1.0, generator=generator) == 0b1111).all()
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_draws_are_uniform(generator):
+    for drawn in draws(generator):
+        counts = np.bincount(drawn >> 23, minlength=256)
+        assert stats.chisquare(counts).pvalue > 1e-6
+        low = np.bincount(drawn & 255, minlength=256)
+        assert stats.chisquare(low).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("rate", [0.01, 0.2, 0.5])
+def test_bits_of_one_element_are_independent(generator, rate):
+    """All 16 patterns of four bits have the frequencies of four independent coins."""
+    drawn = mask(rate, generator=generator).ravel()
+    flipped = np.array([bin(pattern).count("1") for pattern in range(16)])
+    expected = rate**flipped * (1 - rate) ** (4 - flipped) * drawn.size
+    common = expected >= 5
+    observed = np.bincount(drawn, minlength=16)
+    pooled = [*observed[common], observed[~common].sum()]
+    wanted = [*expected[common], expected[~common].sum()]
+    if wanted[-1] == 0:
+        pooled, wanted = pooled[:-1], wanted[:-1]
+    assert stats.chisquare(pooled, wanted).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize("rate", [0.05, 0.5])
+def test_neighbours_along_every_axis_are_independent(generator, rate):
+    drawn = mask(rate, (0,), generator).astype(float)
+    for axis in range(4):
+        for distance in (1, 2, 8):
+            ahead = np.take(drawn, range(distance, drawn.shape[axis]), axis)
+            behind = np.take(drawn, range(drawn.shape[axis] - distance), axis)
+            assert_uncorrelated(ahead.ravel(), behind.ravel(), f"axis {axis}, lag {distance}")
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+@pytest.mark.parametrize(
+    "place", [dict(trial=1), dict(layer=1), dict(image=1), dict(target=bits.ACTIVATIONS)]
+)
+def test_streams_are_independent(generator, place):
+    """Layers, trials, images, and weights against activations, bit by bit and across bits."""
+    one, other = draws(generator), draws(generator, **place)
+    for first in range(4):
+        for second in range(4):
+            assert_uncorrelated(one[first], other[second], f"{place}, bits {first}, {second}")
+    both = ((one[0] >> 27).astype(int) * 16) + (other[0] >> 27)
+    assert stats.chisquare(np.bincount(both, minlength=256)).pvalue > 1e-6
+
+
+def test_many_streams_at_one_place_are_independent():
+    """Element 0's draw over 4,096 consecutive images, layers, trials and seeds is uniform."""
+    numbers = jnp.arange(4096, dtype=jnp.uint32)
+    none, one = jnp.uint32(0), jnp.zeros((), jnp.uint32)
+    families = {
+        "image": bits.stream(SEED, trial=none, layer=none, target=1, image=numbers),
+        "layer": bits.stream(SEED, trial=none, layer=numbers, target=1),
+        "trial": bits.stream(SEED, trial=numbers, layer=none, target=0),
+        "seed": jax.vmap(
+            lambda n: bits.stream(jnp.stack([n, none]), trial=none, layer=none, target=0)
+        )(numbers),
+    }
+    for name, words in families.items():
+        drawn = np.asarray(jax.vmap(lambda s: bits.draw_at(s, None, one, 0))(words))
+        assert stats.kstest(drawn / 2**31, "uniform").pvalue > 1e-6, name
+        assert_uncorrelated(drawn[1:], drawn[:-1], name)
+        assert len(np.unique(np.asarray(words), axis=0)) == 4096, f"{name}: streams collide"
+
+
+def test_streams_share_no_block_of_values():
+    """One keyed round would give two streams the same values in another order."""
+    values = [set(draws(shape=(1 << 16,), count=1, trial=trial)[0]) for trial in range(8)]
+    expected = 2**32 / 2**31  # pairs of equal values among 2^16 x 2^16
+    for first in range(8):
+        for second in range(first):
+            assert len(values[first] & values[second]) < expected + 5 * np.sqrt(expected) + 2
+
+
+def test_flips_at_a_lower_rate_are_among_those_at_a_higher_one():
+    low, high = mask(0.05), mask(0.2)
+    assert low.any() and not (low & ~high).any()
+
+
+def test_a_mask_depends_on_its_own_index_alone():
+    """The hash of a larger tensor's head is the smaller one's: nothing depends on the shape."""
+    whole = draws(shape=(4096,))
+    np.testing.assert_array_equal(draws(shape=(1000,)), whole[:, :1000])
+    np.testing.assert_array_equal(draws(shape=(16, 16, 16)), whole)
+
+
+def test_indices_are_row_major_against_numpy():
+    shape = (3, 5, 7, 2)
+    high, low = bits.counters(shape)
+    assert high is None
+    np.testing.assert_array_equal(low, np.arange(np.prod(shape)).reshape(shape))
+
+
+def test_positions_beyond_float32_and_beyond_32_bits_are_reached():
+    """CNNParted draws positions as float32: above 2^24 most never come up."""
+    start = 2**24
+    low = jnp.arange(start, start + 4096, dtype=jnp.uint32)
+    drawn = np.asarray(bits.draw_at(stream(), None, low, 0))
+    assert len(np.unique(drawn)) > 4090
+    shape = (3, 2**31, 2)  # 12.9 billion elements, never made
+    high, low = jax.eval_shape(lambda: bits.counters(shape))
+    assert high is not None and high.shape == low.shape == shape
+    rows = [np.asarray(bits.draw_at(stream(), jnp.uint32(h), jnp.arange(512, dtype=jnp.uint32), 0))
+            for h in range(3)]  # fmt: skip
+    assert not set(rows[0]) & set(rows[1]) and not set(rows[1]) & set(rows[2])
+
+
+def test_the_mask_is_the_same_jitted_vmapped_and_by_itself():
+    limits = jnp.asarray(bits.threshold(np.full(4, 0.2)))
+
+    def one(image):
+        words = bits.stream(SEED, trial=jnp.uint32(3), layer=jnp.uint32(2), target=1, image=image)
+        return bits.flip_mask(words, (8, 8), range(4), limits)
+
+    images = jnp.arange(5, dtype=jnp.uint32)
+    mapped = jax.jit(jax.vmap(one))(images)
+    for number in range(5):
+        np.testing.assert_array_equal(mapped[number], one(images[number]))
+
+
+def test_the_sign_bit_of_a_32_bit_word_can_flip():
+    assert (mask(1.0, (31,), shape=(4,)) == np.int32(-(2**31))).all()
+
+
+@pytest.mark.parametrize("generator", GENERATORS)
+def test_counted_flips_are_the_masks(generator):
+    limits = jnp.asarray(bits.threshold(np.array([0.1, 0.3])))
+    flipped = bits.flip_mask(stream(), (100, 30), (1, 5), limits, generator=generator)
+    counted = bits.count_flips(stream(), (100, 30), (1, 5), limits, generator=generator)
+    assert int(counted) == sum(bin(word).count("1") for word in np.asarray(flipped).ravel())
+
+
+def test_seeds_from_keys_and_integers():
+    np.testing.assert_array_equal(bits.seed_words(2**40 + 5), [5, 256])
+    assert not np.array_equal(
+        bits.seed_words(jax.random.key(1)), bits.seed_words(jax.random.key(2))
+    )
+    assert bits.seed_words(jax.random.key(3, impl="rbg")).shape == (2,)
+    traced = jax.jit(bits.seed_words)(jnp.int32(5))
+    np.testing.assert_array_equal(traced, bits.seed_words(5))
+
+
+def test_thresholds_round_to_the_nearest_of_2_to_the_31():
+    np.testing.assert_array_equal(
+        bits.threshold(np.array([0.0, 2.0**-31, 0.5, 1.0])), [0, 1, 2**30, 2**31]
+    )

@@ -1,0 +1,195 @@
+"""Platforms: what is shipped loads and is what its comments say, and bad files say how to mend."""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.hardware import (
+    Sizes,
+    layer_cost,
+    load_device,
+    load_platform,
+    shipped_devices,
+)
+
+SHIPPED = ("eyeriss", "simba", "simba-ecc")
+
+DEVICE = """
+name = "mine"
+description = "a device"
+clock_mhz = 100
+word_bits = 8
+memory_bytes = 1048576
+dram_gb_s = 1.5
+weight_fault_rate = 0.1
+activation_fault_rate = 0.2
+[array]
+dataflow = "fixed"
+rows = 4
+columns = 8
+[memory]
+buffer_bytes = 65536
+input_words = 16
+weight_words = 16
+partial_sum_words = 16
+[energy_pj]
+mac = 1.0
+input = 0
+weight = 0
+partial_sum = 0
+buffer = 2.0
+dram = 100.0
+"""
+
+Write = Callable[..., str]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Writes DEVICE, with one text put for another, and gives its path."""
+
+    def written(old: str = "", new: str = "", name: str = "mine.toml") -> str:
+        assert old in DEVICE
+        path = tmp_path / name
+        path.write_text(DEVICE.replace(old, new, 1) if old else DEVICE)
+        return str(path)
+
+    return written
+
+
+def test_shipped_devices_load_in_the_order_asked_for():
+    assert shipped_devices() == SHIPPED
+    platform = load_platform(("simba-ecc", "eyeriss", "simba"), "ucie")
+    assert platform.names == ("simba-ecc", "eyeriss", "simba")
+    assert platform.link.name == "ucie"
+    assert platform.weight_rates == (0.0, 0.02, 0.2)
+    assert platform.activation_rates == (0.0, 0.02, 0.2)
+
+
+def test_the_hardened_device_follows_from_simba_as_its_comments_say():
+    simba, hardened = load_device("simba"), load_device("simba-ecc")
+    stored = 22 / 16  # SECDED: 6 check bits for 16 data bits
+    expected = dataclasses.replace(
+        simba,
+        name="simba-ecc",
+        description=hardened.description,
+        clock_mhz=160.0,
+        memory_bytes=int(simba.memory_bytes / stored),
+        dram_gb_s=hardened.dram_gb_s,
+        weight_fault_rate=0.0,
+        activation_fault_rate=0.0,
+        energy_pj=hardened.energy_pj,
+    )
+    assert hardened == expected
+    assert hardened.dram_gb_s == pytest.approx(simba.dram_gb_s / stored, abs=0.05)
+    energies = {k: v * stored for k, v in dataclasses.asdict(simba.energy_pj).items()}
+    energies["mac"] = 2 * simba.energy_pj.mac + 0.08
+    assert dataclasses.asdict(hardened.energy_pj) == pytest.approx(energies)
+
+
+@pytest.mark.parametrize("size", [(16, 32), (32, 16), (64, 8), (16, 8), (32, 4)])
+def test_three_ways_to_run_a_convolution_and_none_is_best_in_all(layer_of, size):
+    """Simba is the fastest, Eyeriss the most frugal, the hardened one never fails."""
+    channels, pixels = size
+    layer = layer_of(("conv", channels, pixels, 3, channels, pixels, 1))
+    devices = {name: load_device(name) for name in SHIPPED}
+    cost = {name: layer_cost(layer, device, Sizes()) for name, device in devices.items()}
+    by_latency = sorted(SHIPPED, key=lambda name: cost[name][0])
+    by_energy = sorted(SHIPPED, key=lambda name: cost[name][1])
+    by_rate = sorted(SHIPPED, key=lambda name: devices[name].weight_fault_rate)
+    assert by_latency == ["simba", "simba-ecc", "eyeriss"]
+    assert by_energy == ["eyeriss", "simba", "simba-ecc"]
+    assert by_rate == ["simba-ecc", "eyeriss", "simba"]
+
+
+def test_a_device_of_ones_own_is_a_path(write):
+    path = write()
+    platform = load_platform(("eyeriss", path), "ethernet-1g")
+    assert platform.names == ("eyeriss", "mine")
+    mine = platform.devices[1]
+    assert (mine.clock_mhz, mine.energy_pj.input, mine.memory.input_share) == (100.0, 0.0, 1)
+
+
+def test_a_device_that_occurs_again_is_numbered(write):
+    path = write('"mine"', '"simba-2"')
+    platform = load_platform(("simba", "simba", path, "simba"), "ucie")
+    assert platform.names == ("simba", "simba-2", "simba-2-2", "simba-3")
+
+
+def test_no_devices_are_refused():
+    with pytest.raises(InputError, match=r"platform\.devices is empty"):
+        load_platform((), "ucie")
+
+
+def test_an_unknown_device_gives_the_nearest_and_all():
+    with pytest.raises(InputError, match="unknown device `eyeris`, did you mean `eyeriss`") as told:
+        load_device("eyeris")
+    assert "simba-ecc" in str(told.value) and ".toml" in str(told.value)
+    with pytest.raises(InputError, match="unknown device `gpu`; shipped are eyeriss, simba"):
+        load_device("gpu")
+
+
+def test_a_path_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match="there is no such file"):
+        load_device(str(tmp_path / "none.toml"))
+
+
+@pytest.mark.parametrize("name", ["../devices/eyeriss", "Eyeriss", "", "simba.json"])
+def test_a_name_is_never_a_path_by_accident(name):
+    with pytest.raises(InputError, match="unknown device"):
+        load_device(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("clock_mhz", "clock", r"mine\.toml: unknown key `clock`, did you mean `clock_mhz`\?"),
+        ("clock_mhz = 100\n", "", r"mine\.toml: key `clock_mhz` is missing"),
+        ("[memory]\n", "[memory]\nsize = 1\n", r"mine\.toml: \[memory\]: unknown key `size`"),
+        ("mac = 1.0\n", "", r"mine\.toml: \[energy_pj\]: key `mac` is missing"),
+        ("100\n", '"fast"\n', r"`clock_mhz` is 'fast': give a number"),
+        ("100\n", "true\n", r"`clock_mhz` is True: give a number"),
+        ("word_bits = 8", "word_bits = true", r"`word_bits` is True: give a whole number"),
+        ("word_bits = 8", "word_bits = 8.5", r"`word_bits` is 8\.5: give a whole number"),
+        ('"mine"', "3", r"`name` is 3: give a text in quotes"),
+        ('"mine"', '""', r"mine\.toml: `name` is empty"),
+        ("100\n", "0\n", r"mine\.toml: `clock_mhz` is 0\.0: give more than zero"),
+        ("100\n", "inf\n", r"`clock_mhz` is inf: give a finite number"),
+        ("1.5", "nan", r"`dram_gb_s` is nan: give more than zero"),
+        ("1.5", "-1", r"`dram_gb_s` is -1\.0: give more than zero"),
+        ("mac = 1.0", "mac = inf", r"\[energy_pj\]: `mac` is inf: give a finite number"),
+        ("mac = 1.0", "mac = -1", r"\[energy_pj\]: `mac` is -1\.0: give zero or more"),
+        ("0.1", "1.5", r"mine\.toml: `weight_fault_rate` is 1\.5: a rate lies between 0 and 1"),
+        ("0.2", "nan", r"`activation_fault_rate` is nan: a rate lies between 0 and 1"),
+        ("rows = 4", "rows = 0", r"\[array\]: `rows` is 0: give more than zero"),
+        ("fixed", "weight-stationry", r"unknown dataflow `weight-stationry`, did you mean `weight"),
+        ("[array]", "[[array]]", r"`array` must be a table, \[array\]"),
+        ('"mine"', "mine", r"mine\.toml: not valid TOML"),
+    ],
+)
+def test_a_bad_device_file_says_what_and_where(write, old, new, message):
+    with pytest.raises(InputError, match=message) as told:
+        load_device(write(old, new))
+    assert "\n" not in str(told.value)
+
+
+def test_an_infinite_dram_bandwidth_is_allowed(write):
+    assert load_device(write("1.5", "inf")).dram_gb_s == float("inf")
+
+
+def test_a_file_that_is_no_text(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match=r"mine\.toml: cannot be read"):
+        load_device(str(path))
+
+
+def test_a_layer_table_lies_beside_its_device(write, tmp_path):
+    path = write("[array]", 'layer_table = "table.csv"\n[array]')
+    with pytest.raises(InputError, match=r"mine\.toml: layer_table `table\.csv` is no file"):
+        load_device(path)
+    (tmp_path / "table.csv").write_text("")
+    assert load_device(path).layer_table == str(tmp_path / "table.csv")

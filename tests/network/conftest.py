@@ -1,0 +1,34 @@
+"""Numbers and comparisons that the network tests share."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.network.network import Network
+
+
+@pytest.fixture(scope="session")
+def normal() -> Callable[..., jax.Array]:
+    """Standard normal float32 arrays of a shape: the same whenever the shape is."""
+
+    def draw(*shape: int) -> jax.Array:
+        return jnp.asarray(np.random.default_rng(shape).normal(size=shape), jnp.float32)
+
+    return draw
+
+
+@pytest.fixture(scope="session")
+def agrees() -> Callable[..., None]:
+    """Holds a traced program against the original function, to 1e-5 of the output's range."""
+
+    def check(network: Network, apply_fn: Callable[..., Any], params: Any, images: Any) -> None:
+        expected = np.asarray(jax.jit(lambda images: apply_fn(params, images))(images))
+        got = np.asarray(network(images))
+        assert got.dtype == expected.dtype
+        np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected), rtol=0)
+
+    return check

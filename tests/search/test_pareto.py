@@ -1,0 +1,320 @@
+"""Dominance, ranks, crowding and copies, held against moocore, pymoo and loops.
+
+How our crowding relates to pymoo's: ours is pymoo's distance of each front's distinct objective
+vectors, taken in lexicographic order; the first holder of a vector gets it, every other holder -1.
+So where all values differ, the two are equal as they stand.
+"""
+
+import jax
+import jax.numpy as jnp
+import moocore
+import numpy as np
+import pytest
+from pymoo.operators.survival.rank_and_crowding.metrics import (
+    calc_crowding_distance,
+    get_crowding_function,
+)
+
+from afpjax.errors import InputError
+from afpjax.search import pareto
+from afpjax.search.pareto import Fitness
+
+LARGEST = np.finfo(np.float32).max
+STEPS = (None, 8, 3)  # values differ, some are tied, most are tied
+
+rank_of = jax.jit(pareto.pareto_rank, static_argnames=("enough",))
+crowding_of = jax.jit(pareto.crowding)
+guarded = jax.jit(pareto.guard)
+assess = jax.jit(pareto.assess, static_argnames=("enough",))
+duplicates = jax.jit(pareto.duplicates)
+
+
+def points(seed, size, objectives, steps):
+    rng = np.random.default_rng(seed)
+    if steps is None:
+        return rng.random((size, objectives), np.float32)
+    return rng.integers(0, steps, (size, objectives)).astype(np.float32)
+
+
+def fitness(objectives, violation=None):
+    objectives = np.asarray(objectives, np.float32)
+    violation = np.zeros(len(objectives)) if violation is None else violation
+    return Fitness(jnp.asarray(objectives), jnp.asarray(np.asarray(violation, np.float32)))
+
+
+def violations(seed, size):
+    return np.random.default_rng(seed).choice([0, 0, 1, 2.5], size).astype(np.float32)
+
+
+def beats(one, other):
+    """Deb's rule for two (objectives, violation), in words of its own."""
+    if one[1] != other[1]:
+        return one[1] < other[1]
+    pairs = list(zip(one[0], other[0], strict=True))
+    return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)
+
+
+def peeled(objectives, violation):
+    """Rank by taking away, again and again, whoever nobody left beats."""
+    people = list(zip(objectives, violation, strict=True))
+    rank, left, front = np.zeros(len(people), int), set(range(len(people))), 0
+    while left:
+        best = {i for i in left if not any(beats(people[j], people[i]) for j in left)}
+        rank[list(best)] = front
+        left, front = left - best, front + 1
+    return rank
+
+
+def crowding_by_pymoo(objectives, rank):
+    """pymoo's distance of every front's distinct vectors in lexicographic order; copies -1."""
+    expected = np.full(len(objectives), -1.0)
+    for front in np.unique(rank):
+        members = np.flatnonzero(rank == front)
+        distinct, first = np.unique(objectives[members], axis=0, return_index=True)
+        alone = len(distinct) == 1
+        expected[members[first]] = np.inf if alone else calc_crowding_distance(distinct)
+    return expected
+
+
+# --- dominance and rank ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_dominance_is_debs_rule(steps):
+    for seed in range(5):
+        one = (points(seed, 25, 3, steps), violations(seed, 25))
+        other = (points(seed + 50, 40, 3, steps), violations(seed + 50, 40))
+        expected = [[beats(a, b) for b in zip(*other)] for a in zip(*one)]  # noqa: B905
+        np.testing.assert_array_equal(
+            pareto.dominates(fitness(*one), fitness(*other)), np.array(expected)
+        )
+
+
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(
+    ("size", "objectives"), [(1, 2), (2, 3), (32, 1), (33, 3), (64, 2), (100, 4), (300, 3)]
+)
+def test_rank_equals_moocores(size, objectives, steps):
+    for seed in range(10):
+        values = points(seed, size, objectives, steps)
+        np.testing.assert_array_equal(rank_of(fitness(values)), moocore.pareto_rank(values))
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_rank_under_constraints_equals_peeling_by_a_loop(steps):
+    for seed in range(4):
+        values, broken = points(seed, 60, 2, steps), violations(seed, 60)
+        rank = np.asarray(rank_of(fitness(values, broken)))
+        np.testing.assert_array_equal(rank, peeled(values, broken))
+        assert rank[broken == 0].max() < rank[broken > 0].min()
+
+
+def test_ranking_stops_once_enough_are_ranked():
+    for seed in range(10):
+        values = points(seed, 100, 2, 8)
+        true = moocore.pareto_rank(values)
+        split = np.sort(true)[49]
+        rank = rank_of(fitness(values), enough=50)
+        np.testing.assert_array_equal(rank, np.where(true <= split, true, 100))
+
+
+def test_individuals_marked_last_come_last_and_beat_nobody():
+    for seed in range(10):
+        values = points(seed, 50, 3, 8)
+        last = np.random.default_rng(seed).random(50) < 0.3
+        rank = np.asarray(rank_of(fitness(values), last=jnp.asarray(last)))
+        assert (rank[last] == 50).all()
+        np.testing.assert_array_equal(rank[~last], moocore.pareto_rank(values[~last]))
+
+
+def test_no_square_matrix_of_bytes_is_stored():
+    """Peers hold N x N booleans or more; one bit per pair is enough."""
+    size = 4096
+    program = rank_of.lower(fitness(np.zeros((size, 3)))).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 2 * size**2 / 8
+
+
+# --- crowding -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("size", "objectives"), [(2, 2), (40, 2), (100, 3), (60, 4)])
+def test_crowding_equals_pymoos_where_all_values_differ(size, objectives):
+    by_pymoo = get_crowding_function("cd")
+    for seed in range(10):
+        values = points(seed, size, objectives, None)
+        rank = moocore.pareto_rank(values).astype(np.int32)
+        distance = crowding_of(jnp.asarray(values), jnp.asarray(rank))
+        for front in np.unique(rank):
+            expected = by_pymoo.do(values[rank == front].astype(float))
+            np.testing.assert_allclose(distance[rank == front], expected, rtol=2e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [8, 3])
+@pytest.mark.parametrize(("size", "objectives"), [(3, 2), (40, 2), (100, 3), (60, 4)])
+def test_crowding_equals_pymoos_of_distinct_vectors(size, objectives, steps):
+    for seed in range(10):
+        values = points(seed, size, objectives, steps)
+        rank = moocore.pareto_rank(values).astype(np.int32)
+        distance = crowding_of(jnp.asarray(values), jnp.asarray(rank))
+        np.testing.assert_allclose(distance, crowding_by_pymoo(values, rank), rtol=1e-5)
+
+
+def test_copies_change_no_distance_but_their_own():
+    """Copies of a vector make pymoo's unfiltered distance depend on who stands next to whom."""
+    values = jnp.asarray(points(0, 30, 2, None))
+    front = jnp.zeros(30, jnp.int32)
+    alone = crowding_of(values, front)
+    crowded = crowding_of(jnp.concatenate([values, values]), jnp.zeros(60, jnp.int32))
+    np.testing.assert_array_equal(crowded, np.concatenate([alone, np.full(30, -1)]))
+
+
+def test_crowding_does_not_depend_on_the_order_of_individuals():
+    """With ties, distances by stable sorting alone would (LEAP and pymoo: by index)."""
+    values = np.unique(points(0, 80, 3, 6), axis=0)
+    front = jnp.zeros(len(values), jnp.int32)
+    distance = np.asarray(crowding_of(jnp.asarray(values), front))
+    for seed in range(5):
+        order = np.random.default_rng(seed).permutation(len(values))
+        np.testing.assert_array_equal(crowding_of(jnp.asarray(values[order]), front), distance[order])
+
+
+def test_zeros_of_either_sign_are_one_value():
+    values = jnp.asarray([[-0.0, 5], [0.0, 5], [-0.0, 7], [1, 0]], jnp.float32)
+    distance = np.asarray(crowding_of(values, jnp.asarray([0, 0, 1, 0], jnp.int32)))
+    np.testing.assert_array_equal(distance, [np.inf, -1, np.inf, np.inf])
+
+
+def test_a_flat_objective_counts_nothing_and_gives_no_nan():
+    """0/0 there is NaN in QDax and EvoX."""
+    curve = points(0, 20, 1, None)
+    values = np.hstack([curve, 1 - curve, np.full((20, 1), 0.3, np.float32)])
+    front = jnp.zeros(20, jnp.int32)
+    flat = np.asarray(crowding_of(jnp.asarray(values), front))
+    curved = np.asarray(crowding_of(jnp.asarray(values[:, :2]), front))
+    np.testing.assert_allclose(flat, curved * 2 / 3, rtol=1e-6)
+    assert np.isinf(flat).sum() == 2
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([[1, 2]], [np.inf]),
+        ([[1, 2], [1, 2]], [np.inf, -1]),
+        ([[1, 2], [2, 1]], [np.inf, np.inf]),
+        ([[5, 5, 5]] * 3, [np.inf, -1, -1]),
+        ([[1, 2], [2, 1], [1, 2]], [np.inf, np.inf, -1]),
+    ],
+)
+def test_fronts_of_fewer_than_three_distinct_points(values, expected):
+    front = jnp.zeros(len(values), jnp.int32)
+    np.testing.assert_array_equal(crowding_of(jnp.asarray(values, jnp.float32), front), expected)
+
+
+def test_each_front_is_measured_by_itself():
+    """QDax measures a front's last point against its neighbour in another front."""
+    first, second = points(0, 15, 1, None), points(1, 15, 1, None)
+    values = np.vstack([np.hstack([first, 1 - first]), np.hstack([second, 3 - second])])
+    rank = np.repeat(np.int32([0, 1]), 15)
+    both = np.asarray(crowding_of(jnp.asarray(values), jnp.asarray(rank)))
+    for front in (0, 1):
+        alone = crowding_of(jnp.asarray(values[rank == front]), jnp.zeros(15, jnp.int32))
+        np.testing.assert_array_equal(both[rank == front], alone)
+
+
+def test_the_widest_range_of_floats_does_not_overflow():
+    values = np.float32([[-LARGEST, LARGEST], [0, 0], [LARGEST, -LARGEST]])
+    distance = crowding_of(jnp.asarray(values), jnp.zeros(3, jnp.int32))
+    np.testing.assert_array_equal(distance, [np.inf, 1, np.inf])
+
+
+# --- guard ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_failed_individuals_come_after_all_others(bad):
+    """pymoo ranks NaN as incomparable, so it stays on the first front."""
+    values = points(0, 12, 2, None)
+    broken = np.zeros(12, np.float32)
+    values[3, 1], broken[7] = bad, bad  # one failed objective, one failed violation
+    broken[5] = 1e30
+    raw = fitness(values, broken)
+    np.testing.assert_array_equal(np.flatnonzero(pareto.failed(raw)), [3, 7])
+    clean = guarded(raw)
+    assert all(np.isfinite(part).all() for part in clean)
+    rank = np.asarray(rank_of(clean))
+    assert rank[3] == rank[7] == rank.max() > rank[5] > np.delete(rank, [3, 5, 7]).max()
+
+
+def test_failed_individuals_stretch_nobodys_distance():
+    """In pymoo an infinite objective shrinks the distances of its whole front to nothing."""
+    values = points(0, 12, 2, None)
+    healthy = guarded(fitness(values))
+    values = np.vstack([values, [[np.inf, 0]]])
+    clean = guarded(fitness(values))
+    alone, together = rank_of(healthy), rank_of(clean)
+    np.testing.assert_array_equal(together[:12], alone)
+    np.testing.assert_array_equal(
+        crowding_of(clean.objectives, together)[:12], crowding_of(healthy.objectives, alone)
+    )
+
+
+def test_guard_leaves_sound_numbers_alone_and_knows_no_negative_violation():
+    values = points(0, 6, 2, None)
+    clean = pareto.guard(fitness(values, [0, -3, 2, -0.0, 1e-30, 5]))
+    np.testing.assert_array_equal(clean.objectives, values)
+    np.testing.assert_array_equal(clean.violation, np.float32([0, 0, 2, 0, 1e-30, 5]))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "violation", "message"),
+    [
+        (np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), "shape"),
+        (np.zeros((4, 2), np.float32), np.zeros(3, np.float32), "shape"),
+        (np.zeros(4, np.float32), np.zeros(4, np.float32), "shape"),
+        (np.zeros((4, 2), np.int32), np.zeros(4, np.float32), "dtypes"),
+        (np.zeros((4, 2), np.float32), np.zeros(4, bool), "dtypes"),
+    ],
+)
+def test_guard_refuses_what_is_no_fitness(objectives, violation, message):
+    with pytest.raises(InputError, match=message):
+        pareto.guard(Fitness(objectives, violation))
+
+
+# --- copies ---------------------------------------------------------------------------------
+
+
+def copies_by_loop(genomes):
+    seen, marks = set(), []
+    for genome in genomes:
+        marks.append(genome.tobytes() in seen)
+        seen.add(genome.tobytes())
+    return np.array(marks)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int16, bool, np.float32])
+@pytest.mark.parametrize(("size", "genes"), [(1, 3), (50, 1), (200, 4), (100, 160)])
+def test_copies_are_those_that_a_loop_finds(dtype, size, genes):
+    rng = np.random.default_rng(0)
+    values = np.array([0, 1, 1.5, 2]) if dtype == np.float32 else np.arange(2 if dtype == bool else 3)
+    genomes = rng.choice(values, (size, genes)).astype(dtype)
+    genomes[rng.integers(0, size, size // 3)] = genomes[0]
+    np.testing.assert_array_equal(duplicates(jnp.asarray(genomes)), copies_by_loop(genomes))
+
+
+def test_genomes_alike_but_for_order_or_one_gene_are_no_copies():
+    """All 4,096 genomes of six genes of four values: a careless sum of genes would mix them up."""
+    every = np.indices((4,) * 6, np.int32).reshape(6, -1).T
+    np.testing.assert_array_equal(
+        duplicates(jnp.asarray(np.concatenate([every, every[::-1]]))), np.arange(8192) >= 4096
+    )
+
+
+def test_copies_rank_behind_everyone_and_push_nobody_back():
+    genomes = np.random.default_rng(0).integers(0, 3, (40, 3)).astype(np.int32)
+    copy = copies_by_loop(genomes)
+    values = (genomes @ np.int32([[9, 1], [1, 9], [3, 3]]) % 11).astype(np.float32)
+    rank, distance = map(np.asarray, assess(jnp.asarray(genomes), fitness(values), enough=40))
+    assert copy.any() and (rank[copy] == 40).all()
+    np.testing.assert_array_equal(rank[~copy], moocore.pareto_rank(values[~copy]))
+    expected = crowding_by_pymoo(values[~copy], rank[~copy])
+    np.testing.assert_allclose(distance[~copy], expected, rtol=1e-5)

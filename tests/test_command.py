@@ -1,0 +1,172 @@
+"""The command line: what it may say, its help, and errors for what it cannot mean."""
+
+import random
+import re
+
+import pytest
+
+from afpjax import __version__, command
+from afpjax.command import JOB_LINES, read
+from afpjax.config import all_settings, load, sections
+from afpjax.errors import InputError
+from afpjax.sections import JOB_NAMES
+
+
+@pytest.mark.parametrize(
+    ("words", "overrides"),
+    [
+        ("", {}),
+        ("profile", {"run.job": "profile"}),
+        ("--run.job profile", {"run.job": "profile"}),
+        ("profile --run.job profile", {"run.job": "profile"}),
+        ("--seed 3 profile", {"run.seed": 3, "run.job": "profile"}),
+        ("--out a --seed 3", {"run.out": "a", "run.seed": 3}),
+        ("--run.out=a --run.seed=3", {"run.out": "a", "run.seed": 3}),
+        ("--search.population 32", {"search.population": 32}),
+        ("--search.population=32", {"search.population": 32}),
+        ("--search.latency-cap-ms 2", {"search.latency_cap_ms": 2}),
+        ("--search.latency_cap_ms=2.5", {"search.latency_cap_ms": 2.5}),
+        ("--faults.bits 0 1 2", {"faults.bits": [0, 1, 2]}),
+        ("--faults.bits 0,1,2", {"faults.bits": [0, 1, 2]}),
+        ("--faults.bits=0,1 2", {"faults.bits": [0, 1, 2]}),
+        ("--faults.weight_rate -1e-3 -0.5", {"faults.weight_rate": [-0.001, -0.5]}),
+        ("--faults.weight_rate=", {"faults.weight_rate": []}),
+        ("--search.renew_draws", {"search.renew_draws": True}),
+        ("--search.renew_draws false", {"search.renew_draws": False}),
+        ("--faults.layers conv_1,conv-2", {"faults.layers": ["conv_1", "conv-2"]}),
+        ("--model.name a_b-c.onnx", {"model.name": "a_b-c.onnx"}),
+        ("--seed 1 --seed 2", {"run.seed": 2}),
+    ],
+)
+def test_reads_options(words, overrides):
+    assert read(words.split()) == (None, overrides, False)
+
+
+def test_reads_file_and_resume(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("")
+    assert read(["--config", str(path), "profile", "--resume"]) == (
+        path,
+        {"run.job": "profile"},
+        True,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            "--search.populaton 3",
+            "--search.populaton: there is no such option; did you mean `--search.population`?",
+        ),
+        (
+            "--population=3",
+            "--population: there is no such option; did you mean --search.population?",
+        ),
+        (
+            "--images 3",
+            "--images: there is no such option; did you mean --data.images or --search.images?",
+        ),
+        ("--resme", "--resme: there is no such option; did you mean `--resume`?"),
+        ("-q", "-q: there is no such option; python -m afpjax.run --help lists them"),
+        ("--no-resume", "--no-resume: there is no such option"),
+        ("partiton", "`partiton` is no job, and no option takes it; did you mean `partition`?"),
+        ("--search.population 3 4", "`4` is no job, and no option takes it; the jobs are"),
+        ("profile partition", "one job at a time; `profile` is not the only one"),
+        ("profile --run.job partition", "one job at a time; `profile` is not the only one"),
+        ("--search.population", "--search.population: needs a value"),
+        ("--faults.bits --resume", "--faults.bits: needs a value"),
+        ("--config", "--config: needs a file, or the name of one shipped with afpjax"),
+        ("--config=", "--config: needs a file, or the name of one shipped with afpjax"),
+        ("--config nowhere.toml", "--config nowhere.toml: there is no such file"),
+    ],
+)
+def test_refuses_what_means_nothing(words, message):
+    with pytest.raises(InputError) as caught:
+        read(words.split())
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--search.population many", '--search.population: needs a whole number, got "many"'),
+        ("--search.population -3", "--search.population: -3 is less than 4, the least allowed"),
+        ("--seed=", '--run.seed: needs a whole number, got ""'),
+        ("--search.renew_draws yes", '--search.renew_draws: needs true or false, got "yes"'),
+        ("--faults.weight_rate 0.1,2", "--faults.weight_rate: 2.0 is outside [0, 1]"),
+        ("--format.kind float", '--format.kind: no choice "float"'),
+        ("--faults.bits 0 1 profile", '--faults.bits: needs a whole number, got "profile"'),
+    ],
+)
+def test_values_are_refused_as_in_a_file(words, message):
+    with pytest.raises(InputError) as caught:
+        load(None, read(words.split()).overrides)
+    assert str(caught.value).startswith(message)
+
+
+def help_text(capsys, monkeypatch, columns=80):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with pytest.raises(SystemExit) as caught:
+        read(["--help"])
+    assert caught.value.code in (0, None)
+    text = capsys.readouterr().out
+    return text, " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_tells_every_setting(capsys, monkeypatch):
+    text, words = help_text(capsys, monkeypatch)
+    assert max(map(len, text.splitlines())) <= 80
+    for name, (_, rule) in all_settings().items():
+        assert f"--{name} " in words
+        assert " ".join(rule.help.split()) in words
+        assert all(choice in words for choice in rule.choices)
+    assert "mappings per generation, 4 or more (default: 40)" in words
+    assert "bits that may flip, lowest is 0, 0 or more (default: 0 1 2 3)" in words
+    assert "(default: runs/JOB-N, next free N)" in words
+
+
+def test_help_groups_settings_and_tells_every_job(capsys, monkeypatch):
+    _, words = help_text(capsys, monkeypatch)
+    starts = [words.index(f"{section} options") for section in sections()]
+    assert starts == sorted(starts)
+    for name, line in JOB_LINES.items():
+        assert f"{name}: {line}" in words
+    assert "--out FOLDER" in words and "--seed N" in words
+
+
+def test_help_tells_only_the_jobs_that_there_are(capsys):
+    with pytest.raises(SystemExit):
+        read(["--help"], ["profile"])
+    text = capsys.readouterr().out
+    assert "profile: " in text and "serve: " not in text
+
+
+def test_every_job_of_the_contract_has_its_line():
+    assert tuple(JOB_LINES) == JOB_NAMES
+
+
+def test_shipped_experiments_are_told(capsys, monkeypatch):
+    monkeypatch.setattr(command, "shipped", lambda: ["paper", "small"])
+    assert "or one shipped with afpjax: paper, small" in help_text(capsys, monkeypatch)[1]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        read(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"afpjax {__version__}\n"
+
+
+def test_any_words_are_read_or_refused_in_one_line():
+    """Nothing but `InputError` comes out, whatever stands on the line."""
+    draw = random.Random(0)
+    parts = [*(f"--{name}" for name in all_settings()), *JOB_NAMES, "--resume", "--config", "--out"]
+    parts += ["", "-", "--", "---", "-1", "1e999", "nan", ",", "=", "--=", "a=b", "[", "%s", "{}"]
+    parts += ["é", "\udcff", "\0", "--search.popul", "--seed=", "--resume=1", "1,2", "true"]
+    for _ in range(40):
+        words = draw.choices(parts, k=draw.randrange(6))
+        try:
+            load(None, read(words).overrides)
+        except InputError as error:
+            assert "\n" not in str(error)

@@ -1,0 +1,203 @@
+"""Experiment files: what is read, what is refused and how, and that they read back equal."""
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from afpjax import config as configs
+from afpjax.config import Config, all_settings, check, find_file, first_difference, load, to_toml
+from afpjax.errors import InputError
+from afpjax.settings import item_types
+
+LETTERS = "abcXYZ 019.,:/\\\"'#[]=é中–"
+
+
+def refusal(tmp_path, text, overrides=None):
+    """The error for a file with this text, without the file's path."""
+    path = tmp_path / "x.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    with pytest.raises(InputError) as caught:
+        load(path, overrides or {})
+    message = str(caught.value)
+    assert "\n" not in message
+    return message.replace(f"{path}", "FILE")
+
+
+def test_defaults_file_and_overrides_in_this_order(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("[search]\npopulation = 8\ngenerations = 9\n[faults]\nweight_rate = 0.5\n")
+    config = load(path, {"search.generations": 7})
+    assert (config.search.population, config.search.generations) == (8, 7)
+    assert config.faults.weight_rate == (0.5,)
+    assert replace(config, search=Config().search, faults=Config().faults) == Config()
+    assert load() == Config()
+
+
+def test_a_byte_order_mark_is_no_error(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text("[run]\nseed = 3\n", encoding="utf-8-sig")
+    assert load(path).run.seed == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "[search]\npopulatoin = 3",
+            "FILE: unknown key `populatoin` in [search]; did you mean `population`?",
+        ),
+        ("[run]\nxyz = 3", "FILE: unknown key `xyz` in [run]; known: job, seed, out"),
+        ("[serch]\n", "FILE: unknown section `serch`; did you mean `search`?"),
+        ("seed = 1", "FILE: unknown key outside a section `seed`; it belongs in [run]"),
+        ("model = 1", "FILE: `model` is a section: write [model] and keys below"),
+        ('[run]\nseed = "a"', 'FILE: run.seed: needs a whole number, got "a"'),
+        ("[run]\nseed = 1979-05-27", "FILE: run.seed: needs a whole number, got 1979-05-27"),
+        ("[faults]\nweight_rate = [0.1, 1.5]", "FILE: faults.weight_rate: 1.5 is outside [0, 1]"),
+        ("[faults]\nactivation_rate = -0.1", "FILE: faults.activation_rate: -0.1 is outside"),
+        ("[faults]\nweight_rate = nan", "FILE: faults.weight_rate: needs a finite number"),
+        ("[run]\nseed = = 3", "FILE:2: is not valid TOML"),
+        ("[run]\nseed = 1\nseed = 2", "FILE: is not valid TOML"),
+        (b"[run]\nout = '\xff'", "FILE: is not a text file in UTF-8"),
+        ("[run]\nseed = " + "9" * 5000, "FILE: is not valid TOML"),
+        ("[run]\nseed = " + "[" * 5000, "FILE: is not valid TOML"),
+    ],
+)
+def test_a_bad_file_is_refused_with_its_name(tmp_path, text, message):
+    assert refusal(tmp_path, text).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"search.popul": 3}, "--search.popul: there is no such setting; did you mean `search.po"),
+        ({"format.bits": 17}, "--format.bits: 17 is outside [4, 16]"),
+        ({"format.bits": 8, "format.frac": 8}, "format.frac: 8 fraction bits do not fit"),
+        ({"faults.bits": range(0)}, "--faults.bits: needs a whole number, got range(0, 0)"),
+        ({"faults.bits": []}, "faults.bits: name one bit or more"),
+        ({"faults.bits": [1, 0]}, "faults.bits: list each bit once, lowest first"),
+        ({"faults.bits": [0, 16]}, "faults.bits: there is no bit 16 in a format of 16 bits"),
+        (
+            {"format.bits": 4, "format.frac": 2, "faults.bits": [0, 1, 2, 3, 4]},
+            "faults.bits: 5 faulty bits are more than the format has (4)",
+        ),
+        (
+            {"format.kind": "bfloat16", "faults.bits": [31]},
+            "faults.bits: there is no bit 31 in a format of 16 bits",
+        ),
+        ({"faults.bit_profile": [1.0]}, "faults.bit_profile: 1 factors for 4 faulty bits"),
+        ({"faults.weight_rate": [0.1, 0.2]}, "faults.weight_rate: 2 rates for 3 devices"),
+        ({"faults.layers": []}, "faults.layers: give `all`, one count of first layers, or names"),
+        ({"faults.layers": ["all", "conv1"]}, "faults.layers: give `all`"),
+        ({"faults.layers": [2, "conv1"]}, "faults.layers: give `all`"),
+        ({"faults.layers": ["conv1", 2]}, "faults.layers: give `all`"),
+        ({"faults.layers": 0}, "faults.layers: a count of first layers is 1 or more, got 0"),
+        ({"data.name": "npz"}, "data.path: say where the npz images lie"),
+        ({"data.mean": [0.1, 0.2], "data.std": [0.1]}, "data.std: 1 values for 2 of data.mean"),
+        ({"data.resize": 8, "data.crop": 9}, "data.crop: 9 pixels do not fit data.resize = 8"),
+        ({"platform.devices": ["eyeriss"]}, "platform.devices: a partition needs two devices"),
+        (
+            {"run.job": "profile", "platform.devices": []},
+            "platform.devices: name one device or more",
+        ),
+        ({"model.name": ""}, "model.name: must not be empty"),
+    ],
+)
+def test_values_that_cannot_be_are_refused(overrides, message):
+    with pytest.raises(InputError) as caught:
+        load(None, overrides)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize("layers", [("all",), (3,), ("conv1",), ("conv1", "fc")])
+def test_faults_may_strike_all_some_or_named_layers(layers):
+    assert load(None, {"faults.layers": list(layers)}).faults.layers == layers
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path):
+    for path in (tmp_path / "none.toml", tmp_path):
+        with pytest.raises(InputError, match="cannot be read"):
+            load(path)
+
+
+def test_an_experiment_is_found_by_path_or_by_shipped_name(tmp_path, monkeypatch):
+    own = tmp_path / "mine.toml"
+    own.write_text("")
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    (shipped / "paper.toml").write_text("")
+    monkeypatch.setattr(configs, "_shipped_folder", lambda: shipped)
+    monkeypatch.chdir(tmp_path)
+    assert find_file("mine.toml").read_text() == ""
+    assert find_file(str(own)) == own
+    assert find_file("paper") == shipped / "paper.toml"
+    (tmp_path / "paper").mkdir()  # a folder of that name is not meant
+    assert find_file("paper") == shipped / "paper.toml"
+    with pytest.raises(InputError, match=r"papr: there is no such file; did you mean `paper`"):
+        find_file("papr")
+    with pytest.raises(InputError, match="shipped with afpjax: paper"):
+        find_file("x" * 5000)
+
+
+def test_every_shipped_experiment_is_valid():
+    for name in configs.shipped():
+        check(load(find_file(name)))
+
+
+def any_value(draw: random.Random, kind, rule):
+    def item(each):
+        if rule.choices:
+            return draw.choice(rule.choices)
+        if each is bool:
+            return draw.random() < 0.5
+        if each is str:
+            return "x" + "".join(draw.choices(LETTERS, k=draw.randrange(9)))
+        low = rule.low if rule.low is not None else (rule.above or 0)
+        high = rule.high if rule.high is not None else low + 10.0 ** draw.randrange(6)
+        if each is int:
+            return draw.randint(int(low), int(high))
+        return draw.uniform(low, high) or 0.5
+
+    types = item_types(kind)
+    if kind is types[0]:
+        return item(kind)
+    return tuple(item(draw.choice(types)) for _ in range(draw.randrange(5)))
+
+
+def any_config(draw: random.Random) -> Config:
+    """A valid experiment in which every setting is drawn."""
+    values = {name: any_value(draw, *setting) for name, setting in all_settings().items()}
+    values["platform.devices"] = tuple(f"d{i}" for i in range(draw.randint(2, 5)))
+    values["format.frac"] = draw.randrange(values["format.bits"])
+    bits = values["faults.bits"] = tuple(sorted(draw.sample(range(4), draw.randint(1, 4))))
+    for name, counts in {
+        "faults.weight_rate": (0, 1, len(values["platform.devices"])),
+        "faults.activation_rate": (0, 1, len(values["platform.devices"])),
+        "faults.bit_profile": (0, len(bits)),
+        "data.std": (len(values["data.mean"]),),
+    }.items():
+        values[name] = tuple(draw.random() + 1e-9 for _ in range(draw.choice(counts)))
+        values[name] = tuple(min(value, 1.0) for value in values[name])
+    values["faults.layers"] = draw.choice([("all",), (draw.randint(1, 9),), ('a"b', "c\\d")])
+    values["data.crop"] = draw.randint(0, values["data.resize"] or 99)
+    return load(None, values)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_experiment_reads_back_equal(tmp_path, seed):
+    config = any_config(random.Random(seed))
+    path = tmp_path / "x.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    assert load(path) == config
+    assert first_difference(load(path), config) == ""
+
+
+def test_the_written_file_has_every_key():
+    lines = to_toml(Config()).splitlines()
+    assert len([line for line in lines if " = " in line]) == len(all_settings())
+
+
+def test_the_first_difference_is_named_and_the_place_is_none():
+    other = load(None, {"run.out": "elsewhere", "search.images": 5, "run.seed": 4})
+    assert first_difference(Config(), other) == "run.seed: 0 -> 4"
+    assert first_difference(Config(), load(None, {"run.out": "elsewhere"})) == ""

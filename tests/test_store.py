@@ -1,0 +1,104 @@
+"""The store: a mapping that outlives its process."""
+
+import random
+import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
+
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.store import RowStore
+
+
+def test_it_is_a_mapping(tmp_path):
+    draw, model = random.Random(0), {}
+    with RowStore(tmp_path / "s.sqlite") as store:
+        for _ in range(500):
+            key, value = draw.randbytes(1), draw.randbytes(draw.randrange(40))
+            match draw.randrange(4):
+                case 0:
+                    store[key] = model[key] = value
+                case 1:
+                    assert store.pop(key, None) == model.pop(key, None)
+                case 2:
+                    assert (key in store, store.get(key)) == (key in model, model.get(key))
+                case 3:
+                    store.update({key: value, value[:1]: key})
+                    model.update({key: value, value[:1]: key})
+            assert len(store) == len(model)
+        assert dict(store) == model
+    with RowStore(tmp_path / "s.sqlite") as store:
+        assert dict(store) == model
+
+
+def test_a_key_that_is_not_there_is_a_key_error(tmp_path):
+    with RowStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(KeyError):
+            store[b"x"]
+        with pytest.raises(KeyError):
+            del store[b"x"]
+
+
+def test_rows_may_be_written_while_keys_are_read(tmp_path):
+    with RowStore(tmp_path / "s.sqlite") as store:
+        store.update((bytes([i]), b"") for i in range(5))
+        for key in store:
+            store[key + b"x"] = b""
+        assert len(store) == 10
+
+
+def test_an_update_that_fails_leaves_no_row(tmp_path):
+    def pairs():
+        yield b"a", b"1"
+        raise RuntimeError("gone")
+
+    with RowStore(tmp_path / "s.sqlite") as store:
+        with pytest.raises(RuntimeError, match="gone"):
+            store.update(pairs())
+        assert len(store) == 0
+        store[b"a"] = b"2"  # and the store goes on
+        assert dict(store) == {b"a": b"2"}
+
+
+def test_one_process_at_a_time(tmp_path):
+    with RowStore(tmp_path / "s.sqlite"):
+        with pytest.raises(InputError, match="another process is at work there"):
+            RowStore(tmp_path / "s.sqlite")
+    RowStore(tmp_path / "s.sqlite").close()
+
+
+@pytest.mark.parametrize("content", [b"not a database at all, but text" * 99, None])
+def test_what_is_no_store_is_refused(tmp_path, content):
+    path = tmp_path / "s.sqlite"
+    path.mkdir() if content is None else path.write_bytes(content)
+    with pytest.raises(InputError, match=r"s\.sqlite: cannot be used as a store"):
+        RowStore(path)
+
+
+def test_a_killed_process_loses_no_row_that_it_wrote(tmp_path):
+    """The child says each number after it is stored; all that it said must be there."""
+    child = (
+        "import sys, itertools; from pathlib import Path; from afpjax.store import RowStore\n"
+        "store = RowStore(Path(sys.argv[1]))\n"
+        "for i in itertools.count():\n"
+        "    store.update({b'%d.%d' % (i, j): bytes(99) for j in range(3)})\n"
+        "    print(i, flush=True)\n"
+    )
+    path = tmp_path / "s.sqlite"
+    command = [sys.executable, "-c", child, str(path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        for line in process.stdout:
+            if int(line) == 300:
+                process.send_signal(signal.SIGKILL)
+                break
+        said = [300, *map(int, process.stdout.read().split())]
+    assert process.returncode == -signal.SIGKILL
+    with RowStore(path) as store:
+        assert {b"%d.%d" % (i, j) for i in range(said[-1] + 1) for j in range(3)} <= set(store)
+        assert len(store) % 3 == 0  # each update whole or not at all
+    with closing(sqlite3.connect(path)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
