@@ -205,23 +205,17 @@ def _network(config: Config, dataset: Dataset, work: Work) -> tuple[Callable[...
     name = config.model.name
     if ":" in name:
         return _from_function(name)
-    zoo = importlib.import_module("afpjax.models")
     model = config.model
+    # By name, as a user's own network would be: nothing here depends on the zoo.
     if model.weights:
-        return zoo.load(
-            name,
-            model.weights,
-            classes=model.classes,
-            image_size=model.image_size,
-            width=model.width,
-        )
-    if dataset.train is None:
-        raise InputError(
-            f"model.weights: {config.data.name} has no training images to train `{name}` on; "
-            "give a file with trained weights"
-        )
+        zoo = importlib.import_module("afpjax.models")
+        size = {"image_size": model.image_size, "width": model.width}
+        return zoo.load(name, model.weights, classes=model.classes, **size)
+    training = importlib.import_module("afpjax.models.train")
     with counted(work, f"Training {name}") as progress:
-        return zoo.trained(config, dataset, progress=progress)
+        return training.trained(
+            model, config.train, dataset, seed=config.run.seed, progress=progress
+        )
 
 
 def _from_function(name: str) -> tuple[Callable[..., Any], Any]:

@@ -67,7 +67,7 @@ class ResNet(nnx.Module):
             _stage(*sizes, stride=1 if number == 0 else 2, rngs=rngs)
             for number, sizes in enumerate(zip(entering, channels, depths, strict=True))
         ]
-        self.layer1, self.layer2, self.layer3, self.layer4 = stages
+        self.layer1, self.layer2, self.layer3, self.layer4 = map(nnx.List, stages)
         self.fc = nnx.Linear(channels[-1], classes, rngs=rngs)
 
     def __call__(self, images: Float[Array, "B H W 3"]) -> Float[Array, "B classes"]:
@@ -80,10 +80,12 @@ class ResNet(nnx.Module):
         return self.fc(hidden.mean((1, 2)))
 
 
-def _stage(inputs: int, outputs: int, blocks: int, *, stride: int, rngs: nnx.Rngs) -> nnx.List:
+def _stage(
+    inputs: int, outputs: int, blocks: int, *, stride: int, rngs: nnx.Rngs
+) -> list[BasicBlock]:
     first = BasicBlock(inputs, outputs, stride, rngs=rngs)
     rest = [BasicBlock(outputs, outputs, 1, rngs=rngs) for _ in range(blocks - 1)]
-    return nnx.List([first, *rest])
+    return [first, *rest]
 
 
 def resnet18(*, classes: int, width: float, rngs: nnx.Rngs) -> ResNet:

@@ -124,7 +124,7 @@ def trained(
 
 
 def _step(
-    definition: nnx.GraphDef,
+    definition: Any,
     optimiser: optax.GradientTransformation,
     mean: Sequence[float],
     std: Sequence[float],
@@ -136,7 +136,7 @@ def _step(
 ) -> tuple[_State, Float[Array, ""]]:
     moved = _shifted(jax.random.fold_in(key, number), images)
 
-    def loss_of(weights: nnx.State) -> tuple[Array, nnx.State]:
+    def loss_of(weights: Any) -> tuple[Array, Any]:
         model: Any = nnx.merge(definition, weights, state.statistics, copy=True)
         logits = model(normalise(moved, mean, std))
         wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), _SMOOTHING)

@@ -2,6 +2,7 @@
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -144,7 +145,7 @@ def test_every_shipped_experiment_is_valid():
         check(load(find_file(name)))
 
 
-def any_value(draw: random.Random, kind, rule):
+def any_value(draw: random.Random, kind, rule) -> Any:
     def item(each):
         if rule.choices:
             return draw.choice(rule.choices)

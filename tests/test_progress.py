@@ -69,16 +69,18 @@ def test_a_task_left_by_an_error_lets_it_through_and_the_cursor_comes_back():
 
 
 def test_nothing_is_written_where_no_terminal_is(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stream = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stream)
     with on_stderr() as progress, progress.task("Slow", 4) as task:
         task.advance()
         task.advance(2)
     assert progress is SILENT
-    assert sys.stderr.getvalue() == ""
+    assert stream.getvalue() == ""
 
 
 def test_a_terminal_gets_bars(monkeypatch):
-    monkeypatch.setattr(sys, "stderr", Terminal())
+    stream = Terminal()
+    monkeypatch.setattr(sys, "stderr", stream)
     with on_stderr() as progress:
         assert isinstance(progress, Bars)
-    assert "\x1b" in sys.stderr.getvalue()
+    assert "\x1b" in stream.getvalue()

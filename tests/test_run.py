@@ -89,7 +89,7 @@ def test_a_run_fills_its_folder(here, capsys):
     assert list(found) == ["job", "version", "seed", "model", "costs"]
     assert (found["job"], found["seed"], found["version"]) == ("profile", 4, __version__)
     assert found["model"] == MODEL
-    assert list(csv.DictReader((folder / "costs.csv").open()))[2] == {
+    assert list(csv.DictReader((folder / "costs.csv").read_text().splitlines()))[2] == {
         "layer": "a",
         "device": "d2",
         "bytes": "6",
@@ -236,6 +236,7 @@ def test_an_interrupt_that_surfaces_as_another_error_is_still_an_interrupt(here,
             time.sleep(5)
         except KeyboardInterrupt as error:
             raise RuntimeError("XlaRuntimeError: callback failed") from error
+        raise AssertionError("the signal did not arrive")
 
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert main(["profile", "--out", "x"], {"profile": job}) == 130

@@ -64,9 +64,9 @@ def test_an_update_that_fails_leaves_no_row(tmp_path):
 
 
 def test_one_process_at_a_time(tmp_path):
-    with RowStore(tmp_path / "s.sqlite"):
-        with pytest.raises(InputError, match="another process is at work there"):
-            RowStore(tmp_path / "s.sqlite")
+    path, refused = tmp_path / "s.sqlite", "another process is at work there"
+    with RowStore(path), pytest.raises(InputError, match=refused):
+        RowStore(path)
     RowStore(tmp_path / "s.sqlite").close()
 
 

@@ -1,6 +1,7 @@
 """What layers are called: after the parameters that their kernels are made of."""
 
-LEAVES = ("kernel", "weight", "weights", "w", "W", "value", "raw_value", "embedding")
+LEAVES = ("kernel", "weight", "weights", "w", "W", "embedding")
+WRAPPERS = ("value", "raw_value")  # an NNX variable's array
 COLLECTIONS = ("params",)
 
 
@@ -14,8 +15,9 @@ def layer_name(origin: frozenset[str]) -> str:
         if len(set(parts)) > 1:
             break
         common.append(parts[0])
-    while len(common) > 1 and common[-1] in LEAVES:
-        common.pop()
+    for endings in (WRAPPERS, LEAVES):
+        if len(common) > 1 and common[-1] in endings:
+            common.pop()
     if len(common) > 1 and common[0] in COLLECTIONS:
         common = common[1:]
     return ".".join(common)

@@ -86,8 +86,8 @@ class LayerCall:
 
     def linear(self, image: Array, kernel: Array) -> Array:
         """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32)."""
-        if self.layer.kind == "conv" and small_conv.fits(self.params, image.shape, kernel.shape):
-            return small_conv.convolve(self.params, image, kernel, self.layer.output_shape)
+        if self.layer.kind == "conv" and small_conv.fits(self.params, self.layer):
+            return small_conv.convolve(self.params, self.layer, image, kernel)
         operands = (image, kernel) if self.kernel_operand == 1 else (kernel, image)
         exact = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": image.dtype}
         return self.primitive.bind(*operands, **{**self.params, **exact})

@@ -94,7 +94,7 @@ tr.ours td{font-weight:650}
 .strip div{display:flex;align-items:flex-end}
 .strip .tall{height:2.4rem}
 .strip .tall span{background:var(--muted);min-height:1px}
-.strip span{flex:1 1 0;min-width:0;overflow:hidden;text-align:center;font-size:.7rem;
+.strip div span{flex:1 1 0;min-width:0;overflow:hidden;text-align:center;font-size:.7rem;
  font-weight:650;line-height:1.5rem;color:#fff}
 .strip .blocks span{height:1.5rem}
 .strip .few span{margin-right:1px}

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray, Shaped
 
 def random_categories(key: PRNGKeyArray, cardinality: Int[Array, " G"]) -> Int[Array, " G"]:
     """A genome drawn uniformly: gene g is one of 0 … cardinality[g]-1. Shape [G], int32."""
-    return jax.random.randint(key, cardinality.shape, 0, cardinality, jnp.int32)
+    return _whole(jax.random.uniform(key, cardinality.shape, jnp.float32), cardinality)
 
 
 def tournament(key: PRNGKeyArray, criteria: list[Shaped[Array, " P"]]) -> Int[Array, " P"]:
@@ -40,13 +40,12 @@ def two_point_crossover(
     a mapping changes device costs a transfer.
     """
     genes = first.shape[0]
-    swap_key, one_key, other_key = jax.random.split(key, 3)
-    one = jax.random.randint(one_key, (), 0, genes + 1)
-    other = jax.random.randint(other_key, (), 0, genes)
-    other += (other >= one).astype(other.dtype)
-    place = jnp.arange(genes, dtype=one.dtype)
+    luck, *cuts = jax.random.uniform(key, (3,), jnp.float32)
+    one, other = _whole(cuts[0], genes + 1), _whole(cuts[1], genes)
+    other = _skip(other, one)
+    place = jnp.arange(genes, dtype=jnp.int32)
     inside = (place >= jnp.minimum(one, other)) & (place < jnp.maximum(one, other))
-    return _swap(inside & jax.random.bernoulli(swap_key, rate), first, second)
+    return _swap(inside & (luck < rate), first, second)
 
 
 def reset_mutation(
@@ -60,12 +59,9 @@ def reset_mutation(
 
     A gene of one value never changes.
     """
-    hit_key, value_key = jax.random.split(key)
-    others = jnp.maximum(cardinality - 1, 1).astype(genome.dtype)
-    value = jax.random.randint(value_key, genome.shape, 0, others, genome.dtype)
-    value += (value >= genome).astype(genome.dtype)
-    hit = jax.random.bernoulli(hit_key, rate, genome.shape)
-    return jnp.where(hit & (cardinality > 1), value, genome)
+    luck, draw = jax.random.uniform(key, (2, *genome.shape), jnp.float32)
+    value = _skip(_whole(draw, cardinality - 1).astype(genome.dtype), genome)
+    return jnp.where((luck < rate) & (cardinality > 1), value, genome)
 
 
 def simulated_binary_crossover(
@@ -126,6 +122,20 @@ def polynomial_mutation(
     hit = jax.random.bernoulli(gene_key, rate, genome.shape)
     hit &= jax.random.bernoulli(whole_key, individual_rate)
     return jnp.where(hit, moved, genome)
+
+
+def _whole(draw: Float[Array, "*G"], choices: Int[ArrayLike, "*G"]) -> Int[Array, "*G"]:
+    """Uniform float32 numbers of [0, 1) as whole ones of 0 … choices-1, int32.
+
+    Each is equally likely to within 2^-23. One draw serves where `jax.random.randint` makes three,
+    which is a third of the time to compile a search's `ask`.
+    """
+    return jnp.floor(draw * jnp.asarray(choices, draw.dtype)).astype(jnp.int32)
+
+
+def _skip(value: Int[Array, "*G"], taken: Int[Array, "*G"]) -> Int[Array, "*G"]:
+    """Number all others than `taken`: from there on, one up."""
+    return value + (value >= taken).astype(value.dtype)
 
 
 def _swap(

@@ -1,0 +1,217 @@
+"""Codes and bit flips against integers: every width, every scale, every bit."""
+
+from fractions import Fraction
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.network.fixed_point import QFormat, encode, flip, round_through
+
+WIDTHS = range(4, 17)
+STEPS = ("power-of-two", "maximum")
+
+
+def half_even(values):
+    """Rounding by integers: floor, then up where the rest is above one half, or at it and odd."""
+    floor = np.floor(values).astype(np.int64)
+    rest = values - floor
+    return floor + ((rest > 0.5) | ((rest == 0.5) & (floor % 2 != 0)))
+
+
+def codes_of(scaled, bits):
+    return np.clip(half_even(scaled), -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
+
+
+def awkward(bits):
+    """Multiples of an eighth of a step: ties of both parities, both ends, and beyond them."""
+    ends = np.array([-(2 ** (bits - 1)), 2 ** (bits - 1) - 1])
+    near = (ends[:, None] + np.arange(-24, 25) / 8).ravel()
+    random = np.random.default_rng(bits).integers(-(2**bits) * 6, 2**bits * 6, 500) / 8
+    return np.concatenate([near, random, np.arange(-40, 41) / 8]).astype(np.float32)
+
+
+def smallest_power_of_two(largest, bits):
+    """The least p = 2^k with largest / p <= 2^(bits-1) - 1, by search over exact fractions."""
+    step = Fraction(2) ** -60
+    while Fraction(float(largest)) / step > 2 ** (bits - 1) - 1:
+        step *= 2
+    return float(step)
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_global_codes_are_rounded_half_to_even_and_saturate(bits):
+    for frac in (-3, 0, 8, 20):
+        fmt, step = QFormat(bits=bits, frac=frac), 2.0**-frac
+        (given,) = fmt.step_for(np.ones(1))
+        assert given == step
+        scaled = awkward(bits)
+        codes = encode(fmt, jnp.asarray(scaled * np.float32(step)), jnp.float32(step))
+        np.testing.assert_array_equal(codes, codes_of(scaled, bits))
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_power_of_two_steps_are_the_least_that_hold_the_tensor(bits):
+    rng = np.random.default_rng(bits)
+    ends = [2.0 ** (bits - 1) - 1, 2.0 ** (bits - 1), 1.0, 0.75, 3e-6]
+    largest = np.array([*ends, *rng.uniform(0.01, 9, 20)], np.float32)
+    for scale in ("tensor", "channel"):
+        steps = QFormat(bits=bits, scale=scale).step_for(largest)
+        expected = [smallest_power_of_two(value, bits) for value in largest]
+        np.testing.assert_array_equal(steps, np.array(expected, np.float32))
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("step", STEPS)
+def test_calibrated_codes_per_tensor_and_per_channel(bits, step):
+    kernel = np.random.default_rng(bits).normal(size=(7, 5)).astype(np.float32) * np.float32(
+        10.0
+    ) ** np.arange(-2, 3, dtype=np.float32)
+    for scale, largest in (("tensor", np.abs(kernel).max()), ("channel", np.abs(kernel).max(0))):
+        fmt = QFormat(bits=bits, scale=scale, step=step)
+        steps = fmt.step_for(np.asarray(largest))
+        if step == "maximum":
+            np.testing.assert_array_equal(
+                steps, (largest.astype(np.float64) / (2 ** (bits - 1) - 1)).astype(np.float32)
+            )
+        spread = np.broadcast_to(steps, kernel.shape)
+        codes = np.asarray(encode(fmt, jnp.asarray(kernel), jnp.asarray(spread)))
+        np.testing.assert_array_equal(
+            codes, codes_of((kernel * (np.float32(1) / spread)).astype(np.float64), bits)
+        )
+        assert np.abs(codes).max() <= fmt.largest
+        assert np.abs(codes * spread - kernel).max() <= spread.max() / 2 * (1 + 1e-6)
+
+
+def test_a_step_baked_into_a_program_gives_the_codes_of_one_passed_to_it():
+    """XLA turns a division by a constant into a product with its rounded inverse."""
+    fmt = QFormat(bits=8, scale="tensor", step="maximum")
+    step = jnp.asarray(fmt.step_for(np.float32(0.7)))
+    # Values whose quotient and whose product with the inverse lie on two sides of a tie.
+    values = (np.arange(-126, 127) + 0.5).astype(np.float32) * np.asarray(step)
+    given = jax.jit(lambda v, s: encode(fmt, v, s))(values, step)
+    baked = jax.jit(lambda v: encode(fmt, v, step))(values)
+    product = (values * (np.float32(1) / np.asarray(step))).astype(np.float64)
+    np.testing.assert_array_equal(given, codes_of(product, 8))
+    np.testing.assert_array_equal(baked, given)
+    assert (codes_of(values.astype(np.float64) / np.float64(step), 8) != given).any()
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_flips_are_those_of_twos_complement_memory(bits):
+    """Every code (beyond 10 bits: ends and a sample), every single bit, and random masks."""
+    rng = np.random.default_rng(bits)
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
+    codes = np.arange(low, high) if bits <= 10 else rng.integers(low, high, 1000)
+    codes = np.concatenate([codes, [low, -1, 0, 1, high - 1]])
+    masks = np.concatenate([2 ** np.arange(bits), [0, 2**bits - 1], rng.integers(0, 2**bits, 8)])
+    words = (codes[:, None] % 2**bits) ^ masks[None, :]  # unsigned, as memory holds them
+    expected = np.where(words >= high, words - 2**bits, words)
+    struck = flip(
+        QFormat(bits=bits),
+        jnp.broadcast_to(jnp.asarray(codes, jnp.float32)[:, None], expected.shape),
+        jnp.asarray(masks, jnp.int32)[None, :],
+    )
+    np.testing.assert_array_equal(struck, expected)
+    assert expected.min() == low and expected.max() == high - 1
+
+
+def test_the_sign_bit_wraps_and_never_saturates():
+    struck = flip(QFormat(bits=8), jnp.array([127.0, -128.0, 0.0, -1.0]), jnp.int32(0x80))
+    np.testing.assert_array_equal(struck, [-1, 0, -128, 127])
+
+
+def test_float32_flips_are_those_of_the_stored_word():
+    rng = np.random.default_rng(0)
+    values = np.concatenate([rng.normal(size=50) * 10.0 ** rng.integers(-30, 30, 50), [0.0, -0.0]])
+    values = values.astype(np.float32)[:, None]
+    masks = np.concatenate([2 ** np.arange(31), [-(2**31)], rng.integers(-(2**31), 2**31, 9)])
+    masks = masks.astype(np.int32)[None, :]
+    shape = np.broadcast_shapes(values.shape, masks.shape)
+    struck = flip(
+        QFormat(kind="float32"), jnp.asarray(np.broadcast_to(values, shape)), jnp.asarray(masks)
+    )
+    np.testing.assert_array_equal(np.asarray(struck).view(np.int32), values.view(np.int32) ^ masks)
+
+
+def upper_half(values):
+    """A float32 rounded half to even to its upper 16 bits, by integers (finite values)."""
+    words = values.view(np.uint32).astype(np.uint64)
+    return ((words + 0x7FFF + ((words >> 16) & 1)) >> 16).astype(np.uint32)
+
+
+def as_float32(halves):
+    return (halves << 16).astype(np.uint32).view(np.float32)
+
+
+def test_bfloat16_values_and_flips_are_those_of_the_upper_half_word():
+    rng = np.random.default_rng(1)
+    ties = (np.arange(0x3F80, 0x3FA0, dtype=np.uint32) << 16 | 0x8000).view(np.float32)
+    spread = rng.normal(size=200) * 10.0 ** rng.integers(-20, 20, 200)
+    values = np.concatenate([ties, -ties, spread.astype(np.float32), np.zeros(1, np.float32)])
+    fmt = QFormat(kind="bfloat16")
+    stored = encode(fmt, jnp.asarray(values), jnp.float32(1))
+    np.testing.assert_array_equal(stored, as_float32(upper_half(values)))
+    masks = np.concatenate([2 ** np.arange(16), [0, 0xFFFF, 0x8001]]).astype(np.uint32)
+    expected = as_float32(upper_half(values)[:, None] ^ masks[None, :])
+    stored = jnp.broadcast_to(jnp.asarray(stored)[:, None], expected.shape)
+    struck = flip(fmt, stored, jnp.asarray(masks, jnp.int32)[None, :])
+    np.testing.assert_array_equal(struck, expected)  # NaN at the same places
+
+
+@pytest.mark.parametrize("step", [0.25, 0.3])
+def test_the_gradient_of_a_code_passes_through_and_stops_where_it_saturates(step):
+    fmt = QFormat(bits=4)
+    scaled = jnp.array([-9.0, -8.0, -0.6, 0.0, 0.5, 6.9, 7.0, 7.01])
+    gradient = jax.grad(lambda v: encode(fmt, v, jnp.float32(step)).sum())(scaled * step)
+    inside = np.array([0, 1, 1, 1, 1, 1, 1, 0])
+    np.testing.assert_allclose(
+        gradient[jnp.array([0, 2, 3, 4, 5, 7])], (inside / step)[[0, 2, 3, 4, 5, 7]]
+    )
+
+
+@pytest.mark.parametrize("kind", ["fixed", "float32", "bfloat16"])
+def test_a_flip_passes_the_gradient_through(kind):
+    fmt = QFormat(bits=8, kind=kind)
+
+    def struck(values):
+        return flip(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5)).sum()
+
+    np.testing.assert_array_equal(jax.grad(struck)(jnp.array([-3.25, 0.0, 7.5])), 1)
+
+
+def test_rounding_through_has_no_ends_and_a_gradient():
+    values = jnp.array([-(2.0**30), -2.5, -1.5, 0.5, 1.5, 1e9])
+    np.testing.assert_array_equal(round_through(values), half_even(np.asarray(values, np.float64)))
+    np.testing.assert_array_equal(jax.grad(lambda v: round_through(v).sum())(values), 1)
+
+
+def test_tensors_of_zeros_have_a_step_and_float_formats_the_step_one():
+    for step in STEPS:
+        steps = QFormat(bits=8, scale="tensor", step=step).step_for(np.zeros(2))
+        assert np.isfinite(steps).all() and (steps > 0).all()
+    np.testing.assert_array_equal(QFormat(kind="bfloat16").step_for(np.ones(3)), 1)
+
+
+def test_the_width_is_that_of_the_stored_word():
+    widths = [QFormat(bits=b).width for b in (4, 16)]
+    assert widths == [4, 16]
+    assert (QFormat(kind="float32").width, QFormat(kind="bfloat16").width) == (32, 16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (dict(bits=3), r"format\.bits: 3 is outside 4 to 16"),
+        (dict(bits=17), r"format\.bits: 17 is outside"),
+        (dict(frac=33), r"format\.frac: 33 fraction bits"),
+        (dict(kind="int8"), r"format\.kind: 'int8' is none of fixed, float32, bfloat16"),
+        (dict(scale="layer"), r"format\.scale: 'layer' is none of global, tensor, channel"),
+        (dict(step="mean"), r"format\.step: 'mean' is none of power-of-two, maximum"),
+    ],
+)
+def test_formats_that_make_no_sense_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        QFormat(**options)
