@@ -3,8 +3,6 @@
 Images stay uint8, NHWC, from the disk to the device; `normalise` alone makes floats of them.
 """
 
-import zipfile
-import zlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,13 +14,14 @@ from jaxtyping import Array, Float32, Int32, UInt8
 from PIL import Image
 
 from afpjax.errors import InputError
+from afpjax.files import read_npz, refuse_pointer
+from afpjax.image_folders import SUFFIXES, Tree, decoded, folders, tiny_imagenet
 from afpjax.sections import Data
 
 #: Told after each image that was read: how many are done, and of how many.
 Progress = Callable[[int, int], Any]
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
-_SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".webp"))
 # As the users of these sets know them; published networks were trained with these very numbers.
 _IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GREY: Normalisation = ((0.449,), (0.226,))  # the means of those three
@@ -44,13 +43,6 @@ class Dataset(NamedTuple):
     test: Images
     mean: tuple[float, ...]  # per channel, of values in [0, 1]
     std: tuple[float, ...]
-
-
-class _Tree(NamedTuple):
-    """A folder's class names, and its images as (class number, file)."""
-
-    classes: Sequence[str]
-    files: Sequence[tuple[int, Path]]
 
 
 class _Source(NamedTuple):
@@ -112,41 +104,6 @@ def normalise(
     return (jnp.asarray(images).astype(jnp.float32) / 255 - shift) / scale
 
 
-def read_npz(path: Path, setting: str, names: Sequence[str] = ()) -> dict[str, np.ndarray]:
-    """The arrays of an `.npz` file, all or the named ones; `setting` opens the `InputError`s.
-
-    Nothing is unpickled. Raises `InputError` for a file that is missing, a git-LFS pointer, no
-    `.npz`, damaged, or without one of the names.
-    """
-    refuse_pointer(path, setting)
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive.files]
-            if missing:
-                held = ", ".join(archive.files) or "nothing"
-                raise InputError(f"{setting}: {path} has no `{missing[0]}`, it holds {held}")
-            return {name: archive[name] for name in names or archive.files}
-    except InputError:
-        raise
-    # A single array (.npy) is no context manager and has no names: TypeError.
-    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise InputError(
-            f"{setting}: {path} is no readable .npz file of plain arrays ({_one_line(error)})"
-        ) from error
-
-
-def refuse_pointer(path: Path, setting: str) -> None:
-    """Raise `InputError` where `path` is no file, or a git-LFS pointer in the place of one."""
-    if not path.is_file():
-        problem = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise InputError(f"{setting}: {path} {problem}")
-    with path.open("rb") as file:
-        if file.read(40).startswith(b"version https://git-lfs"):
-            raise InputError(
-                f"{setting}: {path} is a git-LFS pointer; fetch it with `git lfs pull`"
-            )
-
-
 def _sources(
     name: str, path: Path, classes: int, channels: int
 ) -> tuple[_Source | None, _Source, Normalisation]:
@@ -157,7 +114,7 @@ def _sources(
     elif name == "cifar10":
         (train, test), own = _cifar10(path), _CIFAR10
     else:
-        trees = _tiny_imagenet(path) if name == "tiny-imagenet" else _folders(path)
+        trees = tiny_imagenet(path) if name == "tiny-imagenet" else folders(path)
         train, test = (tree and _from_files(tree, path, classes, channels) for tree in trees)
         assert test is not None
         return train, test, _IMAGENET if channels == 3 else _GREY
@@ -215,55 +172,6 @@ def _cifar10_records(path: Path) -> Images:
     return Images(images, records[:, 0].astype(np.int32))
 
 
-def _tiny_imagenet(path: Path) -> tuple[_Tree | None, _Tree]:
-    classes = sorted(_text(path / "wnids.txt").split())
-    numbers = {wnid: number for number, wnid in enumerate(classes)}
-    files: list[tuple[int, Path]] = []
-    for line in _text(path / "val" / "val_annotations.txt").splitlines():
-        name, wnid, *_ = [*line.split("\t"), "", ""]
-        if wnid not in numbers:
-            raise InputError(f"data.path: {path}/val/val_annotations.txt: no class in `{line}`")
-        files.append((numbers[wnid], path / "val" / "images" / name))
-    train = _class_folders(path / "train", classes) if (path / "train").is_dir() else None
-    return train, _Tree(classes, files)
-
-
-def _folders(path: Path) -> tuple[_Tree | None, _Tree]:
-    """`train` and `val` (or `test`) below `path`, else the class folders in `path` itself."""
-    held_out = next((path / n for n in ("val", "test") if (path / n).is_dir()), None)
-    has_train = (path / "train").is_dir()
-    if has_train and held_out is None:
-        raise InputError(f"data.path: {path} has a folder `train` but neither `val` nor `test`")
-    test = _class_folders(held_out or path)
-    train = _class_folders(path / "train") if has_train else None
-    if train is not None and train.classes != test.classes:
-        raise InputError(f"data.path: {path}: the class folders of its splits differ")
-    return train, test
-
-
-def _class_folders(path: Path, classes: Sequence[str] | None = None) -> _Tree:
-    """The images of each class folder, the first of every class before any second one."""
-    if not path.is_dir():
-        raise InputError(f"data.path: {path} is no folder")
-    if classes is None:
-        classes = sorted(p.name for p in path.iterdir() if p.is_dir() and p.name[0] != ".")
-    if not classes:
-        raise InputError(f"data.path: {path} has no class folders: one per class, images inside")
-    found = [
-        (place, number, file)
-        for number, name in enumerate(classes)
-        for place, file in enumerate(
-            sorted(f for f in (path / name).rglob("*") if f.suffix.lower() in _SUFFIXES)
-        )
-    ]
-    return _Tree(classes, [(number, file) for _, number, file in sorted(found)])
-
-
-def _text(path: Path) -> str:
-    refuse_pointer(path, "data.path")
-    return path.read_text(encoding="utf-8", errors="replace")
-
-
 def _from_arrays(split: Images, classes: int, channels: int, where: str) -> _Source:
     found = split.images.shape[3]
     if found not in (1, channels):
@@ -275,31 +183,18 @@ def _from_arrays(split: Images, classes: int, channels: int, where: str) -> _Sou
     return _Source(split.labels.astype(np.int32), split.images.__getitem__)
 
 
-def _from_files(tree: _Tree, root: Path, classes: int, channels: int) -> _Source:
+def _from_files(tree: Tree, root: Path, classes: int, channels: int) -> _Source:
     if len(tree.classes) != classes:
         raise InputError(
             f"data.path: {root} has {len(tree.classes)} classes but model.classes is {classes}"
         )
     if not tree.files:
-        raise InputError(f"data.path: no images in {root} ({', '.join(sorted(_SUFFIXES))})")
+        raise InputError(f"data.path: no images in {root} ({', '.join(sorted(SUFFIXES))})")
     if channels not in (1, 3):
         raise InputError(f"data.path: photographs have 1 or 3 channels, the network {channels}")
     labels, paths = zip(*tree.files, strict=True)
     mode = "RGB" if channels == 3 else "L"
-    return _Source(np.asarray(labels, np.int32), lambda index: _decoded(paths[index], mode))
-
-
-def _decoded(path: Path, mode: str) -> UInt8[np.ndarray, "H W C"]:
-    refuse_pointer(path, "data.path")
-    try:
-        with Image.open(path) as image:
-            pixels = np.asarray(image.convert(mode))
-    # Pillow's decoders raise all of these on damaged files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise InputError(
-            f"data.path: {path} is no readable image ({_one_line(error)}); repair or remove it"
-        ) from error
-    return pixels.reshape(*pixels.shape[:2], -1)
+    return _Source(np.asarray(labels, np.int32), lambda index: decoded(paths[index], mode))
 
 
 def _frame(data: Data, image_size: int, channels: int) -> _Frame:
@@ -358,7 +253,3 @@ def _per_channel(setting: str, values: Sequence[float], channels: int) -> tuple[
     if len(values) not in (1, channels):
         raise InputError(f"{setting}: {len(values)} values for images of {channels} channels")
     return tuple(values) * (channels if len(values) == 1 else 1)
-
-
-def _one_line(error: Exception) -> str:
-    return str(error).split("\n")[0] or type(error).__name__

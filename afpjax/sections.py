@@ -19,7 +19,7 @@ JOB_NAMES = (
     "export",
     "serve",
 )
-_RATE_HELP = "one number for all devices or one per device, 0 to 1"
+_RATE_HELP = "one number for all devices or one per device"
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ class Model:
 class Train:
     """Training of a zoo network that has no weights; done once, then cached."""
 
-    epochs: int = setting(30, "passes over the training images", low=1)
+    epochs: int = setting(20, "passes over the training images", low=1)
     batch: int = setting(64, "images per step", low=1)
-    learning_rate: float = setting(0.003, "AdamW's highest step size", above=0.0)
+    learning_rate: float = setting(0.01, "AdamW's highest step size", above=0.0)
     weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0)
 
 
@@ -74,7 +74,9 @@ class Data:
     path: str = setting("", "where the data set lies", path=True, metavar="PATH")
     images: int = setting(0, "how many test images to use, 0 for all", low=0)
     mean: tuple[float, ...] = setting(
-        (), "mean per channel, of values in [0, 1]", empty="the data set's own"
+        (),
+        "mean per channel, of values in [0, 1]",
+        empty="the data set's own; ImageNet's for image folders",
     )
     std: tuple[float, ...] = setting(
         (),
@@ -83,7 +85,7 @@ class Data:
         empty="the data set's own",
     )
     resize: int = setting(0, "shorter side after resizing, pixels, 0 for model.image_size", low=0)
-    crop: int = setting(0, "side of the square cut from the centre, pixels, 0 for all", low=0)
+    crop: int = setting(0, "centre square to keep, pixels, 0 for model.image_size", low=0)
     calibration: int = setting(256, "training images that set the format's scales", low=1)
 
 
@@ -93,7 +95,7 @@ class Format:
 
     kind: str = setting("fixed", "number format", choices=("fixed", "float32", "bfloat16"))
     bits: int = setting(16, "width of a fixed-point number, bits", low=4, high=16)
-    frac: int = setting(8, "bits after the binary point, for scale = global", low=0, high=15)
+    frac: int = setting(7, "bits after the binary point, for scale = global", low=0, high=15)
     scale: str = setting(
         "global",
         "global: format.frac everywhere; tensor or channel: a scale from calibration images",
@@ -118,7 +120,7 @@ class Faults:
     bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0)
     bit_profile: tuple[float, ...] = setting(
         (),
-        "factor on the rate for each of faults.bits, 0 to 1",
+        "factor on the rate for each of faults.bits",
         low=0.0,
         high=1.0,
         empty="every bit at the full rate",
@@ -143,7 +145,7 @@ class Faults:
     budget: int = setting(
         0, "most flips in the whole model in one inference, 0 for no budget", low=0, high=2**31 - 1
     )
-    trials: int = setting(4, "fault draws behind each accuracy that the search sees", low=1)
+    trials: int = setting(2, "fault draws behind each accuracy that the search sees", low=1)
     generator: str = setting(
         "hash",
         "fault bits from a counter hash (fast) or from threefry (JAX's own)",
@@ -167,7 +169,7 @@ class Search:
     """The search for mappings of layers to devices, and the last measurement."""
 
     population: int = setting(40, "mappings per generation", low=4)
-    generations: int = setting(20, "generations", low=1)
+    generations: int = setting(30, "generations", low=1)
     latency_cap_ms: float = setting(0.0, "highest latency allowed, ms, 0 for none", low=0.0)
     energy_cap_mj: float = setting(0.0, "highest energy allowed, mJ, 0 for none", low=0.0)
     allow_latency: float = setting(
@@ -176,10 +178,10 @@ class Search:
     allow_energy: float = setting(
         0.05, "energy to give for accuracy, as a share of the fault-unaware choice's", low=0.0
     )
-    images: int = setting(128, "images behind each accuracy that the search sees", low=1)
+    images: int = setting(64, "images behind each accuracy that the search sees", low=1)
     renew_draws: bool = setting(False, "draw new faults every generation")
-    held_out: int = setting(0, "images of the last measurement, 0 for all the rest", low=0)
-    final_trials: int = setting(16, "fault draws of the last measurement", low=2)
+    held_out: int = setting(384, "images of the last measurement, 0 for all the rest", low=0)
+    final_trials: int = setting(8, "fault draws of the last measurement", low=2)
     segments: int = setting(
         0, "most contiguous segments that CNNParted may cut, 0 for as many as devices", low=0
     )

@@ -1,5 +1,7 @@
 """Data sets: read as they are, framed as configured, and refused in one line."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -262,6 +264,16 @@ def test_files_that_are_no_npz_are_refused(tmp_path):
     refused(data, "set.npz does not exist")
     path.mkdir()
     refused(data, "set.npz is a folder")
+
+
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
+    data = saved(tmp_path / "set.npz", **GOOD)
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    refused(data, "set.npz cannot be read: Permission denied")
 
 
 def test_real_npz_sets_load_whole(shared_data):

@@ -30,8 +30,8 @@ Assignment = Int[np.ndarray, " L"]
 def run(config: Config, work: Work) -> Outcome:
     """The whole comparison: `result.json` as the contract has it, and the printed table."""
     experiment = prepare(config, work)
-    baselines = _baselines(experiment)
-    fronts = {name: _search(experiment, name, baselines) for name in SCENARIOS}
+    baselines, cheap = _baselines(experiment)
+    fronts = {name: _search(experiment, name, cheap) for name in SCENARIOS}
     front, correct = fronts["both"], _measure_front(experiment, fronts["both"])
     kept = _still_best(front, correct)
     selected = {
@@ -65,22 +65,24 @@ def run(config: Config, work: Work) -> Outcome:
     return Outcome(result, comparison(result))
 
 
-def _baselines(experiment: Experiment) -> dict[str, Assignment]:
-    """The mappings of the tools that know nothing of faults."""
+def _baselines(
+    experiment: Experiment,
+) -> tuple[dict[str, Assignment], Int[np.ndarray, "P L"]]:
+    """The mappings of the tools that know nothing of faults, and both their fronts."""
     tables, caps, budget = experiment.tables, experiment.caps, experiment.budget
     progress = experiment.work.progress
     with progress.task("Searching, fault-unaware", budget.generations) as task:
         key = experiment.key("fault-unaware")
-        unaware, _ = fault_unaware(key, tables, budget, caps, progress=task.advance)
+        unaware, free = fault_unaware(key, tables, budget, caps, progress=task.advance)
     with progress.task("Searching, CNNParted", budget.generations) as task:
         segments = experiment.config.search.segments
         key = experiment.key("cnnparted")
-        parted, _ = cnnparted(key, tables, budget, caps, segments=segments, progress=task.advance)
-    return {"cnnparted": parted, "fault-unaware": unaware}
+        parted, cut = cnnparted(key, tables, budget, caps, segments=segments, progress=task.advance)
+    return {"cnnparted": parted, "fault-unaware": unaware}, np.concatenate([free, cut])
 
 
-def _search(experiment: Experiment, name: str, baselines: Mapping[str, Assignment]) -> Front:
-    """AFarePart's front under one kind of fault; the baselines are in its first population."""
+def _search(experiment: Experiment, name: str, cheap: Int[np.ndarray, "P L"]) -> Front:
+    """AFarePart's front under one kind of fault; `cheap` mappings are among its first."""
     description = f"Searching under {LABELS[name]}"
     with experiment.work.progress.task(description, experiment.budget.generations) as task:
         return search(
@@ -89,7 +91,7 @@ def _search(experiment: Experiment, name: str, baselines: Mapping[str, Assignmen
             experiment.struck(name),
             experiment.budget,
             experiment.caps,
-            initial=np.stack(list(baselines.values())),
+            initial=cheap,
             progress=task.advance,
         )
 

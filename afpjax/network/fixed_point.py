@@ -6,6 +6,7 @@ codes, and how exactly.
 
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,7 @@ from afpjax.errors import InputError
 KINDS = ("fixed", "float32", "bfloat16")
 SCALES = ("global", "tensor", "channel")
 STEPS = ("power-of-two", "maximum")
-SMALLEST = 2.0**-40  # a tensor whose largest magnitude is below this is taken for zeros
+SMALLEST = 2.0**-40  # steps are those of a tensor with at least this largest magnitude
 _WIDTH = {"float32": 32, "bfloat16": 16}
 
 
@@ -61,19 +62,18 @@ class QFormat:
         """The largest fixed-point code."""
         return 2 ** (self.bits - 1) - 1
 
-    def step_for(self, largest: np.ndarray) -> np.ndarray:
+    def step_for(self, largest: Float[Any, "..."]) -> Float[np.ndarray, "..."]:
         """Steps (float32) for tensors whose largest magnitudes are given (any shape)."""
         if self.kind != "fixed":
             return np.ones_like(largest, np.float32)
         if self.scale == "global":
             return np.full_like(largest, 2.0**-self.frac, np.float32)
-        # Any step represents a tensor of zeros. A channel that training has shrunk to nothing is
-        # one too: a product of two steps must stay a normal float32.
-        magnitudes = np.where(largest > SMALLEST, largest, 1.0).astype(np.float64)
-        steps = magnitudes / self.largest
+        # Where training has shrunk a channel to nothing: a product of two steps must stay a normal
+        # float32, and a flipped bit there harmless.
+        steps = np.maximum(largest, SMALLEST).astype(np.float64) / self.largest
         if self.step == "power-of-two":
             steps = 2.0 ** np.ceil(np.log2(steps) - 1e-12)
-        return steps.astype(np.float32)
+        return np.asarray(steps, np.float32)
 
 
 def encode(
@@ -89,7 +89,7 @@ def encode(
         return values
     if fmt.kind == "bfloat16":
         return _to_bfloat16(values)
-    # XLA makes a division by a constant this product; written out, it is one in every program.
+    # XLA turns some divisions into this product; written out, codes are the same in every program.
     return _round(values * (1 / step), float(-fmt.largest - 1), float(fmt.largest))
 
 

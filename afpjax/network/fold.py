@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
-from jaxtyping import Array
 
 from afpjax.errors import InputError
 from afpjax.network.program import (
@@ -24,7 +24,7 @@ Step = Equation | LayerCall
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused by its layer's name
 def fold(
-    steps: Sequence[Step], values: dict[Value, Array], output: Operand
+    steps: Sequence[Step], values: dict[Value, Any], output: Operand
 ) -> tuple[list[Step], dict[str, LayerParameters], Operand]:
     """Replace `layer, then y·s + t` by one layer, for as long as only that equation reads y.
 
@@ -57,7 +57,7 @@ def fold(
 class _Constants:
     """The value of operands that do not depend on the image, broadcasts looked through."""
 
-    def __init__(self, steps: Sequence[Step], values: dict[Value, Array]) -> None:
+    def __init__(self, steps: Sequence[Step], values: dict[Value, Any]) -> None:
         self.values = values
         self.broadcasts: dict[Operand, Equation] = {
             step.outputs[0]: step
@@ -95,7 +95,8 @@ class _Chain:
     shift: np.ndarray | None = None  # None: nothing is added
     absorbed: dict[Value, Value] = field(default_factory=dict)
 
-    def then(self, scale: np.ndarray, shift: np.ndarray | None) -> None:
+    def then(self, scale: Any, shift: Any) -> None:
+        """Let y·scale + shift follow; a shift of None adds nothing."""
         self.scale = self.scale * scale
         self.shift = None if self.shift is None else self.shift * scale
         if shift is not None:
@@ -127,11 +128,11 @@ def _chain(
 
 def _affine(
     step: Equation, value: Value, axes: tuple[int, ...], constants: _Constants
-) -> tuple[np.ndarray, np.ndarray | None] | None:
+) -> tuple[Any, Any] | None:
     """`step` as (scale, shift) of `value`, or None if it is no per-channel affine equation."""
-    name, one = step.primitive.name, np.ones(())
+    name = step.primitive.name
     if name == "neg":
-        return -one, None
+        return -1.0, None
     if name not in ("add", "add_any", "sub", "mul", "div") or len(step.inputs) != 2:
         return None
     first = step.inputs[0] == value
@@ -140,10 +141,10 @@ def _affine(
     if operand is None:
         return None
     if name == "sub":
-        return (one, -operand) if first else (-one, operand)
+        return (1.0, -operand) if first else (-1.0, operand)
     if name == "div":
         return (1 / operand, None) if first and operand.all() else None
-    return (operand, None) if name == "mul" else (one, operand)
+    return (operand, None) if name == "mul" else (1.0, operand)
 
 
 def _per_channel(array: np.ndarray, axes: tuple[int, ...]) -> np.ndarray | None:

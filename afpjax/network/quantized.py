@@ -176,7 +176,7 @@ def _largest_inputs(network: Network, images: Array) -> dict[str, np.ndarray]:
         _batch_largest(network, images[start : start + CALIBRATION_BATCH])
         for start in range(0, len(images), CALIBRATION_BATCH)
     ]
-    return {name: np.max([batch[name] for batch in batches], axis=0) for name in batches[0]}
+    return {name: np.asarray(max(batch[name] for batch in batches)) for name in batches[0]}
 
 
 @jax.jit

@@ -123,7 +123,7 @@ def _refuse_no_layers(steps: list[Step]) -> None:
         )
 
 
-def _evaluate_known(inliner: Inliner, output: Operand) -> tuple[list[Equation], dict[Value, Array]]:
+def _evaluate_known(inliner: Inliner, output: Operand) -> tuple[list[Equation], dict[Value, Any]]:
     """Split off what depends on parameters alone, and evaluate it in one compiled program.
 
     Broadcasts of small arrays stay in the program (XLA fuses them), so that a per-channel constant
@@ -163,7 +163,7 @@ def _evaluate(fixed: list[Equation], known: dict[Value, Any], wanted: list[Value
 
 def _program(
     steps: list[Step],
-    values: dict[Value, Array],
+    values: dict[Value, Any],
     entrance: Value,
     image: jax.ShapeDtypeStruct,
     output: Operand,
@@ -184,7 +184,7 @@ def _program(
 
 
 def _parameters(
-    program: Program, layers: dict[str, LayerParameters], values: dict[Value, Array]
+    program: Program, layers: dict[str, LayerParameters], values: dict[Value, Any]
 ) -> Parameters:
     arrays = {layer.name: layers[layer.name] for layer in program.graph.layers}
     return Parameters(arrays, tuple(jnp.asarray(values[value]) for value in program.constants))

@@ -60,7 +60,7 @@ def explore(
 ) -> Explored:
     """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
 
-    `initial` genomes are in the first population, random ones fill it up. `progress` is told of
+    `initial` genomes are up to half of the first population, the rest is random. `progress` is told of
     every finished generation. Raises `InputError` where no feasible genome is found.
     """
     if prod(int(choices) for choices in cardinality) < FEW:
@@ -118,8 +118,10 @@ def _generations(
 def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> np.ndarray:
     population = np.array(algorithm.sample(key))
     if initial is not None:
-        given = np.unique(initial, axis=0)[: len(population)]
-        population[: len(given)] = given
+        given = np.unique(initial, axis=0)
+        # Half the population stays random, so that a search is never only around its seeds.
+        most = min(len(given), len(population) // 2)
+        population[:most] = given[np.linspace(0, len(given) - 1, most).round().astype(int)]
     return population
 
 

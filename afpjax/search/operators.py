@@ -19,13 +19,12 @@ def random_categories(key: PRNGKeyArray, cardinality: Int[Array, " G"]) -> Int[A
 def tournament(key: PRNGKeyArray, criteria: list[Shaped[Array, " P"]]) -> Int[Array, " P"]:
     """P winners of duels in which each of P individuals fights twice. Shape [P], indices.
 
-    The lower value of the first criterion wins, where equal that of the next, at last a coin.
+    The lower value of the first criterion wins, where equal that of the next, at last chance.
     """
     size = criteria[0].shape[0]
-    first_key, second_key, coin_key = jax.random.split(key, 3)
-    order = [jax.random.permutation(key, size) for key in (first_key, second_key)]
+    order = [jax.random.permutation(key, size) for key in jax.random.split(key)]
     one, other = jnp.concatenate(order).reshape(size, 2).T
-    wins = jax.random.bernoulli(coin_key, 0.5, (size,))
+    wins = jnp.ones(size, bool)  # of equals the first; who comes first is chance
     for value in reversed(criteria):  # each overrules those after it
         wins = jnp.where(value[one] == value[other], wins, value[one] < value[other])
     return jnp.where(wins, one, other)

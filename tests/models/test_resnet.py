@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from afpjax.models import zoo
-from afpjax.models.resnet import resnet18, resnet34
 from flax import nnx
 
+from afpjax.models import zoo
+from afpjax.models.resnet import resnet18, resnet34
 from afpjax.network.trace import trace
 
 
@@ -42,9 +42,10 @@ def test_width_scales_every_stage():
     assert params["fc"]["kernel"].shape == (128, 7)
 
 
-@pytest.mark.parametrize("size", [1, 17, 33])
+@pytest.mark.parametrize("size", [1, 33])
 def test_any_image_size_goes_through_and_traces_to_one_layer_per_kernel(size):
     apply_fn, params = zoo.load("resnet18", classes=5, image_size=size, width=0.05)
+    apply_fn = jax.jit(apply_fn)
     network = trace(apply_fn, params, jnp.ones((1, size, size, 3)))
     kernels = [n.removesuffix(".weight") for n, a in zoo.state_dict(params).items() if a.ndim > 1]
     assert sorted(network.graph.names) == sorted(kernels)

@@ -5,9 +5,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from afpjax.models import zoo
 
 from afpjax.errors import InputError
+from afpjax.models import zoo
 
 SMALL = dict(classes=3, width=0.05)
 
@@ -27,11 +27,11 @@ def test_a_seed_decides_the_weights_and_the_largest_one_is_taken(params):
     assert not equal(params["conv1"], other["conv1"])
 
 
-def test_kernels_start_with_the_variance_that_keeps_gradients_steady():
-    kernel = zoo.params_of(zoo.create("resnet18", seed=0, classes=3, width=0.5))["layer4"][1]
-    kernel = np.asarray(kernel["conv2"]["kernel"])
+def test_kernels_start_with_the_variance_that_keeps_gradients_steady(params):
+    kernel = np.asarray(params["layer4"][1]["conv2"]["kernel"])
     fan_out = 3 * 3 * kernel.shape[3]
-    assert kernel.std() == pytest.approx(np.sqrt(2 / fan_out), rel=0.02)
+    # 6,084 draws: the deviation's own standard error is 0.9 %.
+    assert kernel.std() == pytest.approx(np.sqrt(2 / fan_out), rel=0.05)
 
 
 def test_saved_weights_are_pytorchs_layouts_and_load_bit_for_bit(params, tmp_path):
@@ -74,12 +74,12 @@ def test_half_precision_weights_and_batch_counters_are_taken(params, tmp_path):
     np.testing.assert_array_equal(loaded["fc"]["kernel"], arrays["fc.weight"].T.astype(np.float32))
 
 
-def test_the_pure_function_answers_in_inference_mode(params):
-    apply_fn = zoo.apply_fn_of("resnet18", image_size=8, **SMALL)
+def test_the_pure_function_judges_each_image_by_itself(params):
+    apply_fn = jax.jit(zoo.apply_fn_of("resnet18", image_size=8, **SMALL))
     images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    alone = jnp.concatenate([apply_fn(params, images[i : i + 1]) for i in range(4)])
-    together = apply_fn(params, images)
-    np.testing.assert_allclose(alone, together, atol=1e-5 * float(np.abs(together).max()))
+    one, other = apply_fn(params, images), apply_fn(params, images[jnp.array([0, 3, 3, 3])])
+    np.testing.assert_array_equal(one[0], other[0])
+    assert (np.asarray(one[1]) != other[1]).any()
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8, 2), (1, 8, 9, 3), (1, 16, 16, 3)])

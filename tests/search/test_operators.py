@@ -17,7 +17,7 @@ from scipy import stats
 from afpjax.search import operators
 
 DRAWS = 20_000
-CARDINALITY = np.int32([1, 2, 3, 5, 1, 8])
+CARDINALITY = np.array([1, 2, 3, 5, 1, 8], np.int32)
 LEAST_LIKELY = 1e-5  # of a p-value
 
 tournaments = jax.jit(jax.vmap(operators.tournament, in_axes=(0, None)))
@@ -141,7 +141,7 @@ def test_later_criteria_decide_only_between_equals():
         assert (duels(2, columns, draws=50) == winner).all()
 
 
-def test_a_coin_decides_between_equals():
+def test_chance_decides_between_equals():
     """Always the first of two would favour low indices, that is: parents over offspring."""
     won = (duels(2, [[1, 1]], draws=5000) == 0).sum()
     assert stats.binomtest(int(won), 10_000, 0.5).pvalue > LEAST_LIKELY
@@ -149,16 +149,16 @@ def test_a_coin_decides_between_equals():
 
 # --- real genes -----------------------------------------------------------------------------
 
-LOWER = np.float32([0, -1, 0, 2, 0])
-UPPER = np.float32([1, 1, 10, 3, 1])
+LOWER = np.array([0, -1, 0, 2, 0], np.float32)
+UPPER = np.array([1, 1, 10, 3, 1], np.float32)
 BOUNDS = {"lower": jnp.asarray(LOWER), "upper": jnp.asarray(UPPER)}
-FIRST = np.float32([0.2, 0.9, 4.9, 2.0, 0.98])
-SECOND = np.float32([0.7, -0.5, 5.1, 2.9, 0.99])
+FIRST = np.array([0.2, 0.9, 4.9, 2.0, 0.98], np.float32)
+SECOND = np.array([0.7, -0.5, 5.1, 2.9, 0.99], np.float32)
 
 
 def assert_same_distribution(ours, theirs):
     for gene in range(ours.shape[1]):
-        assert stats.ks_2samp(ours[:, gene], theirs[:, gene]).pvalue > LEAST_LIKELY, gene
+        assert stats.kstest(ours[:, gene], theirs[:, gene]).pvalue > LEAST_LIKELY, gene
 
 
 def sbx(rate, **options):
@@ -171,7 +171,7 @@ def test_binary_crossover_has_pymoos_distribution():
     column = np.ones((DRAWS, 1))
     theirs = cross_sbx(parents, LOWER, UPPER, 15 * column, 0.5, 0.5 * column, seed=1)
     for ours, expected in zip(sbx(1.0), theirs, strict=True):
-        assert ((LOWER <= ours) & (ours <= UPPER)).all()
+        assert ((ours >= LOWER) & (ours <= UPPER)).all()
         assert_same_distribution(ours, expected)
 
 
@@ -220,7 +220,7 @@ def test_polynomial_mutation_has_pymoos_distribution():
         at_least_once=False,
         seed=1,
     )
-    assert ((LOWER <= ours) & (ours <= UPPER)).all()
+    assert ((ours >= LOWER) & (ours <= UPPER)).all()
     assert_same_distribution(ours, theirs)
 
 

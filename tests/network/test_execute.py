@@ -1,0 +1,88 @@
+"""The interpreter: where hooks stand, what they are given, and what passes by them untouched."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.network.execute import affine, execute
+from afpjax.network.trace import trace
+
+
+def apply_fn(params, images):
+    first = jax.nn.relu(images @ params["first"] + params["bias"])
+    second = first @ params["second"]
+    return (first + second) @ params["third"] + first[:, :2]
+
+
+@pytest.fixture
+def network(normal):
+    shapes = dict(first=(3, 4), bias=(1, 4), second=(4, 4), third=(4, 2))
+    return trace(apply_fn, {n: normal(*s) for n, s in shapes.items()}, normal(1, 3))
+
+
+def test_the_hook_is_called_once_for_every_layer_in_order(network, normal):
+    seen = []
+
+    def hook(call, image, parameters):
+        bias = None if parameters.bias is None else parameters.bias.shape
+        seen.append((call.layer.name, image.shape, parameters.kernel.shape, bias))
+        return affine(call, image, parameters)
+
+    logits = execute(network.program, network.parameters, normal(1, 3)[0], hook)
+    assert seen == [
+        ("first", (1, 3), (3, 4), (4,)),
+        ("second", (1, 4), (4, 4), None),
+        ("third", (1, 4), (4, 2), None),
+    ]
+    np.testing.assert_allclose(logits, network(normal(1, 3))[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("struck", ["first", "second", "third"])
+def test_a_hook_changes_only_what_its_layer_makes(struck, network, normal):
+    """Against the function written out, with one layer's own read copy replaced by zeros."""
+    image, layers = np.asarray(normal(1, 3)), network.parameters.layers
+    kernels = {name: np.asarray(layer.kernel) for name, layer in layers.items()}
+    read = {name: 0.0 if name == struck else 1.0 for name in kernels}
+    first = np.maximum(read["first"] * image @ kernels["first"] + np.asarray(normal(1, 4)), 0)
+    second = read["second"] * first @ kernels["second"]
+    expected = read["third"] * (first + second) @ kernels["third"] + first[:, :2]
+
+    def hook(call, image, parameters):
+        return affine(call, image * read[call.layer.name], parameters)
+
+    logits = execute(network.program, network.parameters, jnp.asarray(image[0]), hook)
+    np.testing.assert_allclose(logits, expected[0], rtol=1e-5, atol=1e-6)
+
+
+def test_parameters_can_be_replaced_and_differentiated(network, normal):
+    """The program holds no weight: other arrays of the same shapes run on it."""
+    zeros = jax.tree.map(jnp.zeros_like, network.parameters)
+    np.testing.assert_array_equal(execute(network.program, zeros, normal(1, 3)[0]), 0)
+
+    def loss(parameters):
+        return execute(network.program, parameters, normal(1, 3)[0]).sum()
+
+    gradient = jax.grad(loss)(network.parameters)
+    first = np.asarray(jax.nn.relu(normal(1, 3) @ normal(3, 4) + normal(1, 4)))
+    read = first + first @ np.asarray(normal(4, 4))
+    expected = np.repeat(read.T, 2, axis=1)
+    np.testing.assert_allclose(gradient.layers["third"].kernel, expected, rtol=1e-5)
+
+
+def test_an_image_of_another_shape_is_refused(network, normal):
+    with pytest.raises(InputError, match=r"shape \(4,\), but the network takes \(3,\)"):
+        network(normal(2, 4))
+
+
+def test_control_flow_between_layers_ends_for_every_image_by_itself(normal):
+    def looping(params, images):
+        hidden = images @ params["w"]
+        hidden = jax.lax.while_loop(lambda h: (h**2).sum() > 1, lambda h: h / 2, hidden)
+        return hidden @ params["v"]
+
+    params = {"w": normal(3, 4) * 10, "v": normal(4, 2)}
+    network = trace(looping, params, normal(1, 3))
+    one_by_one = [looping(params, image[None])[0] for image in normal(5, 3)]
+    np.testing.assert_allclose(network(normal(5, 3)), jnp.stack(one_by_one), rtol=1e-5)
