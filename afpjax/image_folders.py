@@ -22,6 +22,10 @@ class Tree(NamedTuple):
 
 
 def tiny_imagenet(path: Path) -> tuple[Tree | None, Tree]:
+    """Training and validation images of Tiny-ImageNet-200: `wnids.txt`, `val_annotations.txt`.
+
+    Raises `InputError` for a file that is missing and an image of no known class.
+    """
     classes = sorted(_text(path / "wnids.txt").split())
     numbers = {wnid: number for number, wnid in enumerate(classes)}
     files: list[tuple[int, Path]] = []
@@ -35,7 +39,10 @@ def tiny_imagenet(path: Path) -> tuple[Tree | None, Tree]:
 
 
 def folders(path: Path) -> tuple[Tree | None, Tree]:
-    """`train` and `val` (or `test`) below `path`, else the class folders in `path` itself."""
+    """`train` and `val` (or `test`) below `path`, else the class folders in `path` itself.
+
+    Raises `InputError` for a split that is missing, has no class folders or other classes.
+    """
     held_out = next((path / n for n in ("val", "test") if (path / n).is_dir()), None)
     has_train = (path / "train").is_dir()
     if has_train and held_out is None:

@@ -1,6 +1,7 @@
 """Numbers and comparisons that the network tests share."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import jax
@@ -32,3 +33,16 @@ def agrees() -> Callable[..., None]:
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected), rtol=0)
 
     return check
+
+
+@pytest.fixture(scope="session")
+def least_power_of_two() -> Callable[..., float]:
+    """The least 2^k with largest / 2^k within the largest code, by search over exact fractions."""
+
+    def search(largest: Any, bits: int) -> float:
+        step = Fraction(2) ** -60
+        while Fraction(float(largest)) / step > 2 ** (bits - 1) - 1:
+            step *= 2
+        return float(step)
+
+    return search

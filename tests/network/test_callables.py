@@ -5,116 +5,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
 from afpjax.errors import InputError
 from afpjax.network.execute import execute
-from afpjax.network.names import layer_name
 from afpjax.network.trace import trace
 
 
 def flat(images):
     return images.reshape((images.shape[0], -1))
-
-
-def mlp(first, second, images):
-    return jnp.tanh(flat(images) @ first) @ second
-
-
-CONTAINERS = {
-    "list": (lambda a, b: [a, b], lambda p, x: mlp(p[0], p[1], x), ("0", "1")),
-    "nested": (
-        lambda a, b: [(a, 1), {"w": b}],
-        lambda p, x: mlp(p[0][0], p[1]["w"], x),
-        ("0.0", "1"),
-    ),
-    "dotted": (
-        lambda a, b: {"net.0.weight": a.T, "net.2.weight": b.T},
-        lambda p, x: mlp(p["net.0.weight"].T, p["net.2.weight"].T, x),
-        ("net.0", "net.2"),
-    ),
-    "linen": (
-        lambda a, b: {"params": {"up": {"kernel": a}, "down": {"kernel": b}}},
-        lambda p, x: mlp(p["params"]["up"]["kernel"], p["params"]["down"]["kernel"], x),
-        ("up", "down"),
-    ),
-}
-
-
-@pytest.mark.parametrize("name", CONTAINERS)
-def test_parameters_come_in_any_container_and_name_their_layers(name, normal, agrees):
-    build, apply_fn, names = CONTAINERS[name]
-    params = build(normal(12, 5), normal(5, 3))
-    network = trace(apply_fn, params, normal(2, 2, 2, 3))
-    assert network.graph.names == names
-    agrees(network, apply_fn, params, normal(2, 2, 2, 3))
-
-
-def test_numpy_arrays_are_parameters_and_images_too(normal, agrees):
-    params = {"w": np.asarray(normal(12, 3), np.float64)}
-    images = np.asarray(normal(2, 2, 2, 3))
-
-    def apply_fn(params, images):
-        return flat(images) @ params["w"]
-
-    agrees(trace(apply_fn, params, images), apply_fn, params, images)
-
-
-def test_what_is_no_array_stays_what_it_is(normal, agrees):
-    """Functions, flags and numbers among the parameters, as Equinox keeps them."""
-
-    def apply_fn(params, images):
-        hidden = flat(images) @ params["w"]
-        return params["activation"](hidden) * params["scale"] if params["flag"] else hidden
-
-    params = {"w": normal(12, 3), "activation": jnp.tanh, "scale": 2, "flag": True, "none": None}
-    network = trace(apply_fn, params, normal(2, 2, 2, 3))
-    assert network.graph.names == ("w",)
-    agrees(network, apply_fn, params, normal(2, 2, 2, 3))
-
-
-def test_random_keys_and_integers_are_parameters_too(normal, agrees):
-    def apply_fn(params, images):
-        chosen = jnp.take(flat(images), params["places"], axis=1)
-        noise = jax.random.uniform(params["key"], (1, 3))
-        return jnp.tanh(chosen @ params["w"]) + noise
-
-    params = {"w": normal(4, 3), "places": jnp.array([0, 7, 3, 11]), "key": jax.random.key(3)}
-    network = trace(apply_fn, params, normal(2, 2, 2, 3))
-    assert network.graph.names == ("w",)
-    agrees(network, apply_fn, params, normal(2, 2, 2, 3))
-
-
-class Nnx(nnx.Module):
-    def __init__(self, rngs):
-        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(4, rngs=rngs)
-        self.drop = nnx.Dropout(0.5, rngs=rngs)
-        self.head = nnx.Linear(4, 3, rngs=rngs)
-
-    def __call__(self, images):
-        hidden = nnx.relu(self.norm(self.conv(images))).mean((1, 2))
-        return self.head(self.drop(hidden))
-
-
-@pytest.mark.parametrize("form", ["module", "state"])
-def test_an_nnx_module_and_its_state_are_parameters(form, normal, agrees):
-    """In evaluation mode; the dropout's random key and counter are leaves of both."""
-    model = Nnx(nnx.Rngs(0))
-    model.eval()
-    definition, state = nnx.split(model)
-
-    def of_state(state, images):
-        return nnx.merge(definition, state)(images)
-
-    def of_module(module, images):
-        return module(images)
-
-    apply_fn, params = (of_module, model) if form == "module" else (of_state, state)
-    network = trace(apply_fn, params, normal(2, 6, 6, 3))
-    assert network.graph.names == ("conv", "head")
-    agrees(network, apply_fn, params, normal(2, 6, 6, 3))
 
 
 class Everything(nn.Module):
@@ -253,76 +152,6 @@ def test_a_layer_is_found_behind_every_kind_of_call(name, normal, agrees):
     agrees(network, apply_fn, params, normal(2, 4))
 
 
-def test_arrays_that_a_nested_function_closes_over_are_known(normal, agrees):
-    kernel, shift = np.asarray(normal(4, 3)), normal(1, 3)
-
-    @jax.jit
-    def inner(images):
-        return images @ kernel + shift
-
-    network = trace(lambda _, images: inner(images), {}, normal(2, 4))
-    assert (network.graph.names, network.layers[0].biases) == (("dense_0",), 3)
-    agrees(network, lambda _, images: inner(images), {}, normal(2, 4))
-
-
-@pytest.mark.parametrize("bad", [0, 1])
-@pytest.mark.parametrize("nested", [False, True])
-def test_every_array_that_a_function_closes_over_must_be_finite(bad, nested, normal):
-    """Only the last one was looked at, and none of a nested function."""
-    kernels = [np.ones((4, 4), np.float32), np.ones((4, 4), np.float32)]
-    kernels[bad][2, 1] = np.inf
-
-    def apply_fn(_, images):
-        return jnp.tanh(images @ kernels[0]) @ kernels[1]
-
-    with pytest.raises(InputError, match="closes over holds NaN or infinity"):
-        trace(lambda p, x: (jax.jit(apply_fn) if nested else apply_fn)(p, x), {}, normal(1, 4))
-
-
-def test_bfloat16_weights_must_be_finite_too(normal):
-    params = {"w": normal(4, 3).astype(jnp.bfloat16).at[1, 1].set(jnp.nan)}
-    with pytest.raises(InputError, match="w holds NaN"):
-        trace(lambda p, x: x.astype(jnp.bfloat16) @ p["w"], params, normal(1, 4))
-
-
-class Scanned(nn.Module):
-    @nn.compact
-    def __call__(self, images):
-        hidden = nn.Dense(8, name="first")(flat(images))
-        stack = nn.scan(Block, variable_axes={"params": 0}, split_rngs={"params": True}, length=3)
-        return stack(name="stack")(hidden, None)[0]
-
-
-class Block(nn.Module):
-    @nn.compact
-    def __call__(self, hidden, _):
-        return nn.relu(nn.LayerNorm()(hidden) + nn.Dense(8, name="inner")(hidden)), None
-
-
-def test_a_layer_in_a_scan_is_refused_by_its_own_name(normal):
-    """The scan carries a norm's parameters as well; the message names the layer's alone."""
-    shapes = jax.eval_shape(Scanned().init, jax.random.key(0), normal(1, 2, 2, 3))
-    params = jax.tree.map(lambda leaf: normal(*leaf.shape), shapes)
-    message = r"`scan` holds a layer \(stack\.inner: `dot_general`, kernel float32\[8,8\] of "
-    with pytest.raises(InputError, match=message + r"params\.stack\.inner\.kernel\); .* Python"):
-        trace(Scanned().apply, params, normal(1, 2, 2, 3))
-
-
-def test_control_flow_that_multiplies_activations_only_is_no_layer(normal, agrees):
-    """The carry becomes dependent in the first round: x·h is a product of two activations."""
-
-    def apply_fn(params, images):
-        start = jnp.broadcast_to(params["start"], (4, 4))
-        mixed, _ = lax.scan(lambda h, _: (h * images.sum(), None), start, None, length=2)
-        powers, _ = lax.scan(lambda h, _: (jnp.tanh(h @ h), None), mixed, None, length=2)
-        return images @ params["w"] + powers[:1, :3]
-
-    params = {"w": normal(4, 3), "start": normal(1, 4)}
-    network = trace(apply_fn, params, normal(1, 4))
-    assert network.graph.names == ("w",)
-    agrees(network, apply_fn, params, normal(1, 4))
-
-
 def test_layers_that_the_logits_do_not_need_are_left_out(normal):
     def apply_fn(params, images):
         _ = jnp.tanh(images @ params["unused"])
@@ -368,20 +197,3 @@ def test_a_shape_is_sample_enough(normal):
     params, shape = {"w": normal(4, 3)}, jax.ShapeDtypeStruct((8, 4), jnp.float32)
     network = trace(lambda p, x: x @ p["w"], params, shape)
     np.testing.assert_allclose(network(normal(2, 4)), normal(2, 4) @ normal(4, 3), rtol=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("paths", "name"),
-    [
-        (["params.stem.kernel"], "stem"),
-        (["conv.kernel.value"], "conv"),
-        (["head.w.raw_value"], "head"),
-        (["mha.value.kernel"], "mha.value"),  # the attention's value projection
-        (["blocks.0.g", "blocks.0.v"], "blocks.0"),  # weight normalisation
-        (["a.kernel", "b.kernel"], ""),
-        (["kernel"], "kernel"),
-        ([], ""),
-    ],
-)
-def test_layers_are_named_after_what_their_parameters_share(paths, name):
-    assert layer_name(frozenset(paths)) == name

@@ -5,7 +5,6 @@ dilated convolutions, batch norm (folded), a residual sum, concatenation, poolin
 16 pixels and a dense layer, for every format whose accumulators stay within 2^24.
 """
 
-from fractions import Fraction
 from typing import NamedTuple
 
 import jax
@@ -187,7 +186,9 @@ def test_quantised_logits_are_those_of_integers_bit_for_bit(traced, fmt):
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("scale", ["tensor", "channel"])
-def test_steps_follow_from_the_largest_weight_and_the_largest_input_seen(traced, scale, bits):
+def test_steps_follow_from_the_largest_weight_and_the_largest_input_seen(
+    traced, least_power_of_two, scale, bits
+):
     seen = {}
 
     def see(name, x):
@@ -204,11 +205,3 @@ def test_steps_follow_from_the_largest_weight_and_the_largest_input_seen(traced,
         largest = channels if scale == "channel" else np.full_like(channels, channels.max())
         expected = [least_power_of_two(value, bits) for value in largest]
         np.testing.assert_array_equal(steps.weights, expected, err_msg=name)
-
-
-def least_power_of_two(largest, bits):
-    """The least 2^k with largest / 2^k no larger than the largest code, by exact fractions."""
-    step = Fraction(2) ** -60
-    while Fraction(float(largest)) / step > 2 ** (bits - 1) - 1:
-        step *= 2
-    return float(step)

@@ -187,51 +187,6 @@ def test_weights_that_a_function_closes_over_are_layers_too(normal):
     np.testing.assert_array_equal(network.parameters.layers["dense_0"].kernel, kernel)
 
 
-def test_control_flow_runs_as_it_is(normal, agrees):
-    def apply_fn(params, images):
-        hidden = images @ params["w"]["kernel"]
-        hidden = lax.fori_loop(0, 3, lambda _, h: jnp.sin(h) + h, hidden)
-        hidden = lax.cond(hidden.sum() > 0, jnp.cos, jnp.tanh, hidden)
-        return lax.while_loop(lambda h: h.max() > 0.5, lambda h: h / 2, hidden)
-
-    params = {"w": {"kernel": normal(4, 3)}}
-    images = normal(1, 4)
-    agrees(trace(apply_fn, params, images), apply_fn, params, images)
-
-
-def _in_scan(params, images):
-    return lax.scan(lambda h, w: (h @ w, None), images, params["stack"]["kernel"])[0]
-
-
-def _in_while(params, images):
-    kernel = params["stack"]["kernel"][0]
-    return lax.while_loop(lambda h: h.sum() > 1, lambda h: jnp.tanh(h @ kernel), images)
-
-
-def _in_cond(params, images):
-    kernel = params["stack"]["kernel"][0]
-    return lax.cond(images.sum() > 0, lambda h: h, jax.jit(lambda h: h @ kernel), images)
-
-
-@pytest.mark.parametrize("apply_fn", [_in_scan, _in_while, _in_cond])
-def test_a_layer_inside_control_flow_is_refused_by_name(apply_fn, normal):
-    params = {"stack": {"kernel": normal(2, 4, 4)}}
-    with pytest.raises(InputError, match=r"(scan|while|cond)` holds a layer .*stack\.kernel"):
-        trace(apply_fn, params, jnp.ones((1, 4)))
-
-
-def test_a_loop_over_parameters_alone_is_evaluated_away(normal, agrees):
-    def apply_fn(params, images):
-        power = lax.fori_loop(0, 2, lambda _, w: w @ params["w"], params["w"])
-        return images @ power
-
-    params = {"w": normal(4, 4)}
-    images = normal(2, 4)
-    network = trace(apply_fn, params, images)
-    assert network.graph.names == ("w",)
-    agrees(network, apply_fn, params, images)
-
-
 def test_networks_that_cannot_be_placed_are_refused_in_one_line():
     images = jnp.ones((1, 4))
     with pytest.raises(InputError, match="has no layers"):
