@@ -305,14 +305,14 @@ def children(population, given, asks=200):
 
 @pytest.mark.parametrize("by", ["violation", "rank", "crowding"])
 def test_the_better_of_two_has_the_child(by):
-    """So the best has two children, the worst none; else those of moo-rs, which ran by index."""
+    """The best wins both of its fights, the worst none (two ends, equally good, may meet)."""
     order = np.random.default_rng(0).permutation(SIZE).astype(np.float32)  # 0 is best
     worse = -order if by != "rank" else order  # of lesser importance, and the other way round
     objectives = np.stack([worse, worse], axis=1)
     if by == "crowding":  # one front, ever more crowded from its left end on
         objectives = np.stack([1 - 0.8**order, 0.8**order], axis=1)
     counts = children(distinct_genomes(0, SIZE), fitness(objectives, order * (by == "violation")))
-    assert (counts[:, order == 0] == 2).all()
+    assert counts[:, order == 0].mean() > 1.9
     worst = SIZE - 2 if by == "crowding" else SIZE - 1  # the last one is the other end
     assert (counts[:, order == worst] == 0).all()
 
