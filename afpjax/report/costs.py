@@ -4,20 +4,23 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from afpjax.report.markup import Html, details, device, table
-from afpjax.report.wording import number, size
+from afpjax.report.wording import Real, number, size
 
 __all__ = ["COSTS", "cost_tables", "totals"]
 
 #: key -> (title, how a value reads)
-COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+COSTS: Mapping[str, tuple[str, Callable[[Real], str]]] = {
     "latency_ms": ("Latency, ms", number),
     "energy_mj": ("Energy, mJ", number),
-    "bytes": ("Memory", size),
+    "bytes": ("Memory of weights and activations", size),
 }
 
 
 def cost_tables(records: Sequence[Mapping[str, Any]], devices: Sequence[str]) -> list[Html]:
-    """One closed table per quantity: layers down, devices across, the sum last."""
+    """One closed table per quantity: layers down, devices across, the sum last.
+
+    Memory has no sum: layers take turns in what they hold of activations.
+    """
     layers = list(dict.fromkeys(record["layer"] for record in records))
     found = []
     for key, (title, show) in COSTS.items():
@@ -28,8 +31,10 @@ def cost_tables(records: Sequence[Mapping[str, Any]], devices: Sequence[str]) ->
             [layer, *(_shown(values.get((layer, name)), show) for name in devices)]
             for layer in layers
         ]
-        sums = totals(records, devices, key)
-        rows.append([Html("<b>sum</b>"), *(Html(f"<b>{show(sums[name])}</b>") for name in devices)])
+        if key != "bytes":
+            sums = totals(records, devices, key)
+            last = (Html(f"<b>{show(sums[name])}</b>") for name in devices)
+            rows.append([Html("<b>sum</b>"), *last])
         head = ["layer", *(device(index, name) for index, name in enumerate(devices))]
         found.append(details(f"{title}, layer by layer", table(head, rows)))
     return found
@@ -37,10 +42,10 @@ def cost_tables(records: Sequence[Mapping[str, Any]], devices: Sequence[str]) ->
 
 def totals(
     records: Sequence[Mapping[str, Any]], devices: Sequence[str], key: str
-) -> dict[str, float]:
+) -> dict[str, Real]:
     """Device -> the sum of `key` over its layers."""
     return {d: sum(r.get(key, 0) for r in records if r["device"] == d) for d in devices}
 
 
-def _shown(value: float | None, show: Callable[[float], str]) -> str:
+def _shown(value: Real | None, show: Callable[[Real], str]) -> str:
     return "–" if value is None else show(value)

@@ -68,7 +68,8 @@ def _settings(config: object) -> Html:
             rows.append((f"{section}.{key}", _plain(value)))
     if not rows:
         return Html()
-    return details("All settings of this run", table(("setting", "value"), rows, "settings"))
+    listing = table(("setting", "value"), rows, words=(1,))
+    return details("All settings of this run", Html(f"<div class=settings>{listing}</div>"))
 
 
 def _items(record: object) -> list[tuple[str, Any]]:

@@ -4,36 +4,38 @@ from collections.abc import Sequence
 
 from afpjax.report import figures
 from afpjax.report.costs import cost_tables
-from afpjax.report.markup import Html, details, device, figure, html, join, paragraph, table
+from afpjax.report.markup import (
+    Html,
+    details,
+    device,
+    estimate,
+    figure,
+    html,
+    join,
+    paragraph,
+    table,
+)
 from afpjax.report.story import Block, Part, Result
-from afpjax.report.wording import interval, number, percent
+from afpjax.report.tools import SCENARIOS, worst_rate
+from afpjax.report.wording import number, percent
 
 __all__ = ["DETAIL"]
-
-_TITLES = {
-    "weights": "Faults in weights",
-    "activations": "Faults in activations",
-    "both": "Faults in both",
-}
 
 
 def sweep(result: Result) -> Block:
     """The paper's Figures 3 and 4: accuracy of the three mappings as faults grow more frequent."""
     clean = result.get("clean", {}).get("accuracy")
-    faults = result.get("faults", {})
-    rates = [*faults.get("weight_rate", ()), *faults.get("activation_rate", ())]
     drawn, shown = {}, []
-    for scenario, title in _TITLES.items():
+    for scenario, title in SCENARIOS.items():
         records = [r for r in result["sweep"] if r["scenario"] == scenario]
         if records:
-            svg = figures.sweep(records, clean, max(rates, default=None))
+            svg = figures.sweep(records, clean, worst_rate(result, scenario))
             drawn[f"sweep-{scenario}.svg"] = svg
             shown.append(figure(svg, title))
-    text = (
-        "The same three mappings, with every device's flip rate scaled up or down together. "
-        "Bands are 95 % intervals; the dashed line is the rate that the mappings were made for"
-        + ("; the dotted line is the network without faults." if clean is not None else ".")
-    )
+    text = "The mappings of the table above, with all devices' flip rates scaled together. "
+    text += "Bands are 95 % intervals"
+    text += "; the upright line is the rate that AFarePart searched at" * bool(result.get("faults"))
+    text += "; the dotted line is the network without faults." if clean is not None else "."
     return Block(join([paragraph(text), Html(f"<div class=grid>{join(shown)}</div>")]), drawn)
 
 
@@ -43,33 +45,29 @@ def sensitivity(result: Result) -> Block:
     names: Sequence[str] = result.get("devices") or list(
         dict.fromkeys(r["device"] for r in records)
     )
-    clean = result.get("clean", {}).get("accuracy")
+    clean = result.get("clean", {}).get("search_accuracy")
     views = {
         "alone": ("Only this layer struck", "Low: this layer is fragile by itself."),
-        "all_but": ("Every layer struck but this one", "High: sparing this layer saves the rest."),
+        "all_but": ("Every layer struck but this one", "High: this layer does much of the harm."),
     }
     drawn, shown = {}, []
     for view, (title, caption) in views.items():
         if any(view in record for record in records):
-            svg = figures.sensitivity(records, names, view, clean if view == "alone" else None)
+            svg = figures.sensitivity(records, names, view, clean)
             drawn[f"sensitivity-{view.replace('_', '-')}.svg"] = svg
             shown.append(figure(svg, title, caption))
     rows = [
         (record["layer"], device(names.index(record["device"]), record["device"]),
-         *(_estimate(record, view) for view in views))
+         *(estimate(record, view) for view in views))
         for record in records
     ]  # fmt: skip
     head = ("layer", "device", "only it struck", "all struck but it")
-    more = details("Sensitivity of every layer on every device", table(head, rows))
-    return Block(join([Html(f"<div class=pair>{join(shown)}</div>"), more]), drawn)
-
-
-def _estimate(record: Result, key: str) -> Html:
-    if key not in record:
-        return html("–")
-    bounds = record.get(f"{key}_interval")
-    small = f" <small>{interval(bounds)}</small>" if bounds else ""
-    return Html(f"{percent(record[key])}{small}")
+    more = details("Every layer on every device", table(head, rows, words=(1,)))
+    text = "At each device's flip rates, faults in weights and activations; uprights or bands are "
+    text += "95 % intervals"
+    text += "; the dotted line is the network without faults." if clean is not None else "."
+    pair = Html(f"<div class=pair>{join(shown)}</div>")
+    return Block(join([paragraph(text), pair, more]), drawn)
 
 
 def costs(result: Result) -> Block:
@@ -88,7 +86,7 @@ def method(result: Result) -> Block:
     if len(history) < 2:
         return Block(Html(points))
     svg = figures.history(history)
-    shown = figure(svg, "Progress of the search", "Volume that the front dominates.")
+    shown = figure(svg, "Progress of the search", "Hypervolume; higher is better.")
     return Block(Html(f"<div class=pair><div>{points}</div>{shown}</div>"), {"history.svg": svg})
 
 
@@ -97,20 +95,24 @@ def _measured(result: Result) -> list[str]:
     items = []
     if "images" in clean and "trials" in clean:
         items.append(
-            f"The table and the front were measured on {clean['images']:,} held-out images under "
-            f"{clean['trials']:,} fresh fault draws, after the search; never on what it chose by."
+            f"The table and the front were measured after the search, on {clean['images']:,} "
+            f"images and {clean['trials']:,} fault draws that it never saw; the curves over flip "
+            "rates on the same images and the first of these draws."
         )
     if "search_images" in data:
         items.append(
-            f"The search itself saw {data['search_images']:,} other images; the layers' fragility "
-            "was measured on these."
+            f"Searching, choosing and looking for fragile layers used {data['search_images']:,} "
+            "other images."
         )
     if "float_accuracy" in clean and "accuracy" in clean:
         items.append(
             f"Without faults: {percent(clean['accuracy'])} in the chosen number format, "
             f"{percent(clean['float_accuracy'])} in floating point."
         )
-    items.append("Square brackets are 95 % intervals. All tools face the same images and draws.")
+    items.append(
+        "Intervals are for new images and new fault draws."
+        " All tools face the same images and draws."
+    )
     return items
 
 
@@ -119,11 +121,16 @@ def _struck(result: Result) -> list[str]:
     if "bits" not in faults:
         return []
     bits = ", ".join(map(str, faults["bits"]))
-    each = {
-        "platform": "every layer at the rates of the device it runs on",
-        "layerwise": "one layer at a time, at the rates of the device it runs on",
-    }.get(faults.get("strategy", ""), "")
-    return [f"Bits that may flip: {bits} (0 is the lowest){f'; struck: {each}' if each else ''}."]
+    items = [
+        f"Bits that may flip: {bits} (0 is the lowest), at the rates of the device that a layer "
+        "runs on. New faults strike the weights in every draw, the activations for every image."
+    ]
+    if faults.get("strategy") == "layerwise":
+        items.append(
+            "The search summed the losses of layers struck one at a time, which do not add up; in "
+            "every figure but the layers' own, all are struck together."
+        )
+    return items
 
 
 def _searched(result: Result) -> list[str]:
@@ -135,18 +142,23 @@ def _searched(result: Result) -> list[str]:
         text = f"All {search['evaluations']:,} mappings were tried: there are few enough."
     else:
         text = (
-            f"NSGA-II, {search['generations']:,} generations, "
-            f"{search['evaluations']:,} mappings evaluated."
+            f"The search is genetic (NSGA-II): {search['generations']:,} generations, "
+            f"{search['evaluations']:,} different mappings tried."
         )
-    corner = ", ".join(number(value) for value in search.get("reference_point", ()))
-    volume = f"Hypervolume of the front: {number(search['hypervolume'])}"
-    units = " (reference point: ms, mJ, accuracy drop)"
-    return [text, f"{volume}, measured from ({corner}){units}." if corner else f"{volume}."]
+    corner = search.get("reference_point", ())
+    volume = (
+        "Hypervolume (what the front leaves behind it in latency × energy × accuracy lost, as the "
+        f"search saw it): {number(search['hypervolume'])}"
+    )
+    if len(corner) == 3:
+        latency, energy, drop = map(number, corner)
+        volume += f", up to {latency} ms, {energy} mJ and {drop} of accuracy lost"
+    return [text, f"{volume}."]
 
 
 DETAIL = (
     Part("When faults get more frequent", ("sweep",), sweep),
     Part("Which layers are fragile", ("sensitivity",), sensitivity),
     Part("What each layer costs", ("costs", "devices"), costs),
-    Part("How this was measured", ("model",), method),
+    Part("How this was measured", ("clean",), method),
 )

@@ -26,9 +26,12 @@ def answer(result: Result) -> Html:
 
 def lead(result: Result) -> Html:
     layers = result.get("model", {}).get("layers", ())
+    if not layers:
+        return Html()
     macs, weights = (sum(layer[key] for layer in layers) for key in ("macs", "weights"))
+    count = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
     return paragraph(
-        f"{len(layers)} layers, {scaled(macs)} multiply-accumulates (MACs) for an image, "
+        f"{count}, {scaled(macs)} multiply-accumulates (MACs) for an image, "
         f"{scaled(weights)} weights. Costs are the device model's, for one batch; moving data "
         "between devices is not included."
     )
@@ -37,12 +40,13 @@ def lead(result: Result) -> Html:
 def devices(result: Result) -> Block:
     """The whole network on each device."""
     names = result["devices"]
-    sums = {key: totals(result["costs"], names, key) for key in COSTS}
+    shown = {key: COSTS[key] for key in ("latency_ms", "energy_mj")}
+    sums = {key: totals(result["costs"], names, key) for key in shown}
     rows = [
-        (device(index, name), *(show(sums[key][name]) for key, (_, show) in COSTS.items()))
+        (device(index, name), *(show(sums[key][name]) for key, (_, show) in shown.items()))
         for index, name in enumerate(names)
     ]
-    return Block(table(("device", *(title for title, _ in COSTS.values())), rows))
+    return Block(table(("device", *(title for title, _ in shown.values())), rows))
 
 
 def bars(result: Result) -> Block:
@@ -54,7 +58,7 @@ def bars(result: Result) -> Block:
     ):
         svg = figures.costs(result["costs"], result["devices"], key, unit)
         drawn[f"{title.lower()}.svg"] = svg
-        shown.append(figure(svg, title))
+        shown.append(figure(svg, title, _costliest(result, key)))
     return Block(
         join(
             [
@@ -66,6 +70,13 @@ def bars(result: Result) -> Block:
     )
 
 
+def _costliest(result: Result, key: str) -> str:
+    """How many of the layers the figure has, where not all."""
+    every = len({record["layer"] for record in result["costs"]})
+    some = len(figures.costliest(result["costs"], result["devices"], key))
+    return f"The {some} costliest of {every} layers." if some < every else ""
+
+
 def layers(result: Result) -> Block:
     """The layers as traced."""
     keys = ("macs", "weights", "neurons")
@@ -73,8 +84,9 @@ def layers(result: Result) -> Block:
         (layer["name"], layer["kind"], *(scaled(layer[k]) if k in layer else "–" for k in keys))
         for layer in result["model"]["layers"]
     ]
-    summary = f"The {len(rows)} layers"
-    return Block(details(summary, table(("layer", "kind", "MACs", "weights", "neurons"), rows)))
+    summary = f"Layer by layer ({len(rows)})"
+    head = ("layer", "kind", "MACs", "weights", "neurons")
+    return Block(details(summary, table(head, rows, words=(1,))))
 
 
 STORY = Story(

@@ -4,9 +4,11 @@ Figures are drawn in the light colours below. On the page each of these colours 
 variable of the same name, so an inlined figure follows the reader's light or dark setting.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["COLOURS", "CSS", "DEVICES", "GRID", "INK", "MARKERS", "MUTED", "PAPER", "TOOLS"]
+__all__ += ["contrast"]
 
 INK: Final = "#1b2128"
 MUTED: Final = "#5a6572"
@@ -15,8 +17,18 @@ PAPER: Final = "#ffffff"
 
 # Tools: Okabe and Ito's palette. Devices: Tol's muted scheme, so that the two never share a colour.
 TOOLS: Final = {"afarepart": "#0072b2", "fault-unaware": "#d55e00", "cnnparted": "#8a6d9b"}
-DEVICES: Final = ("#ddaa33", "#44aa99", "#882255", "#88ccee", "#999933", "#332288")
-MARKERS: Final = ("o", "s", "^", "D", "v", "P")
+DEVICES: Final = (
+    "#ddaa33",
+    "#44aa99",
+    "#882255",
+    "#88ccee",
+    "#999933",
+    "#332288",
+    "#cc6677",
+    "#117733",
+)
+# One fewer than the colours: devices that must share a colour still differ by their marker.
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
 
 _DARK: Final = {
     "ink": "#e8ebef",
@@ -32,6 +44,8 @@ _DARK: Final = {
     "device-3": "#88ccee",
     "device-4": "#a8a845",
     "device-5": "#8478d8",
+    "device-6": "#e08a98",
+    "device-7": "#3fa866",
 }
 
 #: CSS variable name -> the light colour that figures are drawn in.
@@ -45,8 +59,30 @@ COLOURS: Final = {
 }
 
 
-def _variables(colours: dict[str, str]) -> str:
-    return "".join(f"--{name}:{colour};" for name, colour in colours.items())
+def _variables(colours: Mapping[str, str]) -> str:
+    numbers = {
+        name.replace("device", "on-device"): _readable_on(colour)
+        for name, colour in colours.items()
+        if name.startswith("device")
+    }
+    return "".join(f"--{name}:{colour};" for name, colour in {**colours, **numbers}.items())
+
+
+def _readable_on(colour: str) -> str:
+    """Black or white, whichever stands out more (WCAG 2.1, relative luminance)."""
+    return "#ffffff" if contrast(colour, "#ffffff") > contrast(colour, "#000000") else "#000000"
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two `#rrggbb` colours, 1 to 21 (WCAG 2.1)."""
+    low, high = sorted(map(_luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 _RULES: Final = """
@@ -86,18 +122,21 @@ tr.ours td{font-weight:650}
 .share{display:inline-block;height:.6rem;border-radius:2px;margin-left:.4rem;
  background:var(--muted);vertical-align:baseline}
 .key{display:inline-block;min-width:1.15rem;height:1.15rem;border-radius:3px;margin-right:.4rem;
- text-align:center;font-size:.75rem;line-height:1.15rem;color:#fff;font-weight:650;
+ text-align:center;font-size:.75rem;line-height:1.15rem;font-weight:650;
  vertical-align:.05rem}
 .strip{margin:1rem 0 .4rem}
 .strip p{margin:.75rem 0 .2rem;font-size:.85rem;display:flex;justify-content:space-between;
  gap:1rem;max-width:none}
 .strip div{display:flex;align-items:flex-end}
+.strip small{white-space:nowrap}
 .strip .tall{height:2.4rem}
 .strip .tall span{background:var(--muted);min-height:1px}
 .strip div span{flex:1 1 0;min-width:0;overflow:hidden;text-align:center;font-size:.7rem;
- font-weight:650;line-height:1.5rem;color:#fff}
+ font-weight:650;line-height:1.5rem}
 .strip .blocks span{height:1.5rem}
 .strip .few span{margin-right:1px}
+.strip .lanes{border-bottom:1px solid var(--grid)}
+.strip .lanes span{height:.5rem}
 .grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,18.5rem),1fr));
  gap:1rem 1.6rem;align-items:start}
 .pair{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr));
@@ -114,7 +153,9 @@ ul{padding-left:1.1rem;margin:.4rem 0;max-width:44em}
 li{margin:.25rem 0}
 .settings td{text-align:left;white-space:normal;overflow-wrap:anywhere}
 .settings td:first-child{white-space:nowrap;color:var(--muted)}
-@media (max-width:30rem){th,td{padding-right:.6rem}.compare .acc{width:auto}}
+@media (max-width:30rem){th,td{padding-right:.6rem}.compare .acc{width:auto}
+ .compare td,.compare th{padding-right:.45rem}
+ .compare small{font-size:.75rem}.compare td.acc{white-space:normal}.range{min-width:5rem}}
 @media print{body{max-width:none}details{display:none}}
 """
 

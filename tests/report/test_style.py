@@ -1,0 +1,60 @@
+"""Light and dark: every colour is there in both, and what is written on it can be read."""
+
+import re
+
+import pytest
+
+from afpjax.report import style
+from afpjax.report.drawing import device_look
+from afpjax.report.page import render
+
+LIGHT, DARK = (
+    dict(re.findall(r"--([\w-]+):(#\w{6})", block))
+    for block in re.findall(r":root\{([^}]*)\}", style.CSS)
+)
+
+
+def test_contrast_of_known_pairs():
+    assert style.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert style.contrast("#ffffff", "#000000") == pytest.approx(21)
+    assert style.contrast("#777777", "#777777") == pytest.approx(1)
+    assert style.contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
+
+
+def test_light_and_dark_name_the_same_colours():
+    assert LIGHT.keys() == DARK.keys()
+    assert style.COLOURS.keys() <= LIGHT.keys()
+    assert "prefers-color-scheme:dark" in style.CSS
+
+
+def test_every_variable_that_a_page_uses_is_defined_in_both(make, make_profile):
+    for result in (make(layers=29, devices=8) | {"sensitivity": []}, make_profile(devices=8)):
+        used = set(re.findall(r"var\(--([\w-]+)\)", render(result, {}).html))
+        assert len(used) > 8
+        assert used <= LIGHT.keys()
+        assert used <= DARK.keys()
+
+
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_text_stands_out(colours):
+    """4.5 is what WCAG 2.1 asks of text, 3 what it asks of graphics."""
+    for text in ("ink", "muted"):
+        assert style.contrast(colours[text], colours["paper"]) >= 4.5
+    for index in range(len(style.DEVICES)):
+        on, device = colours[f"on-device-{index}"], colours[f"device-{index}"]
+        assert style.contrast(on, device) >= 4.5
+    for tool in style.TOOLS:
+        assert style.contrast(colours[tool], colours["paper"]) >= 3
+
+
+def test_no_two_colours_are_the_same():
+    """Figures take the page's colours by replacing them, one for one."""
+    assert len(set(style.COLOURS.values())) == len(style.COLOURS)
+    assert len({DARK[name] for name in style.COLOURS}) == len(style.COLOURS)
+
+
+def test_eight_devices_have_colours_of_their_own_and_more_differ_by_marker():
+    """Devices 1 and 7 once had the same colour and the same marker."""
+    assert len({device_look(index)[0] for index in range(8)}) == 8
+    looks = [device_look(index) for index in range(56)]
+    assert len(set(looks)) == 56
