@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from afpjax.hardware.platform import load_platform as load_platform
     from afpjax.network.fixed_point import QFormat as QFormat
     from afpjax.network.network import Network as Network
+    from afpjax.network.onnx import load_onnx as load_onnx
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
     from afpjax.network.trace import trace as trace
@@ -28,6 +29,7 @@ _HOMES = {
     "load_platform": "hardware.platform",
     "QFormat": "network.fixed_point",
     "Network": "network.network",
+    "load_onnx": "network.onnx",
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
     "trace": "network.trace",

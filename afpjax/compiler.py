@@ -1,5 +1,6 @@
 """What XLA is told when it compiles a network: the one place for measured switches."""
 
+import os
 from functools import lru_cache
 from typing import Any
 
@@ -24,3 +25,8 @@ def options() -> dict[str, Any] | None:
     except Exception:  # an option that this jaxlib does not know raises several kinds of error
         return None
     return _CPU
+
+
+def workers() -> int:
+    """Compiled programs to run at once: one per core on a CPU, one on an accelerator."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1

@@ -168,8 +168,8 @@ class PlatformChoice:
 class Search:
     """The search for mappings of layers to devices, and the last measurement."""
 
-    population: int = setting(40, "mappings per generation", low=4)
-    generations: int = setting(30, "generations", low=1)
+    population: int = setting(32, "mappings per generation", low=4)
+    generations: int = setting(24, "generations", low=1)
     latency_cap_ms: float = setting(0.0, "highest latency allowed, ms, 0 for none", low=0.0)
     energy_cap_mj: float = setting(0.0, "highest energy allowed, mJ, 0 for none", low=0.0)
     allow_latency: float = setting(
@@ -180,8 +180,8 @@ class Search:
     )
     images: int = setting(64, "images behind each accuracy that the search sees", low=1)
     renew_draws: bool = setting(False, "draw new faults every generation")
-    held_out: int = setting(384, "images of the last measurement, 0 for all the rest", low=0)
-    final_trials: int = setting(8, "fault draws of the last measurement", low=2)
+    held_out: int = setting(256, "images of the last measurement, 0 for all the rest", low=0)
+    final_trials: int = setting(6, "fault draws of the last measurement", low=2)
     segments: int = setting(
         0, "most contiguous segments that CNNParted may cut, 0 for as many as devices", low=0
     )

@@ -48,7 +48,7 @@ def drops_alone(
     """Accuracy lost with one layer struck alone, at each device's rates, mean over the trials."""
     one = np.eye(len(evaluator.quantized.layers), dtype=bool)
     outcomes = _outcomes(evaluator, faults, devices, trials, one, lambda rows: None)
-    return evaluator.clean().mean() - outcomes.mean(axis=(1, 2)).reshape(len(one), devices)
+    return evaluator.clean(faults).mean() - outcomes.mean(axis=(1, 2)).reshape(len(one), devices)
 
 
 def _outcomes(

@@ -1,0 +1,133 @@
+"""ONNX files as networks: the way in for whatever was trained elsewhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from afpjax.errors import InputError
+from afpjax.network.network import Network
+from afpjax.network.onnx.file import WHERE, Graph, read_graph
+from afpjax.network.onnx.plan import Parameter, Plan, plan
+from afpjax.network.trace import trace
+
+#: What networks for photographs read, where a file leaves the size of its images free.
+FREE_SIZE = 224
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_CHANNELS = (1, 3, 4)  # of images, as the last axis: grey, colour, colour and depth
+
+Params = dict[str, Array | np.ndarray]
+
+
+class OnnxModel(NamedTuple):
+    """An ONNX file as a JAX callable: `apply_fn(params, images)` with images [B, *image_shape]."""
+
+    apply_fn: Callable[[Any, Array], Array]
+    params: dict[str, np.ndarray]  # float32, by the names of the file's tensors
+    image_shape: tuple[int, ...]  # (rows, columns, channels), or (features,)
+
+
+def load_onnx(path: str | Path, image_size: int | None = None) -> Network:
+    """Read a trained image classifier from an `.onnx` file and trace it.
+
+    The network takes float32 images [B, rows, columns, channels] (NHWC, whatever the file's own
+    layout; [B, features] where the file takes vectors) and gives logits [B, classes]. Operator sets
+    7 to 21, weights inside the file or beside it, floats of any width (widened to float32). Layers
+    are named after the file's tensors (`layer1.0.conv1`), or after the node where an exporter made
+    the tensor's name up. `image_size` is the side in pixels where the file leaves it free (default
+    224). Raises `InputError`, by the name of the file and of the node, for what cannot be read or
+    run, an operator without an implementation, a file of several inputs or outputs, and a graph
+    without a convolution or dense layer.
+    """
+    model = read_onnx(path, image_size)
+    sample = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
+    return trace(model.apply_fn, model.params, sample)
+
+
+def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
+    """An `.onnx` file as a function and its parameters, for `trace`; see `load_onnx`.
+
+    `apply_fn(params, images)`: float32 [B, *image_shape] -> float32 [B, classes]. It raises
+    `InputError` for images of another shape.
+    """
+    graph = read_graph(Path(path))
+    shape = _image_shape(graph, image_size)
+    channels_last = len(shape) == 4 and not _channels_first(graph)
+    planned = plan(graph, shape)
+    _refuse_no_layers(graph, planned)
+    image_shape = shape[1:] if channels_last or len(shape) == 2 else (*shape[2:], shape[1])
+
+    def one(params: Params, image: Float[Array, "1 ..."]) -> Float[Array, "1 classes"]:
+        entrance = jnp.moveaxis(image, -1, 1) if image.ndim == 4 and not channels_last else image
+        logits = planned.execute(params, graph.image, entrance, graph.output)
+        return _flat(logits, graph.path)
+
+    def apply_fn(params: Params, images: Float[Array, "B ..."]) -> Float[Array, "B classes"]:
+        _refuse_images(graph.path, images.shape[1:], image_shape)
+        images, params = jnp.asarray(images, jnp.float32), jax.tree.map(jnp.asarray, params)
+        if images.shape[0] == 1:
+            return one(params, images)
+        # A graph may hold a batch of one in its shapes.
+        return jax.vmap(lambda image: one(params, image[None])[0])(images)
+
+    return OnnxModel(apply_fn, planned.parameters, image_shape)
+
+
+def _image_shape(graph: Graph, image_size: int | None) -> tuple[int, ...]:
+    """The file's shape for one image, its free sides filled in."""
+    declared = graph.image_shape
+    if len(declared) == 2 and declared[1]:
+        return (1, declared[1])
+    axes = (2, 3) if _channels_first(graph) else (1, 2)
+    channels = declared[6 - sum(axes)] if len(declared) == 4 else None
+    if channels is None:
+        held = " x ".join(str(size or "free") for size in declared) or "unknown shape"
+        raise InputError(
+            f"{WHERE}: {graph.path} reads arrays of {held}; afpjax needs images, [N, channels, "
+            "rows, columns], with the channels fixed"
+        )
+    sides = [declared[axis] or image_size or FREE_SIZE for axis in axes]
+    if image_size is not None and sides != [image_size, image_size]:
+        raise InputError(
+            f"{WHERE}: {graph.path} reads images of {sides[0]} x {sides[1]} pixels, not "
+            f"{image_size}; set model.image_size to its size"
+        )
+    filled = [1, channels, channels, channels]
+    filled[axes[0]], filled[axes[1]] = sides
+    return tuple(filled)
+
+
+def _channels_first(graph: Graph) -> bool:
+    shape = graph.image_shape
+    return len(shape) < 4 or shape[1] in _CHANNELS or shape[3] not in _CHANNELS
+
+
+def _flat(logits: Array, path: Path) -> Array:
+    """Logits [1, classes], without axes of one pixel."""
+    if logits.ndim < 2 or logits.shape[0] != 1 or any(size != 1 for size in logits.shape[2:]):
+        raise InputError(
+            f"{WHERE}: {path} gives {list(logits.shape)} for one image; afpjax needs logits, "
+            "[N, classes]"
+        )
+    return logits.reshape(1, -1)
+
+
+def _refuse_images(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) -> None:
+    if found != wanted:
+        shapes = [" x ".join(map(str, shape)) for shape in (wanted, found)]
+        raise InputError(f"{WHERE}: {path} takes images of {shapes[0]}, these are {shapes[1]}")
+
+
+def _refuse_no_layers(graph: Graph, planned: Plan) -> None:
+    for step in planned.steps:
+        weights = any(isinstance(operand, Parameter) for operand in step.operands[:2])
+        if step.node.op_type in _LAYERS and weights:
+            return
+    raise InputError(
+        f"{WHERE}: {graph.path} has no convolution or dense layer with fixed weights; "
+        "afpjax places layers on devices, and this has none"
+    )

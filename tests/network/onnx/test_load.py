@@ -1,0 +1,260 @@
+"""Small ONNX files of every kind against ONNX Runtime."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, numpy_helper
+
+import afpjax
+from afpjax.network.onnx import load_onnx, read_onnx
+from afpjax.network.program import Equation
+from afpjax.network.trace import trace
+from afpjax.run import main
+
+from .onnx_files import (
+    N,
+    assert_agrees,
+    classifier,
+    conv_tensors,
+    drawn,
+    expected,
+    made,
+    saved,
+    tail,
+)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21])
+def test_a_classifier_of_every_operator_set_agrees_with_onnx_runtime(tmp_path, opset):
+    model = classifier(opset=opset, ir=3 if opset < 10 else 8)
+    network = afpjax.load_onnx(saved(tmp_path, model))
+    images = drawn(4, 9, 9, 3, scale=2)
+    assert_agrees(network, images, expected(model, images))
+    assert network.graph.names == ("conv1", "fc")
+    assert [layer.macs for layer in network.layers] == [81 * 27 * 8, 5 * 8]
+    assert [layer.biases for layer in network.layers] == [8, 5]
+    kept = {s.primitive.name for s in network.program.steps if isinstance(s, Equation)}
+    assert not kept & {"mul", "sub", "sqrt"}  # batch norm is in the layer
+
+
+def test_a_convolution_without_a_bias_gets_none(tmp_path):
+    nodes, tensors = tail("r", 4)
+    nodes = [N("Conv", ["x", "c.weight"], ["c"]), N("Relu", ["c"], ["r"]), *nodes]
+    model = made(nodes, tensors | conv_tensors("c", 3, 4, bias=False))
+    assert load_onnx(saved(tmp_path, model)).layers[0].biases == 0
+
+
+def test_a_network_with_add_concat_pad_slice_and_split(tmp_path):
+    nodes, tensors = tail("joined", 18)
+    nodes = [
+        N("Conv", ["x", "a.weight", "a.bias"], ["a"], pads=[1, 1, 1, 1]),
+        N("Relu", ["a"], ["ar"]),
+        N("Slice", ["ar", "starts", "ends", "axes", "steps"], ["cut"]),
+        N("Pad", ["cut", "pads"], ["padded"]),
+        N("Conv", ["ar", "b.weight", "b.bias"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        N("Add", ["b", "padded"], ["sum"]),
+        N("Split", ["sum", "sizes"], ["left", "right"], axis=1),
+        N("Concat", ["right", "left", "sum", "left"], ["joined"], axis=1),
+        *nodes,
+    ]
+    large = np.iinfo(np.int64).max
+    tensors |= {
+        **conv_tensors("a", 3, 4),
+        **conv_tensors("b", 4, 8),
+        "starts": np.array([0, 0]),
+        "ends": np.array([large, large]),
+        "axes": np.array([2, -1]),
+        "steps": np.array([2, 2]),
+        "pads": np.array([0, 2, 0, 0, 0, 2, 0, 0]),
+        "sizes": np.array([2, 6]),
+    }
+    model = made(nodes, tensors)
+    network = load_onnx(saved(tmp_path, model))
+    images = drawn(3, 9, 9, 3)
+    assert_agrees(network, images, expected(model, images))
+    assert network.graph.names == ("a", "b", "fc")
+
+
+def test_reshapes_with_0_and_minus_1_and_shapes_computed_in_the_graph(tmp_path):
+    nodes = [
+        N("Conv", ["x", "c.weight", "c.bias"], ["c"]),
+        N("Reshape", ["c", "keep"], ["rows"]),  # [N, 4, 49]
+        N("Shape", ["c"], ["shape"]),
+        N("Gather", ["shape", "zero"], ["batch"]),
+        N("Unsqueeze", ["batch", "axis"], ["batch1"]),
+        N("Concat", ["batch1", "rest"], ["wanted"], axis=0),
+        N("Reshape", ["rows", "wanted"], ["flat"]),
+        N("MatMul", ["flat", "fc.weight"], ["y"]),
+    ]
+    tensors = conv_tensors("c", 3, 4) | {
+        "keep": np.array([0, 0, -1]),
+        "zero": np.array(0),
+        "axis": np.array([0]),
+        "rest": np.array([-1]),
+        "fc.weight": drawn(196, 5),
+    }
+    model = made(nodes, tensors)
+    path, images = saved(tmp_path, model), drawn(3, 9, 9, 3)
+    wanted = expected(model, images)
+    assert_agrees(load_onnx(path), images, wanted)
+    loaded = read_onnx(path)
+    assert sorted(loaded.params) == ["c.bias", "c.weight", "fc.weight"]
+    assert_agrees(lambda batch: loaded.apply_fn(loaded.params, batch), images, wanted)
+
+
+def test_float16_weights_are_computed_with_in_float32(tmp_path):
+    """A float16 model agrees, in full precision, with its float32 twin of the same weights."""
+    half = classifier(dtype=TensorProto.FLOAT16)
+    twin = classifier()
+    for ours, theirs in zip(half.graph.initializer, twin.graph.initializer, strict=True):
+        rounded = numpy_helper.to_array(ours).astype(np.float16)
+        ours.CopyFrom(numpy_helper.from_array(rounded, ours.name))
+        theirs.CopyFrom(numpy_helper.from_array(rounded.astype(np.float32), ours.name))
+    images = drawn(3, 9, 9, 3).astype(np.float16)
+    network = load_onnx(saved(tmp_path, half))
+    assert_agrees(network, images.astype(np.float32), expected(twin, images.astype(np.float32)))
+    assert_agrees(network, images.astype(np.float32), expected(half, images), tolerance=1e-2)
+
+
+def test_float16_weights_behind_casts_keep_their_names(tmp_path):
+    nodes, tensors = tail("c", 4)
+    nodes = [
+        N("Cast", ["stem.weight"], ["wide"], to=TensorProto.FLOAT),
+        N("Conv", ["x", "wide"], ["c"]),
+        *nodes,
+    ]
+    model = made(nodes, tensors | {"stem.weight": drawn(4, 3, 3, 3).astype(np.float16)})
+    network = load_onnx(saved(tmp_path, model))
+    images = drawn(2, 9, 9, 3)
+    assert_agrees(network, images, expected(model, images))
+    assert network.graph.names == ("stem", "fc")
+
+
+def test_weights_in_a_file_of_their_own(tmp_path):
+    model = classifier()
+    images = drawn(2, 9, 9, 3)
+    wanted = expected(model, images)
+    where = {"all_tensors_to_one_file": True, "location": "net.data", "size_threshold": 0}
+    onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, **where)
+    assert_agrees(load_onnx(tmp_path / "net.onnx"), images, wanted)
+    data = tmp_path / "net.data"
+    data.write_bytes(data.read_bytes()[:100])
+    with pytest.raises(afpjax.InputError, match=r"no whole ONNX model \(tensor .* in net\.data"):
+        load_onnx(tmp_path / "net.onnx")
+    data.write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(afpjax.InputError, match=r"weights of .*: .*net\.data is a git-LFS pointer"):
+        load_onnx(tmp_path / "net.onnx")
+    data.unlink()
+    with pytest.raises(afpjax.InputError, match=r"net\.data does not exist"):
+        load_onnx(tmp_path / "net.onnx")
+
+
+def test_made_up_tensor_names_give_way_to_the_node_s(tmp_path):
+    """PyTorch folds batch norm while it exports, and calls what comes out `onnx::Conv_12`."""
+    nodes = [
+        N("Conv", ["x", "onnx::Conv_1", "onnx::Conv_2"], ["a"], "/layer1/layer1.0/conv1/Conv"),
+        N("Conv", ["a", "3"], ["b"], "/layer1/layer1.0/downsample/downsample.0/Conv"),
+        N("GlobalAveragePool", ["b"], ["pooled"], "/pool/GlobalAveragePool"),
+        N("Flatten", ["pooled"], ["flat"], "/Flatten"),
+        N("MatMul", ["flat", "onnx::MatMul_4"], ["p"], "/head/MatMul"),
+        N("Add", ["p", "head.bias"], ["y"], "/head/Add"),
+    ]
+    tensors = {
+        "onnx::Conv_1": drawn(4, 3, 3, 3),
+        "onnx::Conv_2": drawn(4),
+        "3": drawn(6, 4, 1, 1),
+        "onnx::MatMul_4": drawn(6, 5),
+        "head.bias": drawn(5),
+    }
+    path = saved(tmp_path, made(nodes, tensors))
+    assert load_onnx(path).graph.names == ("layer1.0.conv1", "layer1.0.downsample.0", "head")
+    assert sorted(read_onnx(path).params) == [
+        "head.bias",
+        "head.weight",
+        "layer1.0.conv1.bias",
+        "layer1.0.conv1.weight",
+        "layer1.0.downsample.0.weight",
+    ]
+
+
+def test_one_kernel_read_by_two_nodes_is_one_parameter(tmp_path):
+    nodes, tensors = tail("b", 3)
+    nodes = [
+        N("Conv", ["x", "c.weight"], ["a"], pads=[1, 1, 1, 1]),
+        N("Conv", ["a", "c.weight"], ["b"], pads=[1, 1, 1, 1]),
+        *nodes,
+    ]
+    path = saved(tmp_path, made(nodes, tensors | conv_tensors("c", 3, 3, bias=False)))
+    assert load_onnx(path).graph.names == ("c", "c:2", "fc")
+    assert sorted(read_onnx(path).params) == ["c.weight", "fc.bias", "fc.weight"]
+
+
+def test_a_kernel_and_its_transpose_are_two_parameters(tmp_path):
+    nodes = [
+        N("Gemm", ["x", "w"], ["a"]),
+        N("Transpose", ["w"], ["wt"]),
+        N("Gemm", ["a", "wt"], ["y"], alpha=0.5),
+    ]
+    model = made(nodes, {"w": drawn(6, 6)}, image=("N", 6))
+    images = drawn(3, 6)
+    network = load_onnx(saved(tmp_path, model))
+    assert_agrees(network, images, expected(model, images))
+    assert network.graph.names == ("w", "wt")
+
+
+def test_images_with_the_channels_last_are_taken_as_they_are(tmp_path):
+    nodes, tensors = tail("c", 4)
+    nodes = [
+        N("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2]),
+        N("Conv", ["t", "c.weight"], ["c"]),
+        *nodes,
+    ]
+    tensors |= conv_tensors("c", 3, 4, bias=False)
+    model = made(nodes, tensors, image=("N", 9, 9, 3))
+    images = drawn(2, 9, 9, 3)
+    assert_agrees(load_onnx(saved(tmp_path, model)), images, expected(model, images, nhwc=True))
+
+
+def test_a_size_that_the_file_leaves_free_is_the_caller_s(tmp_path):
+    path = saved(tmp_path, classifier(image=("N", 3, "H", "W")))
+    assert read_onnx(path).image_shape == (224, 224, 3)
+    network = load_onnx(path, image_size=12)
+    images = drawn(2, 12, 12, 3)
+    assert_agrees(network, images, expected(path, images))
+    with pytest.raises(afpjax.InputError, match=r"takes images of 12 x 12 x 3, .* 12 x 12 x 2"):
+        model = read_onnx(path, 12)
+        trace(model.apply_fn, model.params, jax.ShapeDtypeStruct((1, 12, 12, 2), jnp.float32))
+    fixed = saved(tmp_path, classifier())
+    with pytest.raises(afpjax.InputError, match=r"images of 9 x 9 pixels, not 12; set"):
+        load_onnx(fixed, image_size=12)
+
+
+def test_what_the_output_does_not_need_is_left_out(tmp_path):
+    """An operator that nobody knows does no harm in a branch that nobody reads."""
+    model = classifier()
+    model.graph.node.append(N("Mystery", ["x"], ["unread"], domain="com.example"))
+    assert load_onnx(saved(tmp_path, model)).graph.names == ("conv1", "fc")
+
+
+def test_an_experiment_takes_a_file_by_its_name(tmp_path, capsys):
+    path = saved(tmp_path, classifier())
+    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), np.uint8)
+    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 5)
+    words = f"--model.name {path} --model.classes 5 --data.name npz --data.path {tmp_path}/data.npz"
+    command = ["profile", *words.split(), "--out", str(tmp_path / "run"), "--model.image_size"]
+    assert main([*command, "9"]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert [layer["name"] for layer in result["model"]["layers"]] == ["conv1", "fc"]
+    capsys.readouterr()
+    for more, problem in (
+        (["12"], "reads images of 9 x 9 pixels, not 12"),
+        (["9", "--model.weights", f"{tmp_path}/w.npz"], "model.weights: "),
+    ):
+        command[command.index("--out") + 1] = str(tmp_path / f"refused {more[0]}")
+        assert main([*command, *more]) == 2
+        error = capsys.readouterr().err
+        assert problem in error and error.count("\n") == 1

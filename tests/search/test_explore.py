@@ -1,0 +1,184 @@
+"""Enumeration against every pair compared, and NSGA-II as it is driven from the host."""
+
+import itertools
+
+import jax
+import moocore
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.search import explore as module
+from afpjax.search.explore import Budget, Infeasible, as_fitness, explore
+from afpjax.search.hypervolume import hypervolume
+from afpjax.search.partition import reference_point
+from afpjax.search.problem import NO_CAPS, with_faults
+
+KEY = jax.random.key(11)
+# One size for all searches, as each size compiles: 4,096 genomes, the fewest that are searched.
+MANY = (4,) * 6
+BUDGET = Budget(16, 12)
+
+
+class Toy:
+    """Small whole-number objectives with many ties, some genomes infeasible; remembers calls."""
+
+    def __init__(self, cardinality, *, limit=np.inf, noise=0.0):
+        rng = np.random.default_rng(len(cardinality))
+        self.worth = [rng.integers(0, 5, (3, choices)) for choices in cardinality]
+        self.limit, self.noise = limit, noise
+        self.calls: list[tuple[int, np.ndarray]] = []
+
+    def points(self, genomes, draw=0):
+        summed = sum(w[:, genomes[:, gene]].T for gene, w in enumerate(self.worth))
+        shift = np.zeros(len(genomes))
+        if self.noise:
+            values = [hash((draw, *map(int, genome))) % 997 for genome in genomes]
+            shift = self.noise * np.array(values) / 997
+        return np.asarray(summed, np.float64) + shift[:, None] * [0, 0, 1]
+
+    def violation(self, genomes):
+        return np.maximum(genomes.sum(axis=1) - self.limit, 0)
+
+    def __call__(self, draw, genomes):
+        self.calls.append((draw, genomes.copy()))
+        return as_fitness([*self.points(genomes, draw).T], self.violation(genomes))
+
+
+@pytest.mark.parametrize("limit", [np.inf, 4])
+@pytest.mark.parametrize("cardinality", [(3, 3, 3, 3), (2, 5, 1, 4), (7,)])
+def test_few_genomes_are_enumerated_exactly(cardinality, limit, undominated):
+    toy = Toy(cardinality, limit=limit)
+    found = explore(KEY, np.array(cardinality), toy, Budget(8, 3))
+    every = np.array(list(itertools.product(*map(range, cardinality))), np.int32)
+    allowed = every[every.sum(axis=1) <= limit]
+    points = toy.points(allowed)
+    best = undominated(points)
+    assert 0 < len(best) < len(every)
+    np.testing.assert_array_equal(found.genomes, allowed[best])
+    np.testing.assert_array_equal(found.objectives, points[best])
+    assert (found.method, found.generations, found.evaluations) == ("enumeration", 0, len(every))
+    assert {draw for draw, _ in toy.calls} == {0}
+    np.testing.assert_array_equal(np.concatenate([g for _, g in toy.calls]), every)
+    assert len(found.history) == 1
+
+
+@pytest.mark.parametrize(("cardinality", "method"), [((4095,), "enumeration"), (MANY, "nsga2")])
+def test_enumeration_ends_below_4096_genomes(cardinality, method):
+    assert explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET).method == method
+
+
+@pytest.mark.parametrize("renew", [False, True])
+def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
+    tables, struck, monkeypatch, renew
+):
+    """Five layers on three devices; the drop is what the evaluator measures."""
+    evaluate, cardinality = with_faults(tables, NO_CAPS, struck), np.full(5, 3)
+    last = BUDGET.generations if renew else 0  # the draw that the search ends on
+    exact = explore(KEY, cardinality, lambda _, genomes: evaluate(last, genomes), BUDGET)
+    assert exact.method == "enumeration" and len(exact.genomes) > 8
+    assert len(np.unique(exact.objectives[:, 2])) > 5  # accuracy is part of the trade-off
+    monkeypatch.setattr(module, "FEW", 0)
+    found = explore(KEY, cardinality, evaluate, Budget(32, BUDGET.generations, renew))
+    assert found.method == "nsga2" and found.evaluations <= 3**5
+    corner = np.array(reference_point(tables))
+    whole = moocore.hypervolume(exact.objectives.astype(np.float64), ref=corner)
+    assert hypervolume(found.objectives, corner) >= 0.999 * whole > 0
+
+
+@pytest.mark.parametrize("cardinality", [(3, 3), MANY])
+def test_where_nothing_is_feasible_the_nearest_genome_is_told(cardinality):
+    toy = Toy(cardinality, limit=-2)  # violation: the genome's sum, and 2
+    with pytest.raises(Infeasible, match="no mapping keeps within the limits") as caught:
+        explore(KEY, np.array(cardinality), toy, BUDGET)
+    assert isinstance(caught.value, InputError)
+    met = np.concatenate([genomes for _, genomes in toy.calls])
+    assert caught.value.closest.sum() == met.sum(axis=1).min()
+
+
+def test_the_search_finds_feasible_genomes_from_infeasible_ones():
+    toy = Toy(MANY, limit=2)
+    found = explore(KEY, np.array(MANY), toy, BUDGET)
+    assert (toy.violation(toy.calls[0][1]) > 0).all()
+    assert (toy.violation(found.genomes) == 0).all()
+    # Empty fronts of early generations dominate no volume.
+    volumes = found.hypervolumes(np.full(3, 30.0))
+    assert volumes[0] == 0 < volumes[-1]
+
+
+def test_renewed_draws_measure_survivors_again_and_only_then():
+    toy = Toy(MANY, noise=4.0)
+    found = explore(KEY, np.array(MANY), toy, Budget(16, 4, renew=True))
+    assert [draw for draw, _ in toy.calls] == [0, 1, 1, 2, 2, 3, 3, 4, 4]
+    known = {genome.tobytes() for genome in toy.calls[0][1]}
+    for (_, survivors), (_, offspring) in zip(toy.calls[1::2], toy.calls[2::2], strict=True):
+        assert {genome.tobytes() for genome in survivors} <= known
+        known |= {genome.tobytes() for genome in offspring}
+    # The front's objectives are all of the last draw, none of an earlier, luckier one.
+    np.testing.assert_allclose(found.objectives, toy.points(found.genomes, 4), rtol=1e-6)
+    assert not np.allclose(found.objectives, toy.points(found.genomes, 3))
+
+
+def test_without_renewing_every_individual_is_measured_once_on_draw_0():
+    toy = Toy(MANY, noise=4.0)
+    explore(KEY, np.array(MANY), toy, BUDGET)
+    assert [draw for draw, _ in toy.calls] == [0] * 13
+    assert {len(genomes) for _, genomes in toy.calls} == {16}
+
+
+def test_the_same_key_gives_the_same_answer_and_another_key_another_search():
+    runs, first = [], []
+    for key in (KEY, KEY, jax.random.key(12)):
+        toy = Toy(MANY)
+        runs.append(explore(key, np.array(MANY), toy, BUDGET))
+        first.append(toy.calls[0][1])
+    np.testing.assert_array_equal(runs[0].genomes, runs[1].genomes)
+    np.testing.assert_array_equal(runs[0].objectives, runs[1].objectives)
+    for one, other in zip(runs[0].history, runs[1].history, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert (first[0] != first[2]).any()
+
+
+@pytest.mark.parametrize(("given", "kept"), [(40, 8), (8, 8), (2, 2)])
+def test_at_most_half_of_the_first_population_is_given(given, kept):
+    initial = np.random.default_rng(2).integers(0, 4, (given, 6)).astype(np.int32)
+    assert len(np.unique(initial, axis=0)) == given
+    initial = np.concatenate([initial, initial[:1]])  # a copy takes no place
+    toy = Toy(MANY)
+    explore(KEY, np.array(MANY), toy, BUDGET, initial=initial)
+    known = {genome.tobytes() for genome in initial}
+    first = [genome.tobytes() for genome in toy.calls[0][1]]
+    assert sum(genome in known for genome in first) == kept  # none by chance, with this key
+    assert len(set(first)) == 16
+
+
+def test_evaluations_count_distinct_genomes():
+    toy = Toy(MANY)
+    found = explore(KEY, np.array(MANY), toy, BUDGET)
+    met = np.concatenate([genomes for _, genomes in toy.calls])
+    assert found.evaluations == len(np.unique(met, axis=0)) < len(met)
+
+
+@pytest.mark.parametrize("cardinality", [(3, 3), MANY])
+def test_history_and_progress_have_one_entry_per_generation(cardinality):
+    told = []
+    found = explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET, progress=told.append)
+    assert told == [1] * 12
+    assert len(found.history) == (12 if found.method == "nsga2" else 1)
+    np.testing.assert_array_equal(found.history[-1], found.objectives)
+    corner = np.full(3, 40.0)
+    expected = [moocore.hypervolume(f.astype(np.float64), ref=corner) for f in found.history]
+    np.testing.assert_allclose(found.hypervolumes(corner), expected)
+
+
+def test_the_front_holds_every_genome_once_and_nothing_dominated(undominated):
+    toy = Toy(MANY)
+    found = explore(KEY, np.array(MANY), toy, BUDGET)
+    assert len(np.unique(found.genomes, axis=0)) == len(found.genomes)
+    assert undominated(found.objectives) == list(range(len(found.genomes)))
+    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
+
+
+def test_a_search_needs_a_generation():
+    with pytest.raises(InputError, match="generations is 0: give at least 1"):
+        Budget(8, 0)
