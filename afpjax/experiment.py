@@ -2,8 +2,8 @@
 
 import importlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 from zlib import crc32
@@ -17,7 +17,7 @@ from afpjax.config import Config
 from afpjax.data import Dataset, Images, load, normalise
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.model import FaultModel
+from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
 from afpjax.network.fixed_point import QFormat
@@ -27,7 +27,7 @@ from afpjax.network.trace import trace
 from afpjax.outcome import Work
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
-from afpjax.search.problem import Caps, Struck
+from afpjax.search.problem import Caps, Struck, explained
 
 SCENARIOS = ("weights", "activations", "both")
 
@@ -90,6 +90,11 @@ class Experiment:
             activations=factor if name != "weights" else 0.0,
         )
 
+    def explained(self) -> AbstractContextManager[None]:
+        """Searches inside `with` say what is missing where no mapping is within the limits."""
+        names = self.platform.names, self.quantized.graph.names
+        return explained(self.tables, self.caps, *names)
+
     def struck(self, name: str) -> Struck:
         """How a search scores accuracy under one scenario."""
         faults = self.config.faults
@@ -144,15 +149,17 @@ def prepare(config: Config, work: Work) -> Experiment:
     side = config.model.image_size
     channels = dataset.test.images.shape[-1]
     sample = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    network = trace(apply_fn, params, sample)
+    network = _traced(config.model.name, apply_fn, params, sample)
     _check_classes(network, config, sample)
     searched, held = _split(dataset.test, config)
     calibration = (dataset.train or searched).images[: config.data.calibration]
     images = normalise(calibration, dataset.mean, dataset.std)
     quantized = quantize(network, fmt, images)
-    return Experiment(
+    experiment = Experiment(
         config, network, quantized, platform, searched, held, dataset.mean, dataset.std, work
     )
+    layer_mask(experiment.faults, quantized.graph)  # refuses layers that are not there, now
+    return experiment
 
 
 def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultModel:
@@ -161,14 +168,10 @@ def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultMo
     def times(rates: Any, factor: float) -> tuple[float, ...]:
         return tuple(min(rate * factor, 1.0) for rate in rates)
 
-    return FaultModel(
-        bits=faults.bits,
+    return replace(
+        faults,
         weight_rate=times(faults.weight_rate, weights),
         activation_rate=times(faults.activation_rate, activations),
-        bit_profile=faults.bit_profile,
-        layers=faults.layers,
-        budget=faults.budget,
-        generator=faults.generator,
     )
 
 
@@ -204,8 +207,13 @@ def _network(config: Config, dataset: Dataset, work: Work) -> tuple[Callable[...
     """`apply_fn(params, images) -> logits` and its parameters, from wherever the name points."""
     name = config.model.name
     if ":" in name:
-        return _from_function(name)
+        return _from_function(name, config.model.weights)
     model = config.model
+    if name.endswith(".onnx"):
+        if model.weights:
+            raise InputError(f"model.weights: {name} brings its own parameters; leave it empty")
+        onnx = importlib.import_module("afpjax.network.onnx")  # takes a while: only who needs it
+        return onnx.read_onnx(name, model.image_size)[:2]
     # By name, as a user's own network would be: nothing here depends on the zoo.
     if model.weights:
         zoo = importlib.import_module("afpjax.models")
@@ -218,16 +226,35 @@ def _network(config: Config, dataset: Dataset, work: Work) -> tuple[Callable[...
         )
 
 
-def _from_function(name: str) -> tuple[Callable[..., Any], Any]:
+def _from_function(name: str, weights: str) -> tuple[Callable[..., Any], Any]:
     """The pair that `package.module:function`, called without arguments, returns."""
+    if weights:
+        raise InputError(f"model.weights: `{name}` brings its own parameters; leave it empty")
     module, _, function = name.partition(":")
     try:
-        made = getattr(importlib.import_module(module), function)()
-    except (ImportError, AttributeError) as error:
+        make = getattr(importlib.import_module(module), function)
+    # An empty name is a ValueError, a relative one a TypeError.
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise InputError(f"model.name: `{name}` cannot be imported: {error}") from error
+    made = make() if callable(make) else None
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
         raise InputError(f"model.name: `{name}()` must return (apply_fn, params)")
     return made
+
+
+def _traced(
+    name: str, apply_fn: Callable[..., Any], params: Any, sample: jax.ShapeDtypeStruct
+) -> Network:
+    try:
+        return trace(apply_fn, params, sample)
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # what JAX raises for shapes that do not fit
+        shape = " x ".join(map(str, sample.shape[1:]))
+        reason = str(error).partition("\n")[0]
+        raise InputError(
+            f"model.image_size: `{name}` does not take images of {shape}: {reason}"
+        ) from error
 
 
 def _check_classes(network: Network, config: Config, sample: jax.ShapeDtypeStruct) -> None:

@@ -1,11 +1,12 @@
 """What job `partition` measures once its mappings are chosen: the table, the sweep, the layers."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
+from afpjax.data import Images
 from afpjax.experiment import Experiment
 from afpjax.faults.model import Thresholds, thresholds
 from afpjax.faults.sensitivity import sensitivity
@@ -14,22 +15,33 @@ from afpjax.jobs.records import Record, as_list, estimate, price
 from afpjax.search.partition import measure
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # of all devices' flip rates
+_BATCH = 128  # images per forward pass
 _COUNTED = 8  # images and trials over which flips are counted
 
 #: (tool, scenario) -> mapping
 Mappings = Mapping[tuple[str, str], Int[np.ndarray, " L"]]
 
 
-def clean(experiment: Experiment) -> Record:
+def fault_free(experiment: Experiment) -> Record:
     """Accuracy without faults on the held-out images, in the format and in floating point."""
-    held = experiment.held
-    logits = experiment.network(experiment.inputs(held))
+    held, faults = experiment.held, experiment.scenario("both")
+    said = [
+        np.asarray(experiment.network(experiment.inputs(part))).argmax(axis=1)
+        for part in _parts(held)
+    ]
     return {
-        "accuracy": experiment.held_out.clean().mean(),
-        "float_accuracy": (np.asarray(logits).argmax(axis=1) == held.labels).mean(),
+        "accuracy": experiment.held_out.clean(faults).mean(),
+        "search_accuracy": experiment.search_evaluator.clean(faults).mean(),
+        "float_accuracy": (np.concatenate(said) == held.labels).mean(),
         "images": len(held.labels),
         "trials": experiment.config.search.final_trials,
     }
+
+
+def _parts(images: Images) -> Iterator[Images]:
+    """Few enough images at a time for a whole batch of activations to fit in memory."""
+    for start in range(0, len(images.labels), _BATCH):
+        yield Images(*(each[start : start + _BATCH] for each in images))
 
 
 def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
@@ -51,10 +63,10 @@ def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
 def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
     """Accuracy of the mappings as all flip rates grow together (the paper's Figures 3 and 4).
 
-    `rate` is the highest of the devices' rates; the trials are the first of the table's, so that
-    both tell the same of the rate that the mappings were made for.
+    `rate` is the highest of the devices' rates; the draws are the table's, so that both tell the
+    same of the rate that the mappings were made for.
     """
-    trials = min(experiment.config.faults.trials, experiment.config.search.final_trials)
+    trials = experiment.config.search.final_trials
     work = len(mappings) * len(FACTORS) * trials
     rows = []
     with experiment.work.progress.task("Sweeping fault rates", work) as task:
@@ -74,7 +86,7 @@ def sensitivities(experiment: Experiment) -> list[Record]:
     """Every layer on every device: struck alone, and all struck but it (search images)."""
     devices = experiment.platform.names
     names = experiment.quantized.graph.names
-    trials = experiment.config.faults.trials
+    trials = experiment.config.search.final_trials
     evaluator, faults = experiment.search_evaluator, experiment.scenario("both")
     with experiment.work.progress.task(
         "Striking layer by layer", 2 * len(names) * len(devices) * trials

@@ -4,7 +4,7 @@ For each kind of fault (weights, activations, both) the search runs by itself, a
 paper's Table II do. What is reported was measured afterwards, on held-out images and fresh draws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -30,12 +30,15 @@ Assignment = Int[np.ndarray, " L"]
 def run(config: Config, work: Work) -> Outcome:
     """The whole comparison: `result.json` as the contract has it, and the printed table."""
     experiment = prepare(config, work)
-    baselines, cheap = _baselines(experiment)
-    fronts = {name: _search(experiment, name, cheap) for name in SCENARIOS}
+    with experiment.explained():
+        baselines, cheap = _baselines(experiment)
+        fronts = {name: _search(experiment, name, cheap) for name in SCENARIOS}
     front, correct = fronts["both"], _measure_front(experiment, fronts["both"])
     kept = _still_best(front, correct)
+    among = {name: list(range(len(each.mappings))) for name, each in fronts.items()}
+    among["both"] = kept
     selected = {
-        name: _select(experiment, name, each, baselines, kept if name == "both" else None)
+        name: _select(experiment, name, each, baselines, among[name])
         for name, each in fronts.items()
     }
     mappings = {
@@ -45,14 +48,14 @@ def run(config: Config, work: Work) -> Outcome:
         for name in SCENARIOS
         for tool in TOOLS
     }
-    clean = experiment.held_out.clean()
-    points = {index: _point(front, index, correct[index], clean) for index in kept}
+    without = experiment.held_out.clean(experiment.scenario("both"))
+    points = {index: _point(front, index, correct[index], without) for index in kept}
     chosen = points[selected["both"]]
     result = {
         "model": records.model(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
-        "clean": measured.clean(experiment),
+        "clean": measured.fault_free(experiment),
         "selected": chosen
         | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
         "table": measured.table(experiment, mappings),
@@ -68,7 +71,11 @@ def run(config: Config, work: Work) -> Outcome:
 def _baselines(
     experiment: Experiment,
 ) -> tuple[dict[str, Assignment], Int[np.ndarray, "P L"]]:
-    """The mappings of the tools that know nothing of faults, and both their fronts."""
+    """The mappings of the tools that know nothing of faults, and both their fronts.
+
+    The fault-unaware choice leads the second: what AFarePart may cost is measured against it, so
+    its search must know it.
+    """
     tables, caps, budget = experiment.tables, experiment.caps, experiment.budget
     progress = experiment.work.progress
     with progress.task("Searching, fault-unaware", budget.generations) as task:
@@ -78,7 +85,9 @@ def _baselines(
         segments = experiment.config.search.segments
         key = experiment.key("cnnparted")
         parted, cut = cnnparted(key, tables, budget, caps, segments=segments, progress=task.advance)
-    return {"cnnparted": parted, "fault-unaware": unaware}, np.concatenate([free, cut])
+    return {"cnnparted": parted, "fault-unaware": unaware}, np.concatenate(
+        [unaware[None], free, cut]
+    )
 
 
 def _search(experiment: Experiment, name: str, cheap: Int[np.ndarray, "P L"]) -> Front:
@@ -103,10 +112,10 @@ def _measure_front(experiment: Experiment, front: Front) -> Bool[np.ndarray, "P 
         return measure(experiment.held_out, faults, front.mappings, trials, task.advance)
 
 
-def _still_best(front: Front, correct: Bool[np.ndarray, "P K B"]) -> Int[np.ndarray, " F"]:
+def _still_best(front: Front, correct: Bool[np.ndarray, "P K B"]) -> list[int]:
     """Indices of the mappings that no other beats once measured on held-out images."""
     points = [front.latency_ms, front.energy_mj, 1 - correct.mean(axis=(1, 2))]
-    return np.flatnonzero(non_dominated(np.stack(points, axis=1).astype(np.float64)))
+    return np.flatnonzero(non_dominated(np.stack(points, axis=1).astype(np.float64))).tolist()
 
 
 def _select(
@@ -114,15 +123,14 @@ def _select(
     name: str,
     front: Front,
     baselines: Mapping[str, Assignment],
-    among: Sequence[int] | Int[np.ndarray, " F"] | None,
+    among: list[int],
 ) -> int:
     """The front's mapping by AFarePart's rule, on the search's images under draws it has not seen.
 
     The draws that a front was searched with flatter the mappings that fit them; the held-out images
-    are not for choosing at all.
+    are not for choosing at all. They only say, by `among`, which mappings of the front are left.
     """
     settings = experiment.config.search
-    among = np.arange(len(front.mappings)) if among is None else np.asarray(among)
     trials = range(_CHOICE, _CHOICE + settings.final_trials)
     description = f"Choosing under {LABELS[name]}"
     with experiment.work.progress.task(description, len(among) * len(trials)) as task:
@@ -135,7 +143,7 @@ def _select(
         latency_cap=float(limit.latency_ms[0]) * (1 + settings.allow_latency),
         energy_cap=float(limit.energy_mj[0]) * (1 + settings.allow_energy),
     )
-    return int(among[chosen])
+    return among[chosen]
 
 
 def _point(

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int
 
 from afpjax.experiment import Experiment
+from afpjax.faults.model import layer_mask
 from afpjax.faults.statistics import accuracy_interval
 from afpjax.hardware.tables import CostTables
 from afpjax.network.layers import Layer
@@ -24,6 +25,7 @@ def model(experiment: Experiment) -> Record:
 def conditions(experiment: Experiment) -> Record:
     """What the figures were measured under: images and faults."""
     config, faults = experiment.config, experiment.faults
+    names, struck = experiment.quantized.graph.names, layer_mask(faults, experiment.quantized.graph)
     return {
         "data": {
             "name": config.data.name,
@@ -33,6 +35,7 @@ def conditions(experiment: Experiment) -> Record:
         "faults": {
             "strategy": config.faults.strategy,
             "bits": list(faults.bits),
+            "layers": [name for name, hit in zip(names, struck, strict=True) if hit],
             "weight_rate": faults.rates("weight").max(axis=1),
             "activation_rate": faults.rates("activation").max(axis=1),
         },

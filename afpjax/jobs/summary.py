@@ -64,7 +64,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     ]
     if result["faults"]["strategy"] == "layerwise":
         notes.append(
-            "Warning: the search summed drops of layers struck alone (faults.strategy = layerwise); "
-            "these do not add up. In the table all layers are struck."
+            "Warning: the search summed drops of layers struck alone (faults.strategy = "
+            "layerwise); these do not add up. In the table all layers are struck."
         )
     return notes

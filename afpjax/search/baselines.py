@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from afpjax.hardware.tables import CostTables
-from afpjax.search.explore import Budget, explore
+from afpjax.search.explore import Budget, Infeasible, explore
 from afpjax.search.problem import NO_CAPS, Caps, by_cost, costs, single_device
 from afpjax.search.select import least_energy_delay
 
@@ -58,7 +58,11 @@ def cnnparted(
 
     keys = ("latency_ms", "energy_mj", "link_latency_ms", "link_energy_mj")
     evaluate = by_cost(tables, caps, keys, decode)
-    found = explore(key, cardinality, evaluate, budget, progress=progress)
+    try:
+        found = explore(key, cardinality, evaluate, budget, progress=progress)
+    except Infeasible as miss:
+        what = f"no mapping of {pieces} contiguous segments or fewer (search.segments)"
+        raise Infeasible(decode(miss.closest[None])[0], what) from None
     front = np.unique(decode(found.genomes), axis=0)
     return _choose(tables, front), front
 

@@ -5,6 +5,7 @@ Shape legend: N individuals, P of them in a population, M objectives, G genes (i
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -24,13 +25,25 @@ FEW = 4096  # genomes; fewer are enumerated
 Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
 
 
+class Infeasible(InputError):
+    """Every genome that was tried breaks a limit; `closest` is the one that breaks them least."""
+
+    def __init__(self, closest: Int[np.ndarray, " G"], what: str = "no mapping") -> None:
+        super().__init__(f"{what} keeps within the limits on memory, latency and energy")
+        self.closest = closest
+
+
 @dataclass(frozen=True)
 class Budget:
-    """How much a search may spend, and how it starts."""
+    """How much a search may spend: individuals, and generations after the first population."""
 
     population: int = 40
     generations: int = 20
     renew: bool = False  # a new fault draw every generation; survivors are then measured again
+
+    def __post_init__(self) -> None:
+        if self.generations < 1:
+            raise InputError(f"generations is {self.generations}: give at least 1")
 
 
 @dataclass(frozen=True)
@@ -60,34 +73,44 @@ def explore(
 ) -> Explored:
     """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
 
-    `initial` genomes are up to half of the first population, the rest is random. `progress` is told of
-    every finished generation. Raises `InputError` where no feasible genome is found.
+    `initial` genomes, the first of them in any case, are up to half of the first population; the
+    rest is random. `progress` is told of every finished generation (an enumeration is cut in as
+    many parts). Raises `Infeasible` where no feasible genome is found.
     """
     if prod(int(choices) for choices in cardinality) < FEW:
-        return _enumerate(cardinality, evaluate, progress)
-    algorithm = NSGA2.integers(budget.population, cardinality)
+        return _enumerate(cardinality, evaluate, budget, progress)
+    algorithm = _algorithm(budget.population, tuple(map(int, cardinality)))
     seen: set[bytes] = set()
 
     def measured(draw: int, genomes: np.ndarray) -> Fitness:
         seen.update(genome.tobytes() for genome in genomes)
         return evaluate(draw, genomes)
 
-    fronts = []
+    populations = []
     for state in _generations(key, algorithm, measured, budget, initial):
-        fronts.append(_best(np.asarray(state.population), *map(np.asarray, state.fitness)))
+        populations.append(tuple(map(np.asarray, (state.population, *state.fitness))))
         progress(1)
-    genomes, objectives = _found(fronts[-1])
-    history = tuple(front for _, front in fronts)
-    return Explored(genomes, objectives, "nsga2", budget.generations, len(seen), history)
+    front, objectives = _feasible(*populations[-1])
+    history = tuple(_best(*each)[1] for each in populations)
+    return Explored(front, objectives, "nsga2", budget.generations, len(seen), history)
+
+
+@lru_cache(maxsize=8)
+def _algorithm(population: int, cardinality: tuple[int, ...]) -> NSGA2:
+    """One instance for all searches of one size: an instance compiles once."""
+    return NSGA2.integers(population, np.array(cardinality))
 
 
 def _enumerate(
-    cardinality: np.ndarray, evaluate: Evaluate, progress: Callable[[int], Any]
+    cardinality: np.ndarray, evaluate: Evaluate, budget: Budget, progress: Callable[[int], Any]
 ) -> Explored:
     genomes = np.indices(tuple(cardinality), np.int32).reshape(len(cardinality), -1).T
-    fitness = evaluate(0, genomes)
-    front, objectives = _found(_best(genomes, *map(np.asarray, fitness)))
-    progress(1)
+    scores = []
+    for part in np.array_split(genomes, budget.generations):
+        scores += [evaluate(0, part)] if len(part) else []
+        progress(1)
+    fitness = [np.concatenate(columns) for columns in zip(*scores, strict=True)]
+    front, objectives = _feasible(genomes, *fitness)
     return Explored(front, objectives, "enumeration", 0, len(genomes), (objectives,))
 
 
@@ -118,8 +141,10 @@ def _generations(
 def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> np.ndarray:
     population = np.array(algorithm.sample(key))
     if initial is not None:
-        given = np.unique(initial, axis=0)
-        # Half the population stays random, so that a search is never only around its seeds.
+        _, places = np.unique(initial, axis=0, return_index=True)
+        given = initial[np.sort(places)]
+        # Half the population stays random, so that a search is never only around its seeds. The
+        # first seed is always there, the others are thinned evenly.
         most = min(len(given), len(population) // 2)
         population[:most] = given[np.linspace(0, len(given) - 1, most).round().astype(int)]
     return population
@@ -136,14 +161,13 @@ def _best(
     return genomes[best], objectives[best]
 
 
-def _found(front: tuple[np.ndarray, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    if not len(front[0]):
-        raise InputError(
-            "the search found no mapping within the limits (memory of the devices, latency and "
-            "energy caps): loosen search.latency_cap_ms or search.energy_cap_mj, or raise "
-            "search.generations"
-        )
-    return front
+def _feasible(
+    genomes: np.ndarray, objectives: np.ndarray, violation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """`_best`, which must not be empty."""
+    if (violation > 0).all():
+        raise Infeasible(genomes[violation.argmin()])
+    return _best(genomes, objectives, violation)
 
 
 def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:

@@ -4,14 +4,16 @@ The search scores a mapping on its own images and draws. Whatever is reported is
 held-out images under fresh draws: `measure` is for that.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator, Progress
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.hardware.cost import cost_tables
@@ -20,7 +22,15 @@ from afpjax.hardware.tables import CostTables, check_capacity
 from afpjax.network.quantized import Quantized
 from afpjax.search.explore import Budget, Explored, explore
 from afpjax.search.hypervolume import hypervolume
-from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, single_device, with_faults
+from afpjax.search.problem import (
+    NO_CAPS,
+    Caps,
+    Struck,
+    costs,
+    explained,
+    single_device,
+    with_faults,
+)
 
 
 @dataclass(frozen=True)
@@ -46,8 +56,8 @@ def partition(
     quantized: Quantized,
     platform: Platform,
     faults: FaultModel,
-    images: Float[Array, "B ..."],
-    labels: Int[Array, "B"],
+    images: Float[Any, "B ..."],
+    labels: Int[Any, " N"],
     key: PRNGKeyArray,
     *,
     trials: int = 4,
@@ -55,17 +65,25 @@ def partition(
     generations: int = 20,
     batch: int = 1,
     caps: Caps = NO_CAPS,
+    strategy: str = "platform",
+    renew: bool = False,
 ) -> Front:
     """AFarePart's front for a quantised network on a platform, under a fault model.
 
     `images` (network inputs, float32) and `labels` are what the search scores accuracy on, each
-    under `trials` fault draws; costs are for `batch` images. Raises `InputError` for memory that no
-    mapping meets, and for what `Evaluator` refuses.
+    under `trials` fault draws, new ones every generation with `renew`; costs are for `batch`
+    images. `strategy` "layerwise" sums the drops of layers struck alone (Section V-C), with a
+    warning, as these do not add up. Raises `InputError` for memory and caps that no mapping meets,
+    rates that are not the platform's, and what `Evaluator` and `FaultModel` refuse.
     """
+    if strategy == "layerwise":
+        warnings.warn("layerwise: drops of layers struck alone do not add up", stacklevel=2)
     draw_key, search_key = jax.random.split(key)
     tables = tables_for(quantized, platform, batch)
-    struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials)
-    return search(search_key, tables, struck, Budget(population, generations), caps)
+    struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
+    budget = Budget(population, generations, renew)
+    with explained(tables, caps, platform.names, quantized.graph.names):
+        return search(search_key, tables, struck, budget, caps)
 
 
 def tables_for(quantized: Quantized, platform: Platform, batch: int = 1) -> CostTables:
@@ -88,11 +106,16 @@ def search(
     initial: Int[np.ndarray, "_ L"] | None = None,
     progress: Callable[[int], Any] = lambda generations: None,
 ) -> Front:
-    """The front over latency, energy and accuracy drop; `initial` mappings are among the first."""
+    """The front over latency, energy and accuracy drop; `initial[0]` is among the first mappings,
+    and as many of the others as half of the population has room for.
+
+    Raises `InputError` for fault rates that are neither one nor one per device, and `Infeasible`.
+    """
     layers, devices = tables.latency_ms.shape
+    _check_rates(struck.faults, devices)
     first = single_device(tables)
     if initial is not None:
-        first = np.concatenate([first, initial])
+        first = np.concatenate([initial, first])
     found = explore(
         key,
         np.full(layers, devices),
@@ -120,6 +143,16 @@ def reference_point(tables: CostTables) -> tuple[float, float, float]:
     """Corner for hypervolumes: 1.1 x the costliest single-device mapping, and all accuracy lost."""
     cost = costs(tables, single_device(tables))
     return 1.1 * float(cost.latency_ms.max()), 1.1 * float(cost.energy_mj.max()), 1.0
+
+
+def _check_rates(faults: FaultModel, devices: int) -> None:
+    for target in ("weight", "activation"):
+        given = len(faults.rates(target))
+        if given not in (1, devices):
+            raise InputError(
+                f"faults.{target}_rate: {given} rates for {devices} devices; give one number, or "
+                "one per device"
+            )
 
 
 def _as_front(tables: CostTables, found: Explored) -> Front:

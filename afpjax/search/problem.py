@@ -3,22 +3,26 @@
 Shape legend: P mappings, L layers, D devices, K trials, B images.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 from jaxtyping import Float, Int
 
+from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator, Progress
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sensitivity import drops_alone
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
-from afpjax.search.explore import Evaluate, as_fitness
+from afpjax.search.explore import Evaluate, Infeasible, as_fitness
 from afpjax.search.pareto import Fitness
 
 _costs = jax.jit(jax.vmap(mapping_cost, in_axes=(None, 0)))
-_CHUNK = 4096  # mappings per call; an enumeration has no more
+# Mappings per call, always so many: XLA adds up in another order for another number of rows, and a
+# mapping must cost the same to the last bit wherever it turns up.
+_ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,7 @@ class Caps:
 
 
 NO_CAPS = Caps()
+STRATEGIES = ("platform", "layerwise")
 
 
 @dataclass(frozen=True)
@@ -40,6 +45,12 @@ class Struck:
     faults: FaultModel
     trials: int
     strategy: str = "platform"  # or "layerwise": the sum of single-layer drops
+
+    def __post_init__(self) -> None:
+        if self.trials < 1:
+            raise InputError(f"trials is {self.trials}: give at least 1 fault draw")
+        if self.strategy not in STRATEGIES:
+            raise InputError(f"strategy `{self.strategy}` is none of {', '.join(STRATEGIES)}")
 
     def accuracy(
         self,
@@ -58,7 +69,7 @@ class Struck:
             alone = drops_alone(self.evaluator, self.faults, self.devices, numbers)
             layers = np.arange(len(alone))
             return alone[layers, np.minimum(mappings, self.devices - 1)].sum(axis=1)
-        return self.evaluator.clean().mean() - self.accuracy(mappings, numbers)
+        return self.evaluator.clean(self.faults).mean() - self.accuracy(mappings, numbers)
 
     @property
     def devices(self) -> int:
@@ -68,11 +79,10 @@ class Struck:
 def costs(tables: CostTables, mappings: Int[np.ndarray, "P L"]) -> MappingCost:
     """Latency, energy, link shares and memory violation of every mapping, NumPy float32 [P]."""
     parts = [
-        jax.tree.map(np.asarray, _costs(tables, _padded(mappings[start : start + _CHUNK])))
-        for start in range(0, len(mappings), _CHUNK)
+        jax.tree.map(np.asarray, _costs(tables, _padded(mappings[start : start + _ROWS])))
+        for start in range(0, len(mappings), _ROWS)
     ]
-    joined = jax.tree.map(lambda *columns: np.concatenate(columns)[: len(mappings)], *parts)
-    return joined
+    return jax.tree.map(lambda *columns: np.concatenate(columns)[: len(mappings)], *parts)
 
 
 def single_device(tables: CostTables) -> Int[np.ndarray, "D L"]:
@@ -88,6 +98,49 @@ def violation(cost: MappingCost, caps: Caps) -> Float[np.ndarray, " P"]:
         for value, cap in ((cost.latency_ms, caps.latency_ms), (cost.energy_mj, caps.energy_mj))
     ]
     return np.asarray(cost.violation) + sum(over)
+
+
+@contextmanager
+def explained(
+    tables: CostTables, caps: Caps, devices: Sequence[str], layers: Sequence[str]
+) -> Iterator[None]:
+    """Searches inside `with` that end with `Infeasible` say what the nearest mapping lacks.
+
+    Raises `InputError` that names a layer and a device (memory), or the caps and what they miss.
+    """
+    try:
+        yield
+    except Infeasible as miss:
+        cost = costs(tables, miss.closest[None])
+        if cost.violation[0] > 0:
+            layer = _without_room(tables, miss.closest)
+            device = int(miss.closest[layer])
+            room = float(tables.capacity_bytes[device]) / 2**20
+            lack = (
+                f"layer `{layers[layer]}` has no room on device `{devices[device]}`, which has "
+                f"{room:.3g} MiB; raise memory_bytes, lower platform.batch or use fewer bits"
+            )
+        else:
+            lack = (
+                f"it takes {cost.latency_ms[0]:.4g} ms and {cost.energy_mj[0]:.4g} mJ; raise "
+                f"search.latency_cap_ms ({caps.latency_ms:g}) or search.energy_cap_mj "
+                f"({caps.energy_mj:g})"
+            )
+        raise InputError(f"{miss}; the nearest that was tried: {lack}") from miss
+
+
+def _without_room(tables: CostTables, mapping: Int[np.ndarray, "L"]) -> int:
+    """The first layer, in running order, that its device has no memory left for."""
+    weights, largest = np.zeros((2, len(tables.capacity_bytes)))
+    excess = []
+    for layer, device in enumerate(mapping):
+        weights[device] += float(tables.weight_bytes[layer])
+        largest[device] = max(largest[device], float(tables.activation_bytes[layer]))
+        used = weights[device] + largest[device]
+        excess.append(used - float(tables.capacity_bytes[device]))
+    over = np.flatnonzero(np.array(excess) > 0)
+    # None, where only the cost model's float32 sums are above: then the one that comes nearest.
+    return int(over[0]) if over.size else int(np.argmax(excess))
 
 
 def by_cost(
@@ -125,6 +178,4 @@ def with_faults(tables: CostTables, caps: Caps, struck: Struck) -> Evaluate:
 
 
 def _padded(mappings: np.ndarray) -> np.ndarray:
-    """Rows repeated up to a power of two, so that few sizes are compiled."""
-    size = 1 << max(int(len(mappings) - 1).bit_length(), 4)
-    return np.concatenate([mappings, np.repeat(mappings[-1:], size - len(mappings), axis=0)])
+    return np.pad(mappings, [(0, _ROWS - len(mappings)), (0, 0)])

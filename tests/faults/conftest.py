@@ -20,7 +20,7 @@ def forward(params, images):
     return second @ params["c"]
 
 
-def make_network(fmt: QFormat = QFormat()) -> Quantized:
+def make_network(fmt: QFormat) -> Quantized:
     rng = np.random.default_rng(3)
     params = {n: jnp.asarray(rng.normal(size=s) / 2, jnp.float32) for n, s in SIZES.items()}
     network = trace(forward, params, jnp.ones((1, 6)))
@@ -29,7 +29,7 @@ def make_network(fmt: QFormat = QFormat()) -> Quantized:
 
 @pytest.fixture(scope="session")
 def quantized() -> Quantized:
-    return make_network()
+    return make_network(QFormat())
 
 
 @pytest.fixture(scope="session")

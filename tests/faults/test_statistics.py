@@ -43,7 +43,7 @@ def test_the_variance_is_that_of_a_two_way_analysis_written_out():
 def crossed(rng, trials, images, mean, trial_sd, image_sd):
     latent = mean + rng.normal(size=(trials, images))
     latent += trial_sd * rng.normal(size=(trials, 1)) + image_sd * rng.normal(size=(1, images))
-    return latent > 0
+    return np.asarray(latent > 0)
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_paired_differences_cover_and_are_narrower_than_two_intervals():
         inside += low <= truth <= high
         widths.append(high - low)
     assert inside / runs > 0.92
-    low, high = accuracy_interval(shared + 1.0 > 0)
+    low, high = accuracy_interval(np.asarray(shared + 1.0 > 0))
     assert np.mean(widths) < high - low
     with pytest.raises(InputError, match="not paired"):
         difference_interval(np.ones((2, 3), bool), np.ones((2, 4), bool))

@@ -1,6 +1,5 @@
 """The story of job `partition`: true in every case, its numbers those of the result."""
 
-
 import pytest
 
 from afpjax.report import partition, partition_detail, partition_mapping

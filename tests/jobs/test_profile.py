@@ -1,0 +1,58 @@
+"""Job `profile`: the layers, and what each costs on every device."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from afpjax.experiment import prepare
+from afpjax.hardware.cost import layer_cost
+from afpjax.hardware.traffic import Sizes
+from afpjax.outcome import Work
+from afpjax.progress import SILENT
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_every_layer_is_priced_on_every_device(config_of, result_of, batch):
+    result = result_of("profile", platform__batch=batch)
+    assert result["devices"] == ["eyeriss", "simba", "simba-ecc"]
+    experiment = prepare(config_of(), Work({}, SILENT))
+    layers = experiment.quantized.layers
+    assert [layer["name"] for layer in result["model"]["layers"]] == [x.name for x in layers]
+    rows = iter(result["costs"])
+    for layer in layers:
+        for device in experiment.platform.devices:
+            row = next(rows)
+            assert (row["layer"], row["device"]) == (layer.name, device.name)
+            expected = layer_cost(layer, device, Sizes(16, 16, batch))
+            np.testing.assert_allclose((row["latency_ms"], row["energy_mj"]), expected, rtol=1e-6)
+            held = 2 * (layer.weights + layer.biases + batch * (layer.inputs + layer.outputs))
+            assert row["bytes"] == held
+    assert next(rows, None) is None
+
+
+def test_shapes_are_the_networks(result_of):
+    layers = {layer["name"]: layer for layer in result_of("profile")["model"]["layers"]}
+    assert layers["stem"] == {
+        "name": "stem", "kind": "conv", "macs": 4 * 4 * 6 * 27, "weights": 162, "biases": 0,
+        "neurons": 6, "inputs": 192, "outputs": 96,
+    }  # fmt: skip
+    assert (layers["head"]["kind"], layers["head"]["macs"]) == ("dense", 24)
+
+
+def test_one_device_is_enough(result_of):
+    assert len(result_of("profile", platform__devices=["simba"])["costs"]) == 3
+
+
+def test_the_summary_adds_the_layers_up(outcome_of):
+    outcome = outcome_of("profile")
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as captured:
+        console.print(outcome.summary)
+    text = captured.get()
+    for device in ("eyeriss", "simba", "simba-ecc"):
+        total = sum(
+            float(row["latency_ms"]) for row in outcome.result["costs"] if row["device"] == device
+        )
+        assert f"{total:.4g}" in text

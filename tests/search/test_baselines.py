@@ -1,0 +1,146 @@
+"""The two tools that know nothing of faults, against every mapping there is."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.search import explore as module
+from afpjax.search.baselines import as_segments, cnnparted, fault_unaware
+from afpjax.search.explore import Budget, Infeasible
+from afpjax.search.partition import tables_for
+from afpjax.search.problem import Caps, costs
+
+KEY = jax.random.key(5)
+BUDGET = Budget(16, 12)
+
+
+def changes(mapping):
+    return int((np.diff(mapping) != 0).sum())
+
+
+def product(tables, mappings):
+    cost = costs(tables, mappings)
+    return cost.latency_ms.astype(np.float64) * cost.energy_mj.astype(np.float64)
+
+
+def points(tables, mappings, *keys):
+    cost = costs(tables, mappings)
+    return np.stack([getattr(cost, key) for key in keys], axis=1)
+
+
+PARTED = ("latency_ms", "energy_mj", "link_latency_ms", "link_energy_mj")
+
+
+def segments_by_hand(genome, layers, pieces):
+    cuts, devices = sorted(genome[: pieces - 1]), genome[pieces - 1 :]
+    mapping, piece = [], 0
+    for layer in range(layers):
+        while piece < pieces - 1 and cuts[piece] <= layer:
+            piece += 1
+        mapping.append(devices[piece])
+    return mapping
+
+
+@pytest.mark.parametrize(("layers", "pieces"), [(1, 1), (5, 1), (6, 3), (9, 4), (3, 3)])
+def test_segments_are_those_of_a_plain_loop(layers, pieces):
+    rng = np.random.default_rng(layers)
+    cuts = rng.integers(0, layers + 1, (200, pieces - 1))
+    genomes = np.concatenate([cuts, rng.integers(0, 3, (200, pieces))], axis=1).astype(np.int32)
+    got = as_segments(genomes, layers, pieces)
+    assert got.dtype == np.int32
+    np.testing.assert_array_equal(got, [segments_by_hand(g, layers, pieces) for g in genomes])
+    assert max(map(changes, got)) <= pieces - 1
+
+
+@pytest.mark.parametrize("segments", [0, 1, 2])
+def test_cnnparted_finds_the_best_contiguous_segments(tables, every_mapping, segments, undominated):
+    """0 stands for as many as there are devices."""
+    chosen, front = cnnparted(KEY, tables, BUDGET, segments=segments)
+    pieces = segments or 3
+    allowed = every_mapping[[changes(mapping) < pieces for mapping in every_mapping]]
+    best = undominated(points(tables, allowed, *PARTED))
+    assert front.dtype == np.int32
+    np.testing.assert_array_equal(front, allowed[best])
+    assert max(map(changes, front)) < pieces
+    assert product(tables, chosen[None]) == product(tables, allowed).min()
+    assert chosen.tolist() in front.tolist()
+
+
+def test_cnnparted_keeps_what_only_the_link_speaks_for(tables, every_mapping, undominated):
+    """Devices that suit other layers, and a cheap link: nothing else speaks for a single device."""
+    rng = np.random.default_rng(0)
+    suits = jnp.asarray(rng.random((5, 3)), jnp.float32)
+    mixed = tables._replace(
+        latency_ms=suits,
+        energy_mj=suits + 0.01,
+        link_latency_ms=jnp.full(5, 1e-3),
+        link_energy_mj=jnp.full(5, 2e-3),
+    )
+    _, front = cnnparted(KEY, mixed, BUDGET)
+    allowed = every_mapping[[changes(mapping) < 3 for mapping in every_mapping]]
+    best = undominated(points(mixed, allowed, *PARTED))
+    np.testing.assert_array_equal(front, allowed[best])
+    assert len(best) > len(undominated(points(mixed, allowed, "latency_ms", "energy_mj")))
+
+
+def test_the_fault_unaware_choice_is_the_least_energy_delay_product(
+    tables, every_mapping, undominated
+):
+    chosen, front = fault_unaware(KEY, tables, BUDGET)
+    best = undominated(points(tables, every_mapping, "latency_ms", "energy_mj"))
+    np.testing.assert_array_equal(front, every_mapping[best])
+    np.testing.assert_array_equal(chosen, every_mapping[product(tables, every_mapping).argmin()])
+
+
+def test_a_forced_search_chooses_as_well_as_the_enumeration(tables, every_mapping, monkeypatch):
+    monkeypatch.setattr(module, "FEW", 0)
+    chosen, _ = fault_unaware(KEY, tables, BUDGET)
+    assert product(tables, chosen[None]) == product(tables, every_mapping).min()
+
+
+def test_choices_keep_within_caps_and_memory(quantized, with_memory, every_mapping):
+    tables = tables_for(quantized, with_memory(900, 1100, 1300))
+    cost = costs(tables, every_mapping)
+    fits = cost.violation == 0
+    caps = Caps(latency_ms=float(np.quantile(cost.latency_ms[fits], 0.4)))
+    allowed = every_mapping[fits & (cost.latency_ms <= caps.latency_ms)]
+    assert 0 < len(allowed) < len(every_mapping)
+    chosen, front = fault_unaware(KEY, tables, BUDGET, caps)
+    assert product(tables, chosen[None]) == product(tables, allowed).min()
+    contiguous = allowed[[changes(mapping) < 3 for mapping in allowed]]
+    parted, cut = cnnparted(KEY, tables, BUDGET, caps)
+    assert product(tables, parted[None]) == product(tables, contiguous).min()
+    for mapping in (*front, *cut):
+        assert mapping.tolist() in allowed.tolist()
+
+
+def test_segments_that_fit_nowhere_are_told_as_such(quantized, with_memory):
+    """The whole network needs 1,568 bytes: no device holds it, two do."""
+    tables = tables_for(quantized, with_memory(900, 1100, 900))
+    assert changes(cnnparted(KEY, tables, BUDGET)[0]) > 0
+    with pytest.raises(Infeasible, match=r"1 contiguous segments or fewer \(search.seg") as caught:
+        cnnparted(KEY, tables, BUDGET, segments=1)
+    np.testing.assert_array_equal(caught.value.closest, np.ones(5))  # the roomiest device
+
+
+def test_neither_tool_looks_at_fault_rates(quantized, platform):
+    def answers(rate):
+        devices = tuple(
+            dataclasses.replace(d, weight_fault_rate=rate, activation_fault_rate=rate / 2)
+            for d in platform.devices
+        )
+        tables = tables_for(quantized, dataclasses.replace(platform, devices=devices))
+        return [*fault_unaware(KEY, tables, BUDGET), *cnnparted(KEY, tables, BUDGET)]
+
+    for one, other in zip(answers(0.0), answers(1.0), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("tool", [fault_unaware, cnnparted])
+def test_progress_is_told_of_every_generation(tables, tool):
+    told = []
+    tool(KEY, tables, BUDGET, progress=told.append)
+    assert sum(told) == BUDGET.generations

@@ -1,0 +1,225 @@
+"""Costs, limits and drops against loops over single mappings and single draws."""
+
+import dataclasses
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.faults.model import FaultModel
+from afpjax.hardware.tables import CostTables, mapping_cost
+from afpjax.search.explore import Infeasible
+from afpjax.search.partition import tables_for
+from afpjax.search.problem import (
+    NO_CAPS,
+    Caps,
+    Struck,
+    by_cost,
+    costs,
+    explained,
+    single_device,
+    violation,
+    with_faults,
+)
+
+KEY = 7  # of the evaluator in `struck`
+
+
+def random_tables(layers, devices, tensors):
+    rng = np.random.default_rng(layers)
+
+    def floats(*shape):
+        return jnp.asarray(rng.random(shape, np.float32))
+
+    return CostTables(
+        latency_ms=floats(layers, devices),
+        energy_mj=floats(layers, devices),
+        weight_bytes=floats(layers),
+        activation_bytes=floats(layers),
+        capacity_bytes=floats(devices) * layers,
+        producers=jnp.asarray(rng.integers(-1, layers, tensors), jnp.int32),
+        consumers=jnp.asarray(rng.random((tensors, layers)) < 0.1),
+        link_latency_ms=floats(tensors),
+        link_energy_mj=floats(tensors),
+    )
+
+
+@pytest.mark.parametrize("count", [1, 5, 128, 300])
+def test_costs_are_those_of_every_mapping_by_itself(count):
+    tables = random_tables(21, 3, 25)
+    mappings = np.random.default_rng(1).integers(0, 3, (count, 21)).astype(np.int32)
+    got = costs(tables, mappings)
+    for place in {0, count // 2, count - 1}:
+        alone = mapping_cost(tables, jnp.asarray(mappings[place]))
+        for name, value in alone._asdict().items():
+            column = getattr(got, name)
+            assert column.shape == (count,) and column.dtype == np.float32
+            np.testing.assert_allclose(column[place], value, rtol=1e-5)
+    assert count < 128 or (got.violation > 0).any()
+
+
+@pytest.mark.parametrize("layers", [5, 21, 54])
+def test_a_mapping_costs_the_same_to_the_last_bit_wherever_it_turns_up(layers):
+    """In calls of other sizes it was added up in another order, so the table and the front of one
+    result differed for one mapping."""
+    tables = random_tables(layers, 3, layers)
+    mappings = np.random.default_rng(2).integers(0, 3, (4000, layers)).astype(np.int32)
+    whole = costs(tables, mappings)
+    for size in (1, 3, 40, 200, 1000):
+        for name, column in costs(tables, mappings[-size:])._asdict().items():
+            np.testing.assert_array_equal(column, getattr(whole, name)[-size:], err_msg=name)
+    for column in costs(tables, np.repeat(mappings[:1], 200, axis=0)):
+        assert len(np.unique(column)) == 1
+
+
+def test_single_device_mappings(tables):
+    np.testing.assert_array_equal(single_device(tables), [[0] * 5, [1] * 5, [2] * 5])
+
+
+def test_violation_sums_what_each_limit_is_missed_by(quantized, with_memory, every_mapping):
+    platform = with_memory(1000, 700, 1500)
+    tables = tables_for(quantized, platform)
+    cost = costs(tables, every_mapping)
+    caps = Caps(float(np.median(cost.latency_ms)), float(np.median(cost.energy_mj)))
+    got = violation(cost, caps)
+    weights, held = np.asarray(tables.weight_bytes), np.asarray(tables.activation_bytes)
+    for place, mapping in enumerate(every_mapping):
+        expected = max(cost.latency_ms[place] / caps.latency_ms - 1, 0)
+        expected += max(cost.energy_mj[place] / caps.energy_mj - 1, 0)
+        for device, room in enumerate((1000, 700, 1500)):
+            here = mapping == device
+            used = weights[here].sum() + (held[here].max() if here.any() else 0)
+            expected += max(used - room, 0) / room
+        np.testing.assert_allclose(got[place], expected, atol=1e-6)
+    assert (got == 0).any() and (got > 0).any()
+
+
+def test_without_limits_nothing_is_violated(tables, every_mapping):
+    assert (violation(costs(tables, every_mapping), NO_CAPS) == 0).all()
+
+
+def test_by_cost_has_the_columns_asked_for_of_decoded_genomes(tables, every_mapping):
+    keys = ("energy_mj", "link_latency_ms")
+    evaluate = by_cost(tables, NO_CAPS, keys, decode=lambda genomes: 2 - genomes)
+    fitness = evaluate(0, every_mapping)
+    expected = costs(tables, 2 - every_mapping)
+    columns = np.stack([expected.energy_mj, expected.link_latency_ms], axis=1)
+    np.testing.assert_array_equal(np.asarray(fitness.objectives), columns)
+    assert fitness.objectives.dtype == fitness.violation.dtype == jnp.float32
+
+
+def accuracy_by_hand(quantized, images, labels, faults, mapping, trial):
+    logits = quantized(images, mapping=mapping, faults=faults, key=KEY, trial=trial)
+    return float((np.asarray(logits).argmax(axis=1) == labels).mean())
+
+
+@pytest.mark.parametrize("draw", [0, 3])
+def test_drop_is_clean_minus_faulty_on_the_same_images_and_draws(
+    struck, quantized, images, labels, draw
+):
+    mappings = np.array([[0, 1, 2, 1, 0], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]], np.int32)
+    clean = (np.asarray(quantized(images)).argmax(axis=1) == labels).mean()
+    got = struck.drop(mappings, draw)
+    for place, mapping in enumerate(mappings):
+        faulty = [
+            accuracy_by_hand(quantized, images, labels, struck.faults, mapping, trial)
+            for trial in (2 * draw, 2 * draw + 1)
+        ]
+        np.testing.assert_allclose(got[place], clean - np.mean(faulty), atol=1e-12)
+    assert got[1] > 0 == got[2]  # the third device does not fail
+
+
+def test_draws_with_other_numbers_are_other_draws(struck):
+    everywhere = np.ones((1, 5), np.int32)
+    assert len({float(struck.drop(everywhere, draw)[0]) for draw in range(6)}) > 1
+
+
+def test_accuracy_is_the_mean_over_the_trials_named(struck, quantized, images, labels):
+    mapping = np.array([1, 0, 1, 0, 1], np.int32)
+    told = []
+    got = struck.accuracy(mapping[None], [4, 9, 11], told.append)
+    args = quantized, images, labels, struck.faults, mapping
+    np.testing.assert_allclose(got, [np.mean([accuracy_by_hand(*args, t) for t in (4, 9, 11)])])
+    assert sum(told) == 3
+
+
+def test_the_layerwise_drop_is_the_sum_of_layers_struck_alone(struck):
+    mappings = np.array([[0, 1, 2, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 2, 2]], np.int32)
+    alone = np.zeros(3)
+    for name in struck.evaluator.quantized.graph.names:
+        only = dataclasses.replace(struck.faults, layers=(name,))
+        alone += dataclasses.replace(struck, faults=only).drop(mappings, 1)
+    layerwise = dataclasses.replace(struck, strategy="layerwise")
+    np.testing.assert_allclose(layerwise.drop(mappings, 1), alone, atol=1e-12)
+    # They do not add up: the same mappings lose something else with all layers struck.
+    assert not np.allclose(layerwise.drop(mappings, 1), struck.drop(mappings, 1), atol=0.01)
+
+
+@pytest.mark.parametrize("strategy", ["platform", "layerwise"])
+def test_one_rate_strikes_all_devices_alike(struck, strategy):
+    one = FaultModel(weight_rate=0.2, activation_rate=(0.3, 0.3, 0.3))
+    alike = dataclasses.replace(struck, faults=one, strategy=strategy)
+    mappings = np.array([[0] * 5, [1] * 5, [2, 0, 1, 2, 0]], np.int32)
+    drops = alike.drop(mappings)
+    assert len(set(drops)) == 1 and drops[0] > 0
+
+
+def test_mappings_that_break_a_limit_are_not_run(tables, struck, every_mapping):
+    cost = costs(tables, every_mapping)
+    caps = Caps(latency_ms=float(np.quantile(cost.latency_ms, 0.1)))
+    within = cost.latency_ms <= caps.latency_ms
+    ran = []
+    run = struck.evaluator.correct
+
+    def correct(faults, limits, trials, *rest):
+        ran.append(len(limits.weights))
+        return run(faults, limits, trials, *rest)
+
+    struck.evaluator.correct = correct
+    fitness = with_faults(tables, caps, struck)(0, every_mapping)
+    assert sorted(ran) == [1, within.sum()]  # the fault-free run, and what is allowed
+    objectives = np.asarray(fitness.objectives)
+    np.testing.assert_array_equal(objectives[:, 0], cost.latency_ms)
+    np.testing.assert_array_equal(objectives[:, 1], cost.energy_mj)
+    assert (objectives[~within, 2] == 1).all()
+    drops = struck.drop(every_mapping[within])
+    np.testing.assert_array_equal(objectives[within, 2], drops.astype(np.float32))
+    np.testing.assert_array_equal(np.asarray(fitness.violation) > 0, ~within)
+
+
+def test_where_every_mapping_breaks_a_limit_nothing_is_run(tables, struck, every_mapping):
+    fitness = with_faults(tables, Caps(energy_mj=1e-12), struck)(0, every_mapping[:9])
+    assert struck.evaluator.evaluations == 0
+    assert (np.asarray(fitness.violation) > 0).all()
+
+
+def test_draws_and_strategies_that_do_not_exist_are_refused(struck):
+    with pytest.raises(InputError, match="trials is 0: give at least 1"):
+        dataclasses.replace(struck, trials=0)
+    with pytest.raises(InputError, match="strategy `device` is none of platform, layerwise"):
+        Struck(struck.evaluator, struck.faults, 2, "device")
+
+
+def test_missed_memory_is_told_with_a_layer_and_a_device(quantized, with_memory):
+    """Device 0 holds a and b (weights 720, activations 48) in 1,000 bytes, but not c as well."""
+    platform = with_memory(1000, 1000, 1000)
+    tables = tables_for(quantized, platform)
+    names = platform.names, quantized.graph.names
+    message = "no mapping keeps .* tried: layer `c` has no room on device `eyeriss`, which has"
+    with pytest.raises(InputError, match=message), explained(tables, NO_CAPS, *names):
+        raise Infeasible(np.zeros(5, np.int32))
+    message = "layer `c` has no room on device `simba`"
+    with pytest.raises(InputError, match=message), explained(tables, NO_CAPS, *names):
+        raise Infeasible(np.array([0, 1, 1, 1, 2], np.int32))
+
+
+def test_missed_caps_are_told_with_what_the_nearest_mapping_costs(tables, platform, quantized):
+    mapping = np.zeros(5, np.int32)
+    cost = costs(tables, mapping[None])
+    message = f"it takes {cost.latency_ms[0]:.4g} ms .* search.latency_cap_ms .1e-06."
+    with (
+        pytest.raises(InputError, match=message),
+        explained(tables, Caps(latency_ms=1e-6), platform.names, quantized.graph.names),
+    ):
+        raise Infeasible(mapping)
