@@ -1,6 +1,8 @@
 """From an experiment file to the objects that jobs work with: network, platform, data, faults."""
 
 import importlib
+import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -231,6 +233,8 @@ def _from_function(name: str, weights: str) -> tuple[Callable[..., Any], Any]:
     if weights:
         raise InputError(f"model.weights: `{name}` brings its own parameters; leave it empty")
     module, _, function = name.partition(":")
+    if os.getcwd() not in sys.path:  # as `python -m` has it, for the command `afpjax` too
+        sys.path.insert(0, os.getcwd())
     try:
         make = getattr(importlib.import_module(module), function)
     # An empty name is a ValueError, a relative one a TypeError.

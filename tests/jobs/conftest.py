@@ -1,5 +1,6 @@
 """A network of three layers in a module of its own, images in a file, and jobs run on both."""
 
+import itertools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -11,6 +12,7 @@ import pytest
 
 from afpjax import config as configuration
 from afpjax.config import Config
+from afpjax.experiment import SCENARIOS
 from afpjax.jobs import JOBS
 from afpjax.outcome import Outcome, Work, plain
 from afpjax.progress import SILENT
@@ -142,3 +144,49 @@ class Counted:
 @pytest.fixture
 def counted() -> Counted:
     return Counted()
+
+
+def _holds_estimate(record, name="accuracy"):
+    low, high = record[f"{name}_interval"]
+    assert 0 <= low <= record[name] <= high <= 1
+
+
+def _holds_the_contract(result, devices):
+    """DESIGN.md, section `result.json`, of job partition."""
+    names = [layer["name"] for layer in result["model"]["layers"]]
+    assert names == ["stem", "hidden", "head"]
+    for layer in result["model"]["layers"]:
+        assert layer["kind"] in ("conv", "dense")
+        assert layer["macs"] > 0 < layer["weights"]
+    assert len(result["devices"]) == devices
+    for point in (*result["front"], result["selected"]):
+        assert len(point["mapping"]) == len(names)
+        assert set(point["mapping"]) <= set(range(devices))
+        assert point["latency_ms"] > 0 < point["energy_mj"]
+        assert -1 <= point["accuracy_drop"] <= 1
+        _holds_estimate(point)
+    mappings = [point["mapping"] for point in result["front"]]
+    assert mappings and len({tuple(mapping) for mapping in mappings}) == len(mappings)
+    assert result["selected"]["mapping"] in mappings
+    for one, other in itertools.permutations(result["front"], 2):
+        pairs = [(one[k], other[k]) for k in ("latency_ms", "energy_mj", "accuracy_drop")]
+        assert not (all(a <= b for a, b in pairs) and any(a < b for a, b in pairs))
+    tools = ("cnnparted", "fault-unaware", "afarepart")
+    rows = [(row["tool"], row["scenario"]) for row in result["table"]]
+    assert sorted(rows) == sorted(itertools.product(tools, SCENARIOS))
+    for row in result["table"]:
+        assert row["latency_ms"] > 0 < row["energy_mj"]
+        _holds_estimate(row)
+    search = result["search"]
+    assert search["generations"] >= 0 < search["evaluations"]
+    assert search["hypervolume"] >= 0 and len(search["reference_point"]) == 3
+
+
+@pytest.fixture
+def holds_estimate() -> Callable[..., None]:
+    return _holds_estimate
+
+
+@pytest.fixture
+def holds_the_contract() -> Callable[..., None]:
+    return _holds_the_contract

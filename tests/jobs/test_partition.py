@@ -1,22 +1,14 @@
 """Job `partition` from an experiment to what stands in result.json."""
 
-import io
 import itertools
 import math
 
 import numpy as np
 import pytest
-from rich.console import Console
 
-from afpjax.errors import InputError
 from afpjax.experiment import SCENARIOS, prepare
-from afpjax.faults import evaluate
-from afpjax.jobs import partition as job
-from afpjax.jobs.summary import comparison
-from afpjax.outcome import Work, plain, result_text
+from afpjax.outcome import Work, result_text
 from afpjax.progress import SILENT
-from afpjax.search import explore
-from afpjax.store import RowStore
 
 LAYERS = ["stem", "hidden", "head"]
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")
@@ -46,41 +38,6 @@ CHANGES = {
 }
 
 
-def holds_estimate(record, name="accuracy"):
-    low, high = record[f"{name}_interval"]
-    assert 0 <= low <= record[name] <= high <= 1
-
-
-def holds_the_contract(result, devices):
-    """DESIGN.md, section `result.json`, of job partition."""
-    names = [layer["name"] for layer in result["model"]["layers"]]
-    assert names == LAYERS
-    for layer in result["model"]["layers"]:
-        assert layer["kind"] in ("conv", "dense")
-        assert layer["macs"] > 0 < layer["weights"]
-    assert len(result["devices"]) == devices
-    for point in (*result["front"], result["selected"]):
-        assert len(point["mapping"]) == len(names)
-        assert set(point["mapping"]) <= set(range(devices))
-        assert point["latency_ms"] > 0 < point["energy_mj"]
-        assert -1 <= point["accuracy_drop"] <= 1
-        holds_estimate(point)
-    mappings = [point["mapping"] for point in result["front"]]
-    assert mappings and len({tuple(mapping) for mapping in mappings}) == len(mappings)
-    assert result["selected"]["mapping"] in mappings
-    for one, other in itertools.permutations(result["front"], 2):
-        pairs = [(one[k], other[k]) for k in ("latency_ms", "energy_mj", "accuracy_drop")]
-        assert not (all(a <= b for a, b in pairs) and any(a < b for a, b in pairs))
-    rows = [(row["tool"], row["scenario"]) for row in result["table"]]
-    assert sorted(rows) == sorted(itertools.product(TOOLS, SCENARIOS))
-    for row in result["table"]:
-        assert row["latency_ms"] > 0 < row["energy_mj"]
-        holds_estimate(row)
-    search = result["search"]
-    assert search["generations"] >= 0 < search["evaluations"]
-    assert search["hypervolume"] >= 0 and len(search["reference_point"]) == 3
-
-
 def rows_of(result, key, tool, scenario):
     return [row for row in result[key] if (row["tool"], row["scenario"]) == (tool, scenario)]
 
@@ -91,7 +48,7 @@ def row_of(result, tool, scenario):
 
 
 @pytest.mark.parametrize("name", CHANGES)
-def test_results_hold_the_contract(result_of, name):
+def test_results_hold_the_contract(result_of, holds_the_contract, holds_estimate, name):
     changes = CHANGES[name]
     result = result_of("partition", **changes)
     devices = len(changes.get("platform__devices", [0, 1, 2]))
@@ -152,42 +109,6 @@ def test_faults_matter_in_these_tests(result_of, changes):
         assert row_of(result, tool, "both")["accuracy"] < result["clean"]["accuracy"]
 
 
-def test_the_choice_is_among_what_is_left_of_the_front(outcome_of, result_of, monkeypatch):
-    """Measured again, a mapping may be beaten: it is neither on the front nor chosen any more."""
-    usual = result_of("partition", **TWO)
-    chosen = [point["mapping"] for point in usual["front"]].index(usual["selected"]["mapping"])
-    still_best = job._still_best
-
-    def others(front, correct):
-        return [index for place, index in enumerate(still_best(front, correct)) if place != chosen]
-
-    monkeypatch.setattr(job, "_still_best", others)
-    result = plain(outcome_of("partition", **TWO).result)
-    assert result["front"] == [p for place, p in enumerate(usual["front"]) if place != chosen]
-    assert result["selected"]["mapping"] in [point["mapping"] for point in result["front"]]
-
-
-def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
-    """Thinned with its front, the mapping that the allowance is measured against could be lost."""
-    given, first = [], []
-
-    def search(key, tables, struck, budget, caps, *, initial, progress):
-        given.append(initial)
-        raise InputError("far enough")
-
-    monkeypatch.setattr(job, "search", search)
-    choice = job.fault_unaware
-
-    def fault_unaware(*args, **options):
-        first.append(choice(*args, **options))
-        return first[-1]
-
-    monkeypatch.setattr(job, "fault_unaware", fault_unaware)
-    with pytest.raises(InputError, match="far enough"):
-        job.run(config_of(**TWO), Work({}, SILENT))
-    np.testing.assert_array_equal(given[0][0], first[0][0])
-
-
 def test_baselines_have_one_mapping_for_all_scenarios(result_of):
     result = result_of("partition")
     for tool in ("cnnparted", "fault-unaware"):
@@ -226,11 +147,6 @@ def test_caps_hold_for_every_mapping_of_every_tool(result_of):
     capped = result_of("partition", **caps)
     for cap, key in keys.items():
         assert max(row[key] for row in (*capped["front"], *capped["table"])) <= caps[cap]
-
-
-def test_caps_that_nothing_meets_are_bad_input(result_of):
-    with pytest.raises(InputError, match=r"raise search.latency_cap_ms \(1e-09\)"):
-        result_of("partition", search__latency_cap_ms=1e-9)
 
 
 def test_flips_are_those_of_the_layers_that_faults_strike(result_of):
@@ -297,90 +213,9 @@ def test_the_conditions_are_told(result_of):
     assert result["faults"] == {
         "strategy": "platform",
         "bits": [4, 5],
+        "layers": LAYERS,
         "weight_rate": [0.02, 0.2, 0.0],
         "activation_rate": [0.02, 0.2, 0.0],
     }
     assert result_of("partition", **CHANGES["one rate"])["faults"]["weight_rate"] == [0.1] * 3
-
-
-def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(
-    outcome_of, result_of, counted, tmp_path
-):
-    memory: dict[bytes, bytes] = {}
-    first = result_text(plain(outcome_of("partition", memory, counted).result))
-    assert first == result_text(result_of("partition"))
-    assert_bars_end(counted)
-    rows = list(memory.items())
-    assert len(rows) > 100
-    for half in (rows[: len(rows) // 2], rows[1::2]):
-        with RowStore(tmp_path / f"{half[0][0].hex()[-8:]}.sqlite") as store:
-            store.update(half)
-            again = plain(outcome_of("partition", store, counted).result)
-            assert result_text(again) == first and dict(store) == memory
-            assert_bars_end(counted)
-
-
-def test_results_do_not_depend_on_how_the_work_is_cut(outcome_of, result_of, monkeypatch):
-    monkeypatch.setattr(evaluate, "BATCH", 5)
-    monkeypatch.setattr(evaluate, "ROWS", 3)
-    found = plain(outcome_of("partition", **TWO).result)
-    assert result_text(found) == result_text(result_of("partition", **TWO))
-
-
-def test_the_search_by_generations_holds_the_contract(outcome_of, result_of, counted, monkeypatch):
-    exact = result_of("partition", **TWO)["search"]
-    assert exact["method"] == "enumeration" and exact["evaluations"] == 8
-    monkeypatch.setattr(explore, "FEW", 0)
-    found = outcome_of("partition", None, counted, search__renew_draws=True, **TWO)
-    result = plain(found.result)
-    holds_the_contract(result, 2)
-    search = result["search"]
-    assert (search["method"], search["generations"]) == ("nsga2", 3)
-    assert len(search["history"]) == 3 and search["history"][-1] == search["hypervolume"]
-    assert search["reference_point"] == exact["reference_point"]
-    assert 0 < search["evaluations"] <= 8
-    assert_bars_end(counted)
-
-
-def assert_bars_end(counted):
-    """An enumeration's bar used to stop after its first step."""
-    assert len(counted.tasks) >= 12
-    for description, total, done in counted.tasks:
-        assert done == total > 0, description
-
-
-@pytest.mark.parametrize("name", ["two devices", "layerwise"])
-def test_the_summary_says_what_was_found(result_of, name):
-    result = result_of("partition", **CHANGES[name])
-    console = Console(width=100, file=io.StringIO())
-    with console.capture() as text:
-        console.print(comparison(result))
-    said = " ".join(text.get().split())
-    for row in result["table"]:
-        assert f"{row['tool']} {100 * row['accuracy']:.1f} % [" in said
-    assert f"all 8 mappings were tried; {len(result['front'])} on the front" in said
-    assert ("these do not add up" in said) == (name == "layerwise")
-
-
-def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):
-    """It used to be noticed when the baselines had been searched."""
-
-    def never(*args):
-        raise AssertionError("the search began")
-
-    monkeypatch.setattr(job, "_baselines", never)
-    with pytest.raises(InputError, match="no layer 'haed'; layers: stem, hidden, head"):
-        outcome_of("partition", faults__layers=["haed"])
-    with pytest.raises(InputError, match="the first 4 of 3 layers do not exist"):
-        outcome_of("partition", faults__layers=[4])
-
-
-def test_memory_that_nothing_fits_in_is_told_with_layer_and_device(outcome_of, tmp_path):
-    from afpjax.hardware import platform
-
-    source = platform._HERE / "devices" / "eyeriss.toml"
-    text = source.read_text().replace("memory_bytes = 536870912", "memory_bytes = 700")
-    (tmp_path / "small.toml").write_text(text)
-    devices = [str(tmp_path / "small.toml")] * 2
-    with pytest.raises(InputError, match=r"layer `stem` fits on no device: .* device `eyeriss`"):
-        outcome_of("partition", platform__devices=devices)
+    assert result_of("partition", **NAMED)["faults"]["layers"] == ["hidden"]

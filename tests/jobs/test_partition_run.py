@@ -1,0 +1,143 @@
+"""How job `partition` goes: the same from wherever it starts, its bars, and what it refuses."""
+
+import io
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from afpjax.errors import InputError
+from afpjax.faults import evaluate
+from afpjax.hardware import platform
+from afpjax.jobs import partition as job
+from afpjax.jobs.summary import comparison
+from afpjax.outcome import Work, plain, result_text
+from afpjax.progress import SILENT
+from afpjax.search import explore
+from afpjax.store import RowStore
+
+TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
+
+
+def test_the_choice_is_among_what_is_left_of_the_front(outcome_of, result_of, monkeypatch):
+    """Measured again, a mapping may be beaten: it is neither on the front nor chosen any more."""
+    usual = result_of("partition", **TWO)
+    chosen = [point["mapping"] for point in usual["front"]].index(usual["selected"]["mapping"])
+    still_best = job._still_best
+
+    def others(front, correct):
+        return [index for place, index in enumerate(still_best(front, correct)) if place != chosen]
+
+    monkeypatch.setattr(job, "_still_best", others)
+    result = plain(outcome_of("partition", **TWO).result)
+    assert result["front"] == [p for place, p in enumerate(usual["front"]) if place != chosen]
+    assert result["selected"]["mapping"] in [point["mapping"] for point in result["front"]]
+
+
+def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
+    """Thinned with its front, the mapping that the allowance is measured against could be lost."""
+    given, first = [], []
+
+    def search(key, tables, struck, budget, caps, *, initial, progress):
+        given.append(initial)
+        raise InputError("far enough")
+
+    monkeypatch.setattr(job, "search", search)
+    choice = job.fault_unaware
+
+    def fault_unaware(*args, **options):
+        first.append(choice(*args, **options))
+        return first[-1]
+
+    monkeypatch.setattr(job, "fault_unaware", fault_unaware)
+    with pytest.raises(InputError, match="far enough"):
+        job.run(config_of(**TWO), Work({}, SILENT))
+    np.testing.assert_array_equal(given[0][0], first[0][0])
+
+
+def test_caps_that_nothing_meets_are_bad_input(result_of):
+    with pytest.raises(InputError, match=r"raise search.latency_cap_ms \(1e-09\)"):
+        result_of("partition", search__latency_cap_ms=1e-9)
+
+
+def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(
+    outcome_of, result_of, counted, tmp_path
+):
+    memory: dict[bytes, bytes] = {}
+    first = result_text(plain(outcome_of("partition", memory, counted).result))
+    assert first == result_text(result_of("partition"))
+    assert_bars_end(counted)
+    rows = list(memory.items())
+    assert len(rows) > 100
+    for half in (rows[: len(rows) // 2], rows[1::2]):
+        with RowStore(tmp_path / f"{half[0][0].hex()[-8:]}.sqlite") as store:
+            store.update(half)
+            again = plain(outcome_of("partition", store, counted).result)
+            assert result_text(again) == first and dict(store) == memory
+            assert_bars_end(counted)
+
+
+def test_results_do_not_depend_on_how_the_work_is_cut(outcome_of, result_of, monkeypatch):
+    monkeypatch.setattr(evaluate, "BATCH", 5)
+    monkeypatch.setattr(evaluate, "ROWS", 3)
+    found = plain(outcome_of("partition", **TWO).result)
+    assert result_text(found) == result_text(result_of("partition", **TWO))
+
+
+def test_the_search_by_generations_holds_the_contract(
+    outcome_of, result_of, holds_the_contract, counted, monkeypatch
+):
+    exact = result_of("partition", **TWO)["search"]
+    assert exact["method"] == "enumeration" and exact["evaluations"] == 8
+    monkeypatch.setattr(explore, "FEW", 0)
+    found = outcome_of("partition", None, counted, search__renew_draws=True, **TWO)
+    result = plain(found.result)
+    holds_the_contract(result, 2)
+    search = result["search"]
+    assert (search["method"], search["generations"]) == ("nsga2", 3)
+    assert len(search["history"]) == 3 and search["history"][-1] == search["hypervolume"]
+    assert search["reference_point"] == exact["reference_point"]
+    assert 0 < search["evaluations"] <= 8
+    assert_bars_end(counted)
+
+
+def assert_bars_end(counted):
+    """An enumeration's bar used to stop after its first step."""
+    assert len(counted.tasks) >= 12
+    for description, total, done in counted.tasks:
+        assert done == total > 0, description
+
+
+@pytest.mark.parametrize("given", [{}, {"faults__strategy": "layerwise"}])
+def test_the_summary_says_what_was_found(result_of, given):
+    result = result_of("partition", **TWO, **given)
+    console = Console(width=100, file=io.StringIO())
+    with console.capture() as text:
+        console.print(comparison(result))
+    said = " ".join(text.get().split())
+    for row in result["table"]:
+        assert f"{row['tool']} {100 * row['accuracy']:.1f} % [" in said
+    assert f"all 8 mappings were tried; {len(result['front'])} on the front" in said
+    assert ("these do not add up" in said) == bool(given)
+
+
+def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):
+    """It used to be noticed when the baselines had been searched."""
+
+    def never(*args):
+        raise AssertionError("the search began")
+
+    monkeypatch.setattr(job, "_baselines", never)
+    with pytest.raises(InputError, match="no layer 'haed'; layers: stem, hidden, head"):
+        outcome_of("partition", faults__layers=["haed"])
+    with pytest.raises(InputError, match="the first 4 of 3 layers do not exist"):
+        outcome_of("partition", faults__layers=[4])
+
+
+def test_memory_that_nothing_fits_in_is_told_with_layer_and_device(outcome_of, tmp_path):
+    source = platform._HERE / "devices" / "eyeriss.toml"
+    text = source.read_text().replace("memory_bytes = 536870912", "memory_bytes = 700")
+    (tmp_path / "small.toml").write_text(text)
+    devices = [str(tmp_path / "small.toml")] * 2
+    with pytest.raises(InputError, match=r"layer `stem` fits on no device: .* device `eyeriss`"):
+        outcome_of("partition", platform__devices=devices)
