@@ -121,7 +121,7 @@ def test_help_tells_every_setting(capsys, monkeypatch):
         assert f"--{name} " in words
         assert " ".join(rule.help.split()) in words
         assert all(choice in words for choice in rule.choices)
-    assert "mappings per generation, 4 or more (default: 40)" in words
+    assert "mappings per generation, 4 or more (default: 32)" in words
     assert "bits that may flip, lowest is 0, 0 or more (default: 0 1 2 3)" in words
     assert "(default: runs/JOB-N, next free N)" in words
 
