@@ -181,7 +181,9 @@ class Search:
     images: int = setting(64, "images behind each accuracy that the search sees", low=1)
     renew_draws: bool = setting(False, "draw new faults every generation")
     held_out: int = setting(256, "images of the last measurement, 0 for all the rest", low=0)
-    final_trials: int = setting(6, "fault draws of the last measurement", low=2)
+    final_trials: int = setting(
+        12, "fault draws of the last measurement, half as many of its curves", low=2
+    )
     segments: int = setting(
         0, "most contiguous segments that CNNParted may cut, 0 for as many as devices", low=0
     )

@@ -59,6 +59,7 @@ def run(config: Config, work: Work) -> Outcome:
         "selected": chosen
         | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
         "table": measured.table(experiment, mappings),
+        "advantages": measured.advantages(experiment, mappings),
         "front": list(points.values()),
         "search": _searched(front),
         "sensitivity": measured.sensitivities(experiment),

@@ -62,9 +62,18 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         f"Without faults: {100 * clean['accuracy']:.1f} % of {clean['images']:,} held-out images. "
         f"Under both faults, {how}; {len(result['front'])} on the front."
     ]
+    notes += [_advantage(row) for row in result["advantages"] if row["scenario"] == "both"]
     if result["faults"]["strategy"] == "layerwise":
         notes.append(
             "Warning: the search summed drops of layers struck alone (faults.strategy = "
             "layerwise); these do not add up. In the table all layers are struck."
         )
     return notes
+
+
+def _advantage(row: Record) -> str:
+    low, high = row["difference_interval"]
+    return (
+        f"AFarePart against {row['over']}, both faults, same draws: "
+        f"{100 * row['difference']:+.1f} points [{100 * low:+.1f}, {100 * high:+.1f}]."
+    )

@@ -97,7 +97,7 @@ def _measured(result: Result) -> list[str]:
         items.append(
             f"The table and the front were measured after the search, on {clean['images']:,} "
             f"images and {clean['trials']:,} fault draws that it never saw; the curves over flip "
-            "rates on the same images and the first of these draws."
+            "rates on the same images and the first half of these draws."
         )
     if "search_images" in data:
         items.append(
