@@ -81,7 +81,7 @@ class Evaluator:
         progress(len(rows) - len(missing))
         waiting = list(missing.items())
         chunks = [waiting[start : start + ROWS] for start in range(0, len(waiting), ROWS)]
-        # Compiled with `compiler.options`, convolutions keep to one core (wall = CPU time, measured)
+        # Compiled with `compiler.options`, a program keeps to one core (measured: wall = CPU time),
         # and Python's lock is free meanwhile: rows in threads use the others.
         with ThreadPoolExecutor(compiler.workers()) as pool:
             runs = pool.map(lambda chunk: self._run(draws, [row for _, row in chunk]), chunks)
