@@ -201,6 +201,7 @@ def _load_data(config: Config, work: Work) -> Dataset:
             config.data,
             image_size=config.model.image_size,
             classes=config.model.classes,
+            channels=config.model.channels,
             progress=progress,
         )
 

@@ -49,6 +49,7 @@ class Model:
     )
     classes: int = setting(10, "classes that the network tells apart", low=2)
     image_size: int = setting(32, "rows and columns of its images, pixels", low=1)
+    channels: int = setting(3, "channels of its images; grey images fill all of them", low=1)
     width: float = setting(0.25, "channels of a zoo network, as a share of the original", above=0.0)
 
 

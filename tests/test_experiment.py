@@ -26,6 +26,9 @@ def logits(params, images):
 def tiny():
     return logits, {"first": jnp.ones((4 * 4 * 3, 5)), "second": jnp.ones((5, 3))}
 
+def grey():
+    return logits, {"first": jnp.ones((16, 5)), "second": jnp.ones((5, 3))}
+
 def alone():
     return logits
 
@@ -107,6 +110,19 @@ def test_the_seed_decides_the_split_and_every_key(experiment_of):
     keys = [experiment.key(name) for experiment in (one, other) for name in ("a", "b")]
     assert len({tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in keys}) == 4
     assert (one.search_evaluator.seed != one.held_out.seed).any()
+
+
+def test_a_network_of_one_channel_reads_grey_images(experiment_of, tmp_path):
+    """The readers once filled three channels whatever the network read."""
+    images = (np.arange(COUNT * 16).reshape(COUNT, 4, 4, 1) % 251).astype(np.uint8)
+    np.savez(tmp_path / "grey.npz", images=images, labels=np.arange(COUNT) % 3)
+    grey = experiment_of(
+        model__name="afpjax_experiment_model:grey",
+        model__channels=1,
+        data__path=str(tmp_path / "grey.npz"),
+    )
+    assert grey.quantized.program.image_shape == (4, 4, 1)
+    assert grey.searched.images.shape[-1] == 1 and len(grey.mean) == 1
 
 
 def test_one_test_image_cannot_be_split(experiment_of):

@@ -47,8 +47,8 @@ def difference_interval(
 ) -> tuple[float, float]:
     """Interval of the difference of two accuracies (one - other) on the same draws and images.
 
-    Student's t on the paired differences, two-way; common random numbers make it far narrower than
-    two separate intervals. Raises `InputError` where the shapes differ.
+    Student's t on the paired differences, two-way; the narrower, the more alike the draws and
+    images strike both. Raises `InputError` where the shapes differ.
     """
     if one.shape != other.shape:
         raise InputError(f"difference: outcomes {one.shape} and {other.shape} are not paired")

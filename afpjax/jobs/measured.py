@@ -64,8 +64,8 @@ def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
 def advantages(experiment: Experiment, mappings: Mappings) -> list[Record]:
     """What AFarePart's mapping keeps more than each other tool's: accuracy, paired on equal draws.
 
-    The rows are those that `table` has run. Common draws and images make these intervals far
-    narrower than the ones of the two accuracies.
+    The rows are those that `table` has run. Its two intervals side by side do not use that both
+    mappings met the same draws and images; these do.
     """
     trials = experiment.config.search.final_trials
 
