@@ -58,6 +58,11 @@ class QFormat:
         return _WIDTH.get(self.kind, self.bits)
 
     @property
+    def needs_calibration(self) -> bool:
+        """Whether steps follow from what the network meets in calibration images."""
+        return self.kind == "fixed" and self.scale != "global"
+
+    @property
     def largest(self) -> int:
         """The largest fixed-point code."""
         return 2 ** (self.bits - 1) - 1

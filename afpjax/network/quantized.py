@@ -138,7 +138,7 @@ def quantize(
     `InputError` where it is missing, empty or of another shape than the network's images.
     """
     largest = {layer.name: np.zeros((), np.float32) for layer in network.layers}
-    if fmt.kind == "fixed" and fmt.scale != "global":
+    if fmt.needs_calibration:
         largest = _largest_inputs(network, _checked(network, calibration))
     steps = {}
     for call in network.program.calls:

@@ -1,11 +1,12 @@
 """Trace a JAX callable into a program of layers: the way into afpjax."""
 
-from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend import core
 from jaxtyping import Array
 
 from afpjax.errors import InputError
@@ -14,7 +15,9 @@ from afpjax.network.fold import fold
 from afpjax.network.graph import tensors
 from afpjax.network.hidden import Fact
 from afpjax.network.inline import Inliner
+from afpjax.network.known import Known, live, split
 from afpjax.network.layers import LayerGraph
+from afpjax.network.leaves import Leaves, take_apart
 from afpjax.network.network import Network
 from afpjax.network.program import (
     Equation,
@@ -26,9 +29,9 @@ from afpjax.network.program import (
     Value,
     reads,
 )
+from afpjax.network.recipe import Recipe
 
 Step = Equation | LayerCall
-AnyStep = TypeVar("AnyStep", Equation, Step)
 
 
 def trace(apply_fn: Callable[..., Any], params: Any, sample: Any) -> Network:
@@ -37,52 +40,58 @@ def trace(apply_fn: Callable[..., Any], params: Any, sample: Any) -> Network:
     `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
     function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
     [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
-    independently. The logits are [B, classes]. Raises `InputError` for a network without layers,
-    with a layer inside control flow or of integers, or with parameters that are not finite.
+    independently. The logits are [B, classes]. Layers are folded in float64 and stored in float32.
+    Raises `InputError` for a network without layers, with a layer inside control flow or of
+    integers, or with parameters that are not finite, folded or not.
     """
-    names, arrays, restore = _split(params)
+    return trace_with_refold(apply_fn, params, sample)[0]
+
+
+def trace_with_refold(
+    apply_fn: Callable[..., Any], params: Any, sample: Any
+) -> tuple[Network, Callable[[Any], Parameters]]:
+    """`trace`, and the network's folded parameters as a function of the original ones.
+
+    `refold(params)` takes another pytree like `params` (the same leaves, shapes and dtypes; arrays
+    or tracers) and gives the parameters of the same program, folded in float32. It is pure, and can
+    be jitted and differentiated: with `dataclasses.replace(quantized, parameters=refold(params))`
+    a loss under faults has gradients with respect to the original parameters.
+
+    The program, and what is folded into which layer, is that of the traced `params`. Two decisions
+    hang on their numbers: a divisor has no zeros, and an array as large as a layer's output varies
+    along its channel axes alone. `refold` assumes both of other parameters: of such an array it
+    reads the first place of each channel, and what is not finite it does not refuse. What is no
+    array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
+    """
+    leaves, arrays = take_apart(params)
     image = _one_image(sample)
-    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(restore(p), x[None])))(arrays, image)
+    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(leaves.restore(p), x[None])))(
+        arrays, image
+    )
+    inliner, (*inputs, entrance), output = _inlined(closed, leaves.names)
+    closed_over = inliner.known
+    _refuse_not_finite(zip(leaves.names, arrays, strict=True))
+    _refuse_not_finite(("an array that the network closes over", a) for a in closed_over.values())
+    known, equations = split(inliner, {*inputs, *closed_over}, output)
+    values = known.values(closed_over | dict(zip(inputs, arrays, strict=True)))
+    steps, recipes, output = fold(find_layers(equations, inliner), values, output)
+    steps = live(steps, output)
+    _refuse_no_layers(steps)
+    program = _program(steps, values, entrance, image, output, inliner.shapes)
+    network = Network(program, _parameters(program, recipes, values, _in_float64))
+    return network, _refold(program, recipes, known, leaves, inputs, closed_over)
+
+
+def _inlined(
+    closed: core.ClosedJaxpr, names: Sequence[str]
+) -> tuple[Inliner, list[Value], Operand]:
+    """The flat equations, the values of the parameters and of the image, and the logits'."""
     inliner = Inliner()
     constants = inliner.closed_over(closed)
-    variables = closed.jaxpr.invars
-    known = [
-        inliner.value(var, Fact(False, frozenset({name})))
-        for var, name in zip(variables[:-1], names, strict=True)
-    ]
-    entrance = inliner.value(variables[-1], Fact(True))
-    (output,) = inliner.run(closed.jaxpr, [*known, entrance], constants)
-    closed_over = [("an array that the network closes over", v) for v in inliner.known.values()]
-    _refuse_not_finite([*zip(names, arrays, strict=True), *closed_over])
-    inliner.known.update(zip(known, arrays, strict=True))
-    equations, values = _evaluate_known(inliner, output)
-    steps, layers, output = fold(find_layers(equations, inliner), values, output)
-    steps = _live(steps, output)
-    _refuse_no_layers(steps)
-    image_program = _program(steps, values, entrance, image, output, inliner.shapes)
-    return Network(image_program, _parameters(image_program, layers, values))
-
-
-def _split(params: Any) -> tuple[list[str], list[Any], Callable[[list[Any]], Any]]:
-    """Dotted paths and values of a pytree's arrays, and the way back to the whole tree."""
-    paths, structure = jax.tree_util.tree_flatten_with_path(params)
-    leaves = [leaf for _, leaf in paths]
-    places = [
-        i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array | np.ndarray | np.generic)
-    ]
-
-    def restore(arrays: list[Any]) -> Any:
-        whole = list(leaves)
-        for place, array in zip(places, arrays, strict=True):
-            whole[place] = array
-        return jax.tree.unflatten(structure, whole)
-
-    names = [_dotted(paths[place][0]) or str(place) for place in places]
-    return names, [leaves[place] for place in places], restore
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
+    facts = [*(Fact(False, frozenset({name})) for name in names), Fact(True)]
+    inputs = [inliner.value(*pair) for pair in zip(closed.jaxpr.invars, facts, strict=True)]
+    (output,) = inliner.run(closed.jaxpr, inputs, constants)
+    return inliner, inputs, output
 
 
 def _one_image(sample: Any) -> jax.ShapeDtypeStruct:
@@ -123,47 +132,9 @@ def _refuse_no_layers(steps: list[Step]) -> None:
         )
 
 
-def _evaluate_known(inliner: Inliner, output: Operand) -> tuple[list[Equation], dict[Value, Any]]:
-    """Split off what depends on parameters alone, and evaluate it in one compiled program.
-
-    Broadcasts of small arrays stay in the program (XLA fuses them), so that a per-channel constant
-    is not held once per pixel.
-    """
-    live = _live(inliner.equations, output)
-    dependent = [step for step in live if any(map(inliner.depends, step.outputs))]
-    fixed = [step for step in live if not any(map(inliner.depends, step.outputs))]
-    read = {value for step in dependent for value in reads(step)}
-    broadcasts = [
-        step
-        for step in fixed
-        if step.primitive.name == "broadcast_in_dim" and step.outputs[0] in read
-    ]
-    read |= {value for step in broadcasts for value in reads(step)}
-    made = {value for step in fixed for value in step.outputs}
-    values = {value: inliner.known[value] for value in read & inliner.known.keys()}
-    wanted = sorted(read & made - {step.outputs[0] for step in broadcasts})
-    if wanted:
-        values.update(zip(wanted, _evaluate(fixed, inliner.known, wanted), strict=True))
-    return [*broadcasts, *dependent], values
-
-
-def _evaluate(fixed: list[Equation], known: dict[Value, Any], wanted: list[Value]) -> list[Array]:
-    used = {value: known[value] for step in fixed for value in reads(step) if value in known}
-
-    @jax.jit
-    def run(arrays: list[Any]) -> list[Any]:
-        environment = dict(zip(used, arrays, strict=True))
-        for step in fixed:
-            operands = [environment[o] if isinstance(o, Value) else o.val for o in step.inputs]
-            environment.update(zip(step.outputs, step.bind(*operands), strict=True))
-        return [environment[value] for value in wanted]
-
-    return run(list(used.values()))
-
-
 def _program(
     steps: list[Step],
-    values: dict[Value, Any],
+    values: Mapping[Value, Any],
     entrance: Value,
     image: jax.ShapeDtypeStruct,
     output: Operand,
@@ -184,18 +155,43 @@ def _program(
 
 
 def _parameters(
-    program: Program, layers: dict[str, LayerParameters], values: dict[Value, Any]
+    program: Program,
+    recipes: Mapping[str, Recipe],
+    values: Mapping[Value, Any],
+    follow: Callable[[Recipe, Mapping[Value, Any]], LayerParameters],
 ) -> Parameters:
-    arrays = {layer.name: layers[layer.name] for layer in program.graph.layers}
-    return Parameters(arrays, tuple(jnp.asarray(values[value]) for value in program.constants))
+    layers = {layer.name: follow(recipes[layer.name], values) for layer in program.graph.layers}
+    return Parameters(layers, tuple(jnp.asarray(values[value]) for value in program.constants))
 
 
-def _live(steps: Iterable[AnyStep], output: Operand) -> list[AnyStep]:
-    """Leave out the steps that nothing reads."""
-    needed: set[Any] = {output} if isinstance(output, Value) else set()
-    kept: list[AnyStep] = []
-    for step in reversed(list(steps)):
-        if needed.intersection(step.outputs):
-            kept.append(step)
-            needed.update(reads(step))
-    return kept[::-1]
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused by its layer's name
+def _in_float64(recipe: Recipe, values: Mapping[Value, Any]) -> LayerParameters:
+    arrays = recipe.arrays(values, np, np.float64)
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+        raise InputError(
+            f"the network's weights: layer {recipe.call.layer.name} holds NaN or infinity once the "
+            "scale and shift that follow it are folded in; check its batch norm's variance"
+        )
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+def _in_float32(recipe: Recipe, values: Mapping[Value, Any]) -> LayerParameters:
+    return recipe.arrays(values, jnp, jnp.float32)
+
+
+def _refold(
+    program: Program,
+    recipes: Mapping[str, Recipe],
+    known: Known,
+    leaves: Leaves,
+    inputs: Sequence[Value],
+    closed_over: Mapping[Value, Any],
+) -> Callable[[Any], Parameters]:
+    constants = {value: closed_over[value] for value in known.needs & closed_over.keys()}
+
+    @jax.jit
+    def refolded(arrays: list[Any], constants: dict[Value, Any]) -> Parameters:
+        values = known.values(constants | dict(zip(inputs, arrays, strict=True)))
+        return _parameters(program, recipes, values, _in_float32)
+
+    return lambda params: refolded(leaves.arrays_of(params), constants)
