@@ -1,11 +1,12 @@
 """Accuracy of many mappings under many fault draws.
 
-The unit of work is a *row*: the thresholds of every layer and a trial number. Rows run one after
-the other (a batch axis must not reach a kernel), images in parallel. Equal rows run once, whoever
+The unit of work is a *row*: the thresholds of every layer and a trial number. A row is a call of
+one compiled program per batch of images: a batch axis must not reach a kernel, and inside a loop
+XLA's CPU convolutions run 17 times slower (ResNet-20, jaxlib 0.10). Equal rows run once, whoever
 asks for them: mappings that give every layer the same rates are the same row.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
@@ -13,8 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from afpjax import compiler
 from afpjax.errors import InputError
@@ -23,39 +23,50 @@ from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.strike import Draws, logits_of_trial
 from afpjax.network.quantized import Quantized
 
-ROWS = 8  # per call of the compiled program; fewer rows are padded, not compiled anew
-BATCH = 64  # images per forward pass
+BATCH = 64  # images per forward pass; a last batch of fewer is padded, not compiled anew
 
 Progress = Callable[[int], Any]
+#: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
+Prepare = Callable[[Array], Array]
+Row = tuple[np.ndarray, np.ndarray, np.uint32]  # thresholds of weights and activations, and a trial
+
+
+def as_they_are(images: Array) -> Array:
+    """Images that are the network's inputs already."""
+    return images.astype(jnp.float32)
 
 
 class Evaluator:
     """Fault evaluation of one quantised network on one set of images.
 
-    `images` are the network's inputs (float32, [B, ...]), `labels` int32 [B]; image i keeps the
-    number i whatever the batch. `correct` remembers every row it has run; `memory` may be given by
-    the caller to keep rows beyond this object (row bytes -> packed answers), `name` then tells
-    evaluators apart that share it.
+    `images` stay in the host's memory as they are given, uint8 for instance, and go to the device
+    in batches, where `prepare` makes the network's inputs of them (evaluators with the same
+    function share a compiled program); `labels` are int32 [B]. Image i keeps the number i whatever
+    the batch. `correct` remembers every row it has run; `memory` may be given by the caller to keep
+    rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
+    share it.
     Raises `InputError` for images and labels that do not match.
     """
 
     def __init__(
         self,
         quantized: Quantized,
-        images: Float[Any, "B ..."],
+        images: Num[Any, "B ..."],
         labels: Int[Any, " N"],
         key: Any,
         *,
+        prepare: Prepare = as_they_are,
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
     ) -> None:
-        _check_images(quantized, images, labels)
+        _check_images(quantized, jax.eval_shape(prepare, images), labels)
         self.quantized = quantized
         self.count = len(images)
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory
         self.name = name
         self.evaluations = 0
+        self._prepare = prepare
         self._batches = list(_batches(np.asarray(images), np.asarray(labels)))
 
     def correct(
@@ -79,19 +90,10 @@ class Evaluator:
         keys = [self._key(draws, row) for row in rows]
         missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.memory}
         progress(len(rows) - len(missing))
-        waiting = list(missing.items())
-        chunks = [waiting[start : start + ROWS] for start in range(0, len(waiting), ROWS)]
-        # Compiled with `compiler.options`, a program keeps to one core (measured: wall = CPU time),
-        # and Python's lock is free meanwhile: rows in threads use the others.
-        with ThreadPoolExecutor(compiler.workers()) as pool:
-            runs = pool.map(lambda chunk: self._run(draws, [row for _, row in chunk]), chunks)
-            for chunk, answers in zip(chunks, runs, strict=True):
-                self.memory.update(
-                    (key, np.packbits(answer).tobytes())
-                    for (key, _), answer in zip(chunk, answers, strict=True)
-                )
-                self.evaluations += len(chunk)
-                progress(len(chunk))
+        for key, answer in zip(missing, self._answers(draws, list(missing.values())), strict=True):
+            self.memory[key] = np.packbits(answer).tobytes()
+            self.evaluations += 1
+            progress(1)
         packed = np.array([np.frombuffer(self.memory[key], np.uint8) for key in keys])
         shape = (len(weights), len(trials), self.count)
         return np.unpackbits(packed, axis=1, count=self.count).astype(bool).reshape(shape)
@@ -106,47 +108,52 @@ class Evaluator:
         none = np.zeros((1, len(self.quantized.layers), len(faults.bits)), np.uint32)
         return self.correct(faults, Thresholds(none, none), [0])[0, 0]
 
-    def _key(self, draws: Draws, row: tuple[np.ndarray, np.ndarray, np.uint32]) -> bytes:
+    def _key(self, draws: Draws, row: Row) -> bytes:
         if not row[0].any() and not row[1].any():  # without faults, every trial is the same
             return f"{self.name} clean".encode()
         kind = f"{self.name} {draws}".encode()
         return b"|".join([kind, *(part.tobytes() for part in row)])
 
-    def _run(self, draws: Draws, rows: list[Any]) -> Bool[np.ndarray, "R B"]:
-        padded = rows + [rows[-1]] * (ROWS - len(rows))
-        stacked = tuple(jnp.asarray(np.stack(part)) for part in zip(*padded, strict=True))
-        count = jnp.int32(len(rows))
+    def _answers(self, draws: Draws, rows: list[Row]) -> Iterator[Bool[np.ndarray, " B"]]:
+        """What `_run` gives for each row, in order; the first one compiles, alone.
+
+        Compiled with `compiler.options`, a program keeps to one core (measured: wall = CPU time),
+        and Python's lock is free meanwhile: rows in threads use the others.
+        """
+        alone = 0 if self.evaluations else 1
+        yield from (self._run(draws, row) for row in rows[:alone])
+        with ThreadPoolExecutor(compiler.workers()) as pool:
+            yield from pool.map(lambda row: self._run(draws, row), rows[alone:])
+
+    def _run(self, draws: Draws, row: Row) -> Bool[np.ndarray, " B"]:
+        run = _compiled()
         answers = [
-            _compiled()(draws, self.quantized, *batch, *stacked, self.seed, count)
+            run(draws, self._prepare, self.quantized, *batch, *row, self.seed)
             for batch in self._batches
         ]
-        return np.concatenate([np.asarray(a) for a in answers], axis=1)[: len(rows), : self.count]
+        return np.concatenate([np.asarray(answer) for answer in answers])[: self.count]
 
 
 @lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Bool[Array, "R B"]]:
-    return jax.jit(_correct_rows, static_argnums=0, compiler_options=compiler.options())
+def _compiled() -> Callable[..., Bool[Array, " B"]]:
+    return jax.jit(_correct_row, static_argnums=(0, 1), compiler_options=compiler.options())
 
 
-def _correct_rows(
+def _correct_row(
     draws: Draws,
+    prepare: Prepare,
     quantized: Quantized,
     images: Array,
     labels: Array,
     indices: Array,
     weights: Array,
     activations: Array,
-    trials: Array,
+    trial: Array,
     seed: Array,
-    count: Array,
-) -> Bool[Array, "R B"]:
-    def row(number: Array, answers: Array) -> Array:
-        limits = Thresholds(weights[number], activations[number])
-        logits = logits_of_trial(draws, quantized, images, indices, limits, seed, trials[number])
-        return answers.at[number].set(is_correct(logits, labels))
-
-    answers = jnp.zeros((len(weights), len(images)), bool)
-    return lax.fori_loop(jnp.int32(0), count, row, answers)
+) -> Bool[Array, " B"]:
+    limits = Thresholds(weights, activations)
+    logits = logits_of_trial(draws, quantized, prepare(images), indices, limits, seed, trial)
+    return is_correct(logits, labels)
 
 
 def is_correct(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bool[Array, "B"]:
@@ -173,17 +180,15 @@ def accuracy(
     return evaluator.correct(faults, limits, range(trials)).mean(axis=2)
 
 
-def _batches(images: np.ndarray, labels: np.ndarray):
-    """Device arrays of one fixed size (images, labels, image numbers); padding is never right."""
+def _batches(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
+    """Arrays of one fixed size (images, labels, image numbers); padding is never right."""
     size = min(BATCH, len(images))
     for start in range(0, len(images), size):
         part, missing = images[start : start + size], max(0, start + size - len(images))
-        padding = [(0, missing)] + [(0, 0)] * (images.ndim - 1)
-        yield (
-            jnp.asarray(np.pad(part, padding), jnp.float32),
-            jnp.asarray(np.pad(labels[start : start + size], (0, missing), constant_values=-1)),
-            jnp.arange(start, start + size, dtype=jnp.uint32),
-        )
+        if missing:
+            part = np.pad(part, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+        wanted = np.pad(labels[start : start + size], (0, missing), constant_values=-1)
+        yield part, wanted, np.arange(start, start + size, dtype=np.uint32)
 
 
 def _check_images(quantized: Quantized, images: Any, labels: Any) -> None:
