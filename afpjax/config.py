@@ -12,7 +12,7 @@ from typing import Any, cast, get_type_hints
 
 from afpjax.errors import InputError
 from afpjax.sections import Config, Data, Format
-from afpjax.settings import Rule, nearest, read_value, toml_value
+from afpjax.settings import Rule, expanded, nearest, read_value, toml_value, unset_variable
 
 _WIDTHS = {"float32": 32, "bfloat16": 16}  # bits; a fixed format has format.bits
 
@@ -54,6 +54,8 @@ def check(config: Config) -> None:
     """Raise `InputError` where a value, or two of them together, cannot be."""
     for name, (kind, rule) in all_settings().items():
         read_value(_get(config, name), kind, rule, name)
+        if rule.path:
+            _check_path(name, _get(config, name))
     _check_format(config.format)
     _check_faults(config)
     _check_data(config.data)
@@ -87,7 +89,7 @@ def first_difference(old: Config, new: Config) -> str:
 
 def find_file(name: str) -> Path:
     """The experiment file at the path `name`, or the one shipped under that name."""
-    path = os.path.expanduser(name)
+    path = expanded(name)
     if os.path.exists(path) and not (os.path.isdir(path) and name in shipped()):
         return Path(path)
     if name in shipped():
@@ -163,6 +165,15 @@ def _advice(section: str) -> str:
 
 def _all(names: list[str]) -> str:
     return f"; known: {', '.join(name.rpartition('.')[2] for name in names)}"
+
+
+def _check_path(name: str, value: str | tuple[str, ...]) -> None:
+    for path in value if isinstance(value, tuple) else (value,):
+        if variable := unset_variable(path):
+            raise InputError(
+                f"{name}: {path} needs the environment variable {variable}, which is not set; set "
+                f"it to the folder that it stands for, or give --{name} yourself"
+            )
 
 
 def _check_format(form: Format) -> None:

@@ -1,64 +1,61 @@
 """Labelled images: built-in digits, `.npz`, CIFAR-10, Tiny-ImageNet and ImageNet folders.
 
-Images stay uint8, NHWC, from the disk to the device; `normalise` alone makes floats of them.
+`load` says what there is and how it is framed; a `Split` reads the images that are taken from it,
+and `normalise` alone makes floats of them.
 """
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float32, Int32, UInt8
+from jaxtyping import Array, Float32, UInt8
 from PIL import Image
 
 from afpjax.errors import InputError
-from afpjax.files import read_npz, refuse_pointer
-from afpjax.image_folders import SUFFIXES, Tree, decoded, folders, tiny_imagenet
+from afpjax.image_arrays import cifar10, digits, in_memory, measured, npz
+from afpjax.image_files import in_files
+from afpjax.image_folders import folders, tiny_imagenet
+from afpjax.images import Frame, Images, Progress, Split, Unreadable, UnreadableWarning
 from afpjax.sections import Data
 
-#: Told after each image that was read: how many are done, and of how many.
-Progress = Callable[[int, int], Any]
+__all__ = [
+    "Dataset",
+    "Images",
+    "Preset",
+    "Progress",
+    "Split",
+    "Unreadable",
+    "UnreadableWarning",
+    "load",
+    "normalise",
+]
+
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
 # As the users of these sets know them; published networks were trained with these very numbers.
 _IMAGENET: Normalisation = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _GREY: Normalisation = ((0.449,), (0.226,))  # the means of those three
 _CIFAR10: Normalisation = ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
-_RECORD = 1 + 3 * 32 * 32  # bytes of one CIFAR-10 image: its label, then red, green and blue
 
 
-class Images(NamedTuple):
-    """Images with their class numbers, which count from 0."""
+class Preset(NamedTuple):
+    """How a published network wants its photographs."""
 
-    images: UInt8[np.ndarray, "N H W C"]
-    labels: Int32[np.ndarray, " N"]
+    resize: int  # shorter side after resizing, pixels
+    crop: int  # side of the square cut from its centre, the network's own image size
+    mean: tuple[float, ...]  # per channel, of values in [0, 1]
+    std: tuple[float, ...]
 
 
 class Dataset(NamedTuple):
     """What `load` gives; `train` is None where the data set has no training images."""
 
-    train: Images | None
-    test: Images
+    train: Split | None
+    test: Split
     mean: tuple[float, ...]  # per channel, of values in [0, 1]
     std: tuple[float, ...]
-
-
-class _Source(NamedTuple):
-    """A split before it is read: its labels, and how to get the image of an index, [H, W, C]."""
-
-    labels: Int32[np.ndarray, " N"]
-    image: Callable[[int], UInt8[np.ndarray, "H W C"]]
-
-
-class _Frame(NamedTuple):
-    """How any image comes to be [side, side, channels]."""
-
-    resize: int  # shorter side after resizing
-    side: int
-    channels: int
-    filter: Image.Resampling
 
 
 def load(
@@ -67,31 +64,29 @@ def load(
     image_size: int,
     classes: int,
     channels: int = 3,
-    train_images: int | None = None,
-    progress: Progress = lambda done, total: None,
+    preset: Preset | None = None,
 ) -> Dataset:
-    """Read a data set: every image uint8 [image_size, image_size, channels].
+    """Find a data set's images and check their labels; photographs are opened when taken.
 
-    The shorter side becomes `data.resize` pixels (0: `image_size`), then a square is cut from the
-    centre. `data.images` keeps the first test images and `train_images` the first training images;
-    folders are read one image of each class after the other, so that the first ones hold all
-    classes alike. `progress(done, total)` is called after each image. Mean and std are `data`'s,
-    else the published ones (CIFAR-10's, ImageNet's for all folders), else measured (digits, npz).
-    Raises `InputError` for what is missing, unreadable or does not fit together.
+    Every image comes as uint8 [image_size, image_size, channels]: its shorter side becomes
+    `data.resize` pixels, then a square is cut from the centre. `data.images` keeps the first test
+    images; class folders give one image of each class after the other, so that the first ones
+    hold all classes alike. What `data` leaves open is the preset's where its crop is `image_size`
+    (its mean and standard deviation where they have as many channels); else the images are
+    resized to `image_size`, and mean and standard deviation are the published ones (CIFAR-10's,
+    ImageNet's for all folders) or measured on the training images, where there are any (digits,
+    npz). Raises `InputError` for what is missing or does not fit together.
     """
     if data.name != "digits" and not data.path:
         raise InputError(f"data.path: say where the `{data.name}` data set lies")
-    frame = _frame(data, image_size, channels)
-    train, test, own = _sources(data.name, Path(data.path), classes, channels)
-    mean = _per_channel("data.mean", data.mean or own[0], channels)
-    std = _per_channel("data.std", data.std or own[1], channels)
-    wanted = [
-        source if limit is None else source._replace(labels=source.labels[:limit])
-        for source, limit in ((train, train_images), (test, data.images or None))
-        if source is not None
-    ]
-    read = _read(wanted, frame, progress)
-    return Dataset(read[0] if train is not None else None, read[-1], mean, std)
+    if data.train_path and data.name != "npz":
+        raise InputError(f"data.train_path: only for data.name = npz, not for `{data.name}`")
+    if preset is not None and preset.crop != image_size:
+        preset = None
+    frame = _frame(data, image_size, channels, preset)
+    arrays = data.name in ("digits", "npz", "cifar10")
+    train, test, own = (_from_arrays if arrays else _from_files)(data, frame, classes)
+    return Dataset(train, test, *_normalisation(data, preset, own, channels))
 
 
 def normalise(
@@ -104,149 +99,65 @@ def normalise(
     return (jnp.asarray(images).astype(jnp.float32) / 255 - shift) / scale
 
 
-def _sources(
-    name: str, path: Path, classes: int, channels: int
-) -> tuple[_Source | None, _Source, Normalisation]:
-    """The training and test split of a data set, and its own mean and standard deviation."""
-    if name in ("digits", "npz"):
-        train, test = _digits() if name == "digits" else (None, _npz(path))
-        own = _measured((test if train is None else train).images)
-    elif name == "cifar10":
-        (train, test), own = _cifar10(path), _CIFAR10
-    else:
-        trees = tiny_imagenet(path) if name == "tiny-imagenet" else folders(path)
-        train, test = (tree and _from_files(tree, path, classes, channels) for tree in trees)
-        assert test is not None
-        return train, test, _IMAGENET if channels == 3 else _GREY
-    where = name if name == "digits" else f"data.path: {path}"
-    train = train and _from_arrays(train, classes, channels, where)
-    return train, _from_arrays(test, classes, channels, where), own
+#: Training images, test images, and how to get the set's own mean and standard deviation.
+_Found = tuple[Split | None, Split, Callable[[], Normalisation]]
 
 
-def _digits() -> tuple[Images, Images]:
-    from sklearn.datasets import load_digits  # takes a second: only who wants digits waits
-    from sklearn.model_selection import train_test_split
-
-    values, labels = map(np.asarray, load_digits(return_X_y=True))
-    images = np.rint(values.reshape(-1, 8, 8, 1) * (255 / 16)).astype(np.uint8)
-    split = train_test_split(images, labels, test_size=797, stratify=labels, random_state=0)
-    train_images, test_images, train_labels, test_labels = map(np.asarray, split)
-    return Images(train_images, train_labels), Images(test_images, test_labels)
-
-
-def _npz(path: Path) -> Images:
-    arrays = read_npz(path, "data.path", ("images", "labels"))
-    images, labels = arrays["images"], arrays["labels"]
-    problems = (
-        (images.dtype != np.uint8, f"images are {images.dtype}; save them as uint8, 0 to 255"),
-        (images.ndim != 4, f"images have shape {images.shape}; needed is [N, rows, columns, C]"),
-        (labels.dtype.kind not in "iu", f"labels are {labels.dtype}; save them as integers"),
-        (labels.ndim != 1, f"labels have shape {labels.shape}; needed is [N]"),
-        (len(labels) == 0, "there are no images in it"),
-        (len(images) != len(labels), f"{len(images)} images but {len(labels)} labels"),
+def _from_arrays(data: Data, frame: Frame, classes: int) -> _Found:
+    train, test = _arrays(data, classes=classes, channels=frame.channels)
+    kept = Images(*(each[: data.images or None] for each in test))
+    all_images = (test if train is None else train).images
+    return (
+        train and in_memory(train, frame),
+        in_memory(kept, frame),
+        lambda: _CIFAR10 if data.name == "cifar10" else measured(all_images),
     )
-    for wrong, message in problems:
-        if wrong:
-            raise InputError(f"data.path: {path}: {message}")
-    return Images(images, labels)
 
 
-def _cifar10(path: Path) -> tuple[Images | None, Images]:
-    inner = path / "cifar-10-batches-bin"
-    folder = inner if inner.is_dir() else path
-    train = [_cifar10_records(file) for file in sorted(folder.glob("data_batch_*.bin"))]
-    test = _cifar10_records(folder / "test_batch.bin")
-    return Images(*map(np.concatenate, zip(*train, strict=True))) if train else None, test
+def _arrays(data: Data, **reads: int) -> tuple[Images | None, Images]:
+    if data.name == "cifar10":
+        return cifar10(Path(data.path), **reads)
+    if data.name == "digits":
+        return digits(**reads)
+    test = npz(Path(data.path), "data.path", **reads)
+    train = npz(Path(data.train_path), "data.train_path", **reads) if data.train_path else None
+    return train, test
 
 
-def _cifar10_records(path: Path) -> Images:
-    refuse_pointer(path, "data.path")
-    found = np.fromfile(path, np.uint8)
-    if found.size == 0 or found.size % _RECORD:
-        raise InputError(
-            f"data.path: {path} has {found.size} bytes, no multiple of {_RECORD}; "
-            "needed is the binary version of CIFAR-10, whole"
-        )
-    records = found.reshape(-1, _RECORD)
-    images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Images(images, records[:, 0].astype(np.int32))
+def _from_files(data: Data, frame: Frame, classes: int) -> _Found:
+    find = tiny_imagenet if data.name == "tiny-imagenet" else folders
+    train, test = find(Path(data.path))
+    options = {"classes": classes, "skip": data.corrupt == "skip"}
+    return (
+        train and in_files(train, frame, **options),
+        in_files(test._replace(files=test.files[: data.images or None]), frame, **options),
+        lambda: _IMAGENET if frame.channels == 3 else _GREY,
+    )
 
 
-def _from_arrays(split: Images, classes: int, channels: int, where: str) -> _Source:
-    found = split.images.shape[3]
-    if found not in (1, channels):
-        raise InputError(f"{where}: images have {found} channels, the network reads {channels}")
-    least, most = int(split.labels.min()), int(split.labels.max())
-    if least < 0 or most >= classes:
-        wrong = least if least < 0 else most
-        raise InputError(f"{where}: label {wrong} is not in 0..{classes - 1}; set model.classes")
-    return _Source(split.labels.astype(np.int32), split.images.__getitem__)
-
-
-def _from_files(tree: Tree, root: Path, classes: int, channels: int) -> _Source:
-    if len(tree.classes) != classes:
-        raise InputError(
-            f"data.path: {root} has {len(tree.classes)} classes but model.classes is {classes}"
-        )
-    if not tree.files:
-        raise InputError(f"data.path: no images in {root} ({', '.join(sorted(SUFFIXES))})")
-    if channels not in (1, 3):
-        raise InputError(f"data.path: photographs have 1 or 3 channels, the network {channels}")
-    labels, paths = zip(*tree.files, strict=True)
-    mode = "RGB" if channels == 3 else "L"
-    return _Source(np.asarray(labels, np.int32), lambda index: decoded(paths[index], mode))
-
-
-def _frame(data: Data, image_size: int, channels: int) -> _Frame:
-    resize, crop = data.resize or image_size, data.crop or image_size
+def _frame(data: Data, image_size: int, channels: int, preset: Preset | None) -> Frame:
+    crop = data.crop or image_size
+    resize = data.resize or (image_size if preset is None else preset.resize)
     if crop != image_size:
         raise InputError(f"data.crop: {crop} is not model.image_size, {image_size}; set both alike")
     if resize < crop:
         raise InputError(f"data.resize: {resize} is smaller than the {crop} pixels to cut from it")
     # The digits are enlarged, photographs shrunk as torchvision's networks expect.
     kind = "BICUBIC" if data.name == "digits" else "BILINEAR"
-    return _Frame(resize, crop, channels, Image.Resampling[kind])
+    return Frame(resize, crop, channels, Image.Resampling[kind])
 
 
-def _read(sources: Sequence[_Source], frame: _Frame, progress: Progress) -> list[Images]:
-    """All images of the sources in one frame, read by as many threads as there are cores."""
-    jobs = [(split, index) for split, s in enumerate(sources) for index in range(len(s.labels))]
-    shape = (frame.side, frame.side, frame.channels)
-    made = [np.empty((len(source.labels), *shape), np.uint8) for source in sources]
-
-    def read(job: tuple[int, int]) -> None:
-        split, index = job
-        made[split][index] = _framed(sources[split].image(index), frame)
-
-    with ThreadPoolExecutor() as pool:
-        for done, _ in enumerate(pool.map(read, jobs), start=1):
-            progress(done, len(jobs))
-    return [Images(each, source.labels) for each, source in zip(made, sources, strict=True)]
-
-
-def _framed(pixels: UInt8[np.ndarray, "H W C"], frame: _Frame) -> UInt8[np.ndarray, "S S c"]:
-    """Resize the shorter side and cut the centre, channel by channel; grey fills all channels."""
-    rows, columns = pixels.shape[:2]
-    short = min(rows, columns)
-    size = (columns * frame.resize // short, rows * frame.resize // short)
-    left, top = (round((each - frame.side) / 2) for each in size)
-    box = (left, top, left + frame.side, top + frame.side)
-    planes = [Image.fromarray(plane) for plane in np.moveaxis(pixels, 2, 0)]
-    cut = [np.asarray(plane.resize(size, frame.filter).crop(box)) for plane in planes]
-    return np.broadcast_to(np.stack(cut, axis=-1), (frame.side, frame.side, frame.channels))
-
-
-def _measured(images: UInt8[np.ndarray, "N H W C"]) -> Normalisation:
-    """Mean and standard deviation per channel, of values in [0, 1]; the latter is 1/255 or more."""
-    levels = np.arange(256) / 255
-    mean, std = [], []
-    for channel in range(images.shape[3]):
-        # Image by image: bincount holds eight bytes per pixel.
-        counts = sum(np.bincount(i[..., channel].ravel(), minlength=256) for i in images)
-        share = counts / np.sum(counts)
-        mean.append(float(share @ levels))
-        std.append(max(float(np.sqrt(share @ (levels - mean[-1]) ** 2)), 1 / 255))
-    return tuple(mean), tuple(std)
+def _normalisation(
+    data: Data, preset: Preset | None, own: Callable[[], Normalisation], channels: int
+) -> Normalisation:
+    mean, std = data.mean, data.std
+    if not (mean and std):
+        if preset is not None and len(preset.mean) == channels:
+            fallback = preset.mean, preset.std
+        else:
+            fallback = own()
+        mean, std = mean or fallback[0], std or fallback[1]
+    return _per_channel("data.mean", mean, channels), _per_channel("data.std", std, channels)
 
 
 def _per_channel(setting: str, values: Sequence[float], channels: int) -> tuple[float, ...]:

@@ -1,32 +1,29 @@
 """From an experiment file to the objects that jobs work with: network, platform, data, faults."""
 
-import importlib
-import os
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 from zlib import crc32
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray, UInt8
 
 from afpjax.config import Config
-from afpjax.data import Dataset, Images, load, normalise
+from afpjax.data import Dataset, Images, Progress, Split, load, normalise
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
+from afpjax.model_source import network_of, preset_of
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
 from afpjax.network.quantized import Quantized, quantize
-from afpjax.network.trace import trace
 from afpjax.outcome import Work
+from afpjax.progress import counted
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import Caps, Struck, explained
@@ -73,16 +70,7 @@ class Experiment:
     @cached_property
     def faults(self) -> FaultModel:
         """Faults in weights and activations together."""
-        given = self.config.faults
-        return FaultModel(
-            bits=given.bits,
-            weight_rate=_rates(given.weight_rate, self.platform.weight_rates),
-            activation_rate=_rates(given.activation_rate, self.platform.activation_rates),
-            bit_profile=given.bit_profile,
-            layers=_layers(given.layers),
-            budget=given.budget or None,
-            generator=given.generator,
-        )
+        return fault_model(self.config, self.platform)
 
     def scenario(self, name: str, factor: float = 1.0) -> FaultModel:
         """Faults in `weights`, in `activations` or in `both`, all rates scaled (and cut at 1)."""
@@ -112,56 +100,66 @@ class Experiment:
 
     def inputs(self, images: Images) -> Array:
         """Images as the network takes them."""
-        return normalise(images.images, self.mean, self.std)
+        return self._prepare(images.images)
+
+    @cached_property
+    def _prepare(self) -> Callable[[Any], Array]:
+        return partial(normalise, mean=self.mean, std=self.std)
 
     def _evaluator(self, name: str, images: Images) -> Evaluator:
         return Evaluator(
             self.quantized,
-            self.inputs(images),
+            images.images,
             images.labels,
             self.key(f"draws {name}"),
+            prepare=self._prepare,
             memory=self.work.memory,
             name=name,
         )
 
 
-@contextmanager
-def counted(work: Work, description: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar for readers that say `(done, total)`; the total is known at their first word."""
-    with ExitStack() as stack:
-        bar: list[Any] = [None, 0]
-
-        def progress(done: int, total: int) -> None:
-            bar[0] = bar[0] or stack.enter_context(work.progress.task(description, total))
-            bar[0].advance(done - bar[1])
-            bar[1] = done
-
-        yield progress
-
-
 def prepare(config: Config, work: Work) -> Experiment:
-    """Build the experiment: read the data, load or train the network, trace and quantise it.
+    """Build the experiment: find the data, load or train the network, trace and quantise it.
 
-    Raises `InputError` for whatever in the experiment file does not fit together.
+    Only the images that are used are read. Raises `InputError` for whatever in the experiment file
+    does not fit together.
     """
     platform = load_platform(config.platform.devices, config.platform.link)
-    fmt = _format(config)
-    dataset = _load_data(config, work)
-    apply_fn, params = _network(config, dataset, work)
-    side = config.model.image_size
-    channels = dataset.test.images.shape[-1]
-    sample = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    network = _traced(config.model.name, apply_fn, params, sample)
-    _check_classes(network, config, sample)
-    searched, held = _split(dataset.test, config)
-    calibration = (dataset.train or searched).images[: config.data.calibration]
-    images = normalise(calibration, dataset.mean, dataset.std)
+    faults, fmt, model = fault_model(config, platform), _format(config), config.model
+    dataset = load(
+        config.data,
+        image_size=model.image_size,
+        classes=model.classes,
+        channels=model.channels,
+        preset=preset_of(config),
+    )
+    network = network_of(config, dataset, faults, fmt, work)
+    layer_mask(faults, network.graph)  # refuses layers that are not there, now
+    with counted(work.progress, "Reading images") as progress:
+        searched, held = _split(dataset.test, config, progress)
+    if fmt.needs_calibration:
+        calibration = _calibration(dataset, searched, config, work)
+        images = normalise(calibration, dataset.mean, dataset.std)
+    else:
+        images = None
     quantized = quantize(network, fmt, images)
-    experiment = Experiment(
+    return Experiment(
         config, network, quantized, platform, searched, held, dataset.mean, dataset.std, work
     )
-    layer_mask(experiment.faults, quantized.graph)  # refuses layers that are not there, now
-    return experiment
+
+
+def fault_model(config: Config, platform: Platform) -> FaultModel:
+    """Faults in weights and activations together, at the experiment's or the devices' rates."""
+    given = config.faults
+    return FaultModel(
+        bits=given.bits,
+        weight_rate=_rates(given.weight_rate, platform.weight_rates),
+        activation_rate=_rates(given.activation_rate, platform.activation_rates),
+        bit_profile=given.bit_profile,
+        layers=_layers(given.layers),
+        budget=given.budget or None,
+        generator=given.generator,
+    )
 
 
 def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultModel:
@@ -195,91 +193,27 @@ def _format(config: Config) -> QFormat:
     return QFormat(given.bits, given.frac, given.kind, given.scale, given.step)
 
 
-def _load_data(config: Config, work: Work) -> Dataset:
-    with counted(work, "Reading images") as progress:
-        return load(
-            config.data,
-            image_size=config.model.image_size,
-            classes=config.model.classes,
-            channels=config.model.channels,
-            progress=progress,
-        )
-
-
-def _network(config: Config, dataset: Dataset, work: Work) -> tuple[Callable[..., Any], Any]:
-    """`apply_fn(params, images) -> logits` and its parameters, from wherever the name points."""
-    name = config.model.name
-    if ":" in name:
-        return _from_function(name, config.model.weights)
-    model = config.model
-    if name.endswith(".onnx"):
-        if model.weights:
-            raise InputError(f"model.weights: {name} brings its own parameters; leave it empty")
-        onnx = importlib.import_module("afpjax.network.onnx")  # takes a while: only who needs it
-        return onnx.read_onnx(name, model.image_size)[:2]
-    # By name, as a user's own network would be: nothing here depends on the zoo.
-    if model.weights:
-        zoo = importlib.import_module("afpjax.models")
-        size = {"image_size": model.image_size, "width": model.width}
-        return zoo.load(name, model.weights, classes=model.classes, **size)
-    training = importlib.import_module("afpjax.models.train")
-    with counted(work, f"Training {name}") as progress:
-        return training.trained(
-            model, config.train, dataset, seed=config.run.seed, progress=progress
-        )
-
-
-def _from_function(name: str, weights: str) -> tuple[Callable[..., Any], Any]:
-    """The pair that `package.module:function`, called without arguments, returns."""
-    if weights:
-        raise InputError(f"model.weights: `{name}` brings its own parameters; leave it empty")
-    module, _, function = name.partition(":")
-    if os.getcwd() not in sys.path:  # as `python -m` has it, for the command `afpjax` too
-        sys.path.insert(0, os.getcwd())
-    try:
-        make = getattr(importlib.import_module(module), function)
-    # An empty name is a ValueError, a relative one a TypeError.
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"model.name: `{name}` cannot be imported: {error}") from error
-    made = make() if callable(make) else None
-    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
-        raise InputError(f"model.name: `{name}()` must return (apply_fn, params)")
-    return made
-
-
-def _traced(
-    name: str, apply_fn: Callable[..., Any], params: Any, sample: jax.ShapeDtypeStruct
-) -> Network:
-    try:
-        return trace(apply_fn, params, sample)
-    except InputError:
-        raise
-    except (TypeError, ValueError) as error:  # what JAX raises for shapes that do not fit
-        shape = " x ".join(map(str, sample.shape[1:]))
-        reason = str(error).partition("\n")[0]
-        raise InputError(
-            f"model.image_size: `{name}` does not take images of {shape}: {reason}"
-        ) from error
-
-
-def _check_classes(network: Network, config: Config, sample: jax.ShapeDtypeStruct) -> None:
-    found = jax.eval_shape(network, sample).shape[1]
-    if found != config.model.classes:
-        raise InputError(
-            f"model.classes: {config.model.classes}, but the network tells {found} classes apart"
-        )
-
-
-def _split(test: Images, config: Config) -> tuple[Images, Images]:
+def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Images]:
     """Images for the search and images that are held out, in an order drawn from the seed."""
-    count = len(test.labels)
+    count = len(test)
     if count < 2:
         raise InputError(f"data: {count} test images; a search and its measurement need one each")
     order = np.random.default_rng(config.run.seed).permutation(count)
     first = min(config.search.images, count // 2)
     rest = order[first:][: config.search.held_out or None]
+    taken = first + len(rest)
+    return (
+        test.take(order[:first], lambda done, _: progress(done, taken)),
+        test.take(rest, lambda done, _: progress(first + done, taken)),
+    )
 
-    def pick(places: np.ndarray) -> Images:
-        return Images(test.images[places], test.labels[places])
 
-    return pick(order[:first]), pick(rest)
+def _calibration(
+    dataset: Dataset, searched: Images, config: Config, work: Work
+) -> UInt8[np.ndarray, "N H W C"]:
+    """The first training images, else those that the search knows."""
+    if dataset.train is None:
+        return searched.images[: config.data.calibration]
+    places = np.arange(min(config.data.calibration, len(dataset.train)))
+    with counted(work.progress, "Reading images to calibrate with") as progress:
+        return dataset.train.take(places, progress).images

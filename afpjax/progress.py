@@ -3,14 +3,14 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from types import TracebackType
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from rich import progress as rich
 from rich.console import Console, RenderableType
 
-__all__ = ["PATIENCE", "SILENT", "Bars", "Progress", "Task", "on_stderr"]
+__all__ = ["PATIENCE", "SILENT", "Bars", "Progress", "Task", "counted", "on_stderr"]
 
 PATIENCE = 2.0  # seconds that a task may take before it gets a bar
 
@@ -49,6 +49,20 @@ SILENT: Progress = _Silent()
 def on_stderr() -> AbstractContextManager[Progress]:
     """Bars on standard error if it is a terminal, else silence; either for one `with` block."""
     return Bars(Console(stderr=True)) if sys.stderr.isatty() else nullcontext(SILENT)
+
+
+@contextmanager
+def counted(progress: Progress, description: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar for work that says `(done, total)`; the total is known at its first word."""
+    with ExitStack() as stack:
+        bar: list[Any] = [None, 0]
+
+        def told(done: int, total: int) -> None:
+            bar[0] = bar[0] or stack.enter_context(progress.task(description, total))
+            bar[0].advance(done - bar[1])
+            bar[1] = done
+
+        yield told
 
 
 class Bars:

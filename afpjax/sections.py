@@ -42,7 +42,7 @@ class Model:
     )
     weights: str = setting(
         "",
-        "file with trained weights",
+        "file with trained weights, .safetensors, .npz or .pth",
         path=True,
         empty="train once and cache, or the .onnx file's own",
         metavar="FILE",
@@ -61,6 +61,17 @@ class Train:
     batch: int = setting(64, "images per step", low=1)
     learning_rate: float = setting(0.01, "AdamW's highest step size", above=0.0)
     weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0)
+    augmentation: str = setting(
+        "shift",
+        "images moved by up to an eighth; also mirrored; or a random part of each, mirrored",
+        choices=("none", "shift", "shift-flip", "crop-flip"),
+    )
+    faults: bool = setting(False, "train on with the experiment's faults injected")
+    fault_epochs: int = setting(10, "passes with faults, after train.epochs without", low=1)
+    fault_learning_rate: float = setting(0.001, "AdamW's highest step size in these", above=0.0)
+    checkpoint_minutes: float = setting(
+        2.0, "time between checkpoints, from which a killed training goes on, minutes", low=0.0
+    )
 
 
 @dataclass(frozen=True)
@@ -73,20 +84,33 @@ class Data:
         choices=("digits", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder"),
     )
     path: str = setting("", "where the data set lies", path=True, metavar="PATH")
+    train_path: str = setting(
+        "",
+        "another .npz with images to train and calibrate on, for data.name = npz",
+        path=True,
+        metavar="FILE",
+    )
     images: int = setting(0, "how many test images to use, 0 for all", low=0)
     mean: tuple[float, ...] = setting(
         (),
         "mean per channel, of values in [0, 1]",
-        empty="the data set's own; ImageNet's for image folders",
+        empty="the zoo model's at its own image size, else the data set's",
     )
     std: tuple[float, ...] = setting(
         (),
         "standard deviation per channel, of values in [0, 1]",
         above=0.0,
-        empty="the data set's own",
+        empty="as data.mean",
     )
-    resize: int = setting(0, "shorter side after resizing, pixels, 0 for model.image_size", low=0)
+    resize: int = setting(
+        0,
+        "shorter side after resizing, pixels, 0 for the zoo model's own or model.image_size",
+        low=0,
+    )
     crop: int = setting(0, "centre square to keep, pixels, 0 for model.image_size", low=0)
+    corrupt: str = setting(
+        "stop", "what an unreadable image does: stop the run, or skip it", choices=("stop", "skip")
+    )
     calibration: int = setting(256, "training images that set the format's scales", low=1)
 
 

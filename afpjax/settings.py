@@ -4,6 +4,7 @@ import difflib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args, get_origin
@@ -24,7 +25,7 @@ class Rule:
     high: int | float | None = None
     above: int | float | None = None  # as `low`, itself excluded
     choices: tuple[str, ...] = ()
-    path: bool = False  # a leading `~` is the user's home folder
+    path: bool = False  # a leading `~` is the user's home folder, `$NAME` an environment variable
     empty: str = "none"  # what an empty value means, as `--help` shows it
     metavar: str = ""  # what stands for the value in `--help`, where the type does not say it
 
@@ -71,6 +72,17 @@ def from_words(words: Sequence[str], kind: Any) -> object:
     return _from_word(words[0], item_types(kind))
 
 
+def expanded(path: str) -> str:
+    """The path with a leading `~` and environment variables filled in, where they are set."""
+    return os.path.expandvars(os.path.expanduser(path)) if path[:1] in ("~", "$") else path
+
+
+def unset_variable(path: str) -> str:
+    """The environment variable that an expanded path still begins with, or nothing."""
+    found = re.match(r"\$\{?(\w+)", path)
+    return found[1] if found else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """`; did you mean \\`x\\`?` with the known word that is most like this one, or nothing."""
     found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
@@ -115,7 +127,7 @@ def _read_text(value: str, rule: Rule, where: str) -> str:
     if rule.choices and value not in rule.choices:
         hint = nearest(value, rule.choices)
         raise InputError(f"{where}: no choice {_shown(value)}, use {listed(rule.choices)}{hint}")
-    return os.path.expanduser(value) if rule.path else value
+    return expanded(value) if rule.path else value
 
 
 def _as_float(value: int | float) -> float:

@@ -1,90 +1,36 @@
-"""Training from scratch (optax), and the networks trained here before.
-
-A step is one compiled program and an epoch is a Python loop over it: on a CPU, XLA (jaxlib 0.10)
-runs convolutions inside `lax.scan` eight times slower than outside. The switch of
-`afpjax.compiler` was measured too, and gains nothing here.
-"""
+"""The networks trained here: once, then from the cache; after a kill, from a checkpoint."""
 
 import hashlib
 import json
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import nnx
-from jax import lax
-from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
 from afpjax import sections
 from afpjax.cache import cache_folder
-from afpjax.data import Dataset, normalise
+from afpjax.data import Dataset
 from afpjax.errors import InputError
 
 from . import zoo
-
-#: Told after each epoch: how many are done, and of how many.
-Progress = Callable[[int, int], Any]
+from .batches import Batches, Reading
+from .checkpoint import Checkpoints
+from .fault_aware import Conditions as Conditions
+from .fault_aware import train_under_faults
+from .from_scratch import train
+from .loop import Progress
 
 _RECIPE = 1  # part of a cached network's name: raise it whenever training changes
-_WARMUP = 0.1  # share of the steps in which the step size climbs
-_SMOOTHING = 0.1  # share of each label that is spread over all classes
-_SHIFT = 8  # images are moved by up to their size over this
-
-
-class _State(NamedTuple):
-    weights: Any  # an nnx.State, as are
-    statistics: Any  # batch norm's running mean and variance
-    optimiser: optax.OptState
-
-
-def train(
-    model: nnx.Module,
-    images: UInt8[np.ndarray, "N H W C"],
-    labels: Int32[np.ndarray, " N"],
-    *,
-    settings: sections.Train,
-    mean: Sequence[float],
-    std: Sequence[float],
-    seed: int,
-    progress: Progress = lambda done, epochs: None,
-) -> nnx.Module:
-    """A trained copy of `model`, in inference mode.
-
-    AdamW on kernels (biases and scales do not decay), a cosine schedule with warm-up, smoothed
-    labels, images moved by up to an eighth of their size. The last, incomplete batch of an epoch
-    is left out; every epoch has its own order. The same seed gives the same weights. Raises
-    `InputError` when the loss stops being finite.
-    """
-    model = nnx.clone(model)
-    model.train()
-    definition, weights, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
-    batch = min(settings.batch, len(images))
-    steps = len(images) // batch
-    optimiser = _optimiser(settings, steps * settings.epochs)
-    step = partial(_step, definition, settings, steps * settings.epochs, tuple(mean), tuple(std))
-    state = _State(weights, statistics, optimiser.init(weights))
-    for epoch in range(settings.epochs):
-        order = np.random.default_rng((seed, epoch)).permutation(len(images))
-        key, loss = jax.random.fold_in(jax.random.key(seed), epoch), jnp.float32(0)
-        for number, chosen in enumerate(order[: steps * batch].reshape(steps, batch)):
-            state, loss = step(state, key, np.int32(number), images[chosen], labels[chosen])
-        if not np.isfinite(loss):
-            raise InputError(
-                f"train.learning_rate: the loss is no number after epoch {epoch + 1}; "
-                f"take a smaller one than {settings.learning_rate:g}"
-            )
-        progress(epoch + 1, settings.epochs)
-    trained = nnx.merge(definition, state.weights, state.statistics)
-    trained.eval()
-    return trained
+# What weights do not depend on: those learnt under faults depend on the ones that they start from.
+_ASIDE_UNDER_FAULTS = ("weights", "checkpoint_minutes", "epochs", "learning_rate")
+_ASIDE = ("weights", "checkpoint_minutes", "faults", "fault_epochs", "fault_learning_rate")
 
 
 def trained(
@@ -93,102 +39,139 @@ def trained(
     dataset: Dataset,
     *,
     seed: int,
-    progress: Progress = lambda done, epochs: None,
+    conditions: Conditions | None = None,
+    progress: Progress = lambda done, steps: None,
+    reading: Reading = lambda done, images: None,
 ) -> tuple[zoo.ApplyFn, zoo.Params]:
-    """The zoo's network trained on a data set's training images: once, then from the cache.
+    """A network of the zoo, trained on a data set's training images: once, then from the cache.
 
-    The cache is an `.npz` state dict in `afpjax.cache.cache_folder()`, named after everything that
-    the weights depend on; one that cannot be read is made again. Raises `InputError` where there
-    are no training images, the network cannot read them, or the cache cannot be written.
+    From scratch, or, where `model.weights` names a file, from there. Where `settings.faults` is set
+    it then learns on under `conditions`. Each of the two is an `.npz` state dict in
+    `afpjax.cache.cache_folder()`, named after everything that its weights depend on; one that
+    cannot be read is made again. Beside it lies a folder with the checkpoints of a training under
+    way, from which the next call goes on; it goes when the weights are there.
+
+    `progress(done, total)` counts the steps of what is left to train, `reading(done, total)` the
+    images that are read before the first. Raises `InputError` where there are no training images,
+    the network cannot read them, the cache cannot be written, or there are no conditions.
     """
     if dataset.train is None:
         raise InputError("model.weights: the data set has no training images; name trained weights")
-    zoo.refuse_images(model.name, dataset.train.images.shape, model.image_size)
-    size = {"classes": model.classes, "width": model.width}
-    path = cache_folder() / f"{model.name}-{_fingerprint(model, settings, dataset, seed)}.npz"
-    if path.is_file():
-        with suppress(InputError):
-            return zoo.load(model.name, path, image_size=model.image_size, **size)
-    _refuse_unwritable(path.parent)
-    made = train(
-        zoo.create(model.name, seed=seed, **size),
-        *dataset.train,
-        settings=settings,
-        mean=dataset.mean,
-        std=dataset.std,
-        seed=seed,
-        progress=progress,
-    )
-    params = zoo.params_of(made)
-    zoo.save(path, params)
-    return zoo.apply_fn_of(model.name, image_size=model.image_size, **size), params
+    zoo.refuse_images(model.name, (0, *dataset.train.shape), model.image_size)
+    job = _Job(model, settings, dataset, seed, Batches(dataset.train, settings.batch, reading))
+    if not settings.faults:
+        return job.apply_fn, job.fault_free(progress)
+    if conditions is None:
+        raise InputError("train.faults: there are no faults to train with; give `conditions`")
+    return job.apply_fn, job.under_faults(conditions, progress)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _step(
-    definition: Any,
-    settings: sections.Train,
-    steps: int,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    state: _State,
-    key: PRNGKeyArray,
-    number: Int32[Array, ""],
-    images: UInt8[Array, "B H W C"],
-    labels: Int32[Array, " B"],
-) -> tuple[_State, Float[Array, ""]]:
-    moved = _shifted(jax.random.fold_in(key, number), images)
+@dataclass(frozen=True)
+class _Job:
+    """What is trained, and on what."""
 
-    def loss_of(weights: Any) -> tuple[Array, Any]:
-        model: Any = nnx.merge(definition, weights, state.statistics, copy=True)
-        logits = model(normalise(moved, mean, std))
-        wanted = optax.smooth_labels(jax.nn.one_hot(labels, logits.shape[1]), _SMOOTHING)
-        loss = optax.softmax_cross_entropy(logits, wanted).mean()
-        return loss, nnx.state(model, nnx.BatchStat)
+    model: sections.Model
+    settings: sections.Train
+    dataset: Dataset
+    seed: int
+    batches: Batches
 
-    (loss, statistics), slopes = jax.value_and_grad(loss_of, has_aux=True)(state.weights)
-    with jax.numpy_dtype_promotion("standard"):  # optax multiplies floats by its step count
-        optimiser = _optimiser(settings, steps)
-        updates, memory = optimiser.update(slopes, state.optimiser, state.weights)
-    weights = optax.apply_updates(state.weights, updates)
-    return _State(weights, statistics, memory), loss
+    @property
+    def size(self) -> dict[str, Any]:
+        return {"classes": self.model.classes, "width": self.model.width}
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """What both trainings are given."""
+        normal = {"mean": self.dataset.mean, "std": self.dataset.std}
+        return {"settings": self.settings, "seed": self.seed, **normal}
+
+    @cached_property
+    def apply_fn(self) -> zoo.ApplyFn:
+        return zoo.apply_fn_of(self.model.name, image_size=self.model.image_size, **self.size)
+
+    def load(self, path: Path | str) -> zoo.Params:
+        name, side = self.model.name, self.model.image_size
+        return zoo.load(name, path, image_size=side, **self.size)[1]
+
+    def fault_free(self, progress: Progress) -> zoo.Params:
+        """The weights before any fault."""
+        if self.model.weights:
+            return self.load(self.model.weights)
+
+        def make(checkpoints: Checkpoints) -> zoo.Params:
+            new = zoo.create(self.model.name, seed=self.seed, **self.size)
+            kept = {"checkpoints": checkpoints, "progress": progress}
+            return zoo.params_of(train(new, self.batches, **self.shared, **kept))
+
+        return self.once(self.fingerprint(), make)
+
+    def under_faults(self, conditions: Conditions, progress: Progress) -> zoo.Params:
+        """The weights after the epochs with faults."""
+        before = 0  # steps of the training that went before, where it had to be done
+
+        def earlier(done: int, steps: int) -> None:
+            nonlocal before
+            before = steps
+            progress(done, steps + self.settings.fault_epochs * self.batches.steps)
+
+        def make(checkpoints: Checkpoints) -> zoo.Params:
+            return train_under_faults(
+                self.apply_fn,
+                _with_params(start, self.model.name, self.size),
+                self.batches,
+                conditions,
+                checkpoints=checkpoints,
+                progress=lambda done, steps: progress(before + done, before + steps),
+                **self.shared,
+            )
+
+        start = self.fault_free(earlier)
+        return self.once(self.fingerprint(start, conditions), make)
+
+    def once(self, fingerprint: str, make: Callable[[Checkpoints], zoo.Params]) -> zoo.Params:
+        """What the cache has under this name; else it is made, and put there."""
+        path = cache_folder() / f"{self.model.name}-{fingerprint}.npz"
+        if path.is_file():
+            with suppress(InputError):
+                return self.load(path)
+        _refuse_unwritable(path.parent)
+        checkpoints = Checkpoints(
+            path.with_suffix(".checkpoints"), self.settings.checkpoint_minutes
+        )
+        params = make(checkpoints)
+        zoo.save(path, params)
+        checkpoints.remove()
+        return params
+
+    def fingerprint(
+        self, start: zoo.Params | None = None, conditions: Conditions | None = None
+    ) -> str:
+        """Sixteen hexadecimal digits of everything that the weights depend on.
+
+        With `conditions`, of the weights that learnt on under them from `start`.
+        """
+        known = {**asdict(self.model), **asdict(self.settings)}
+        known.update(mean=self.dataset.mean, std=self.dataset.std, seed=self.seed, recipe=_RECIPE)
+        if conditions:
+            known["conditions"] = asdict(conditions)
+        for name in _ASIDE if conditions is None else _ASIDE_UNDER_FAULTS:
+            del known[name]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())
+        assert self.dataset.train is not None
+        digest.update(self.dataset.train.fingerprint())
+        for leaf in jax.tree.leaves(start):
+            digest.update(np.ascontiguousarray(leaf).data)
+        return digest.hexdigest()[:16]
 
 
-def _optimiser(settings: sections.Train, steps: int) -> optax.GradientTransformation:
-    schedule = optax.warmup_cosine_decay_schedule(
-        0.0, settings.learning_rate, warmup_steps=max(1, round(_WARMUP * steps)), decay_steps=steps
-    )
-
-    def kernels(weights: Any) -> Any:
-        return jax.tree.map(lambda leaf: leaf.ndim > 1, weights)
-
-    return optax.adamw(schedule, weight_decay=settings.weight_decay, mask=kernels)
-
-
-def _shifted(key: PRNGKeyArray, images: UInt8[Array, "B H W C"]) -> UInt8[Array, "B H W C"]:
-    """Each image moved by its own draw of rows and columns; black comes in at the edges."""
-    reach = images.shape[1] // _SHIFT
-    wide = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * reach + 1)
-
-    def cut(image: Array, corner: Array) -> Array:
-        return lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])
-
-    return jax.vmap(cut)(wide, corners)
-
-
-def _fingerprint(
-    model: sections.Model, settings: sections.Train, dataset: Dataset, seed: int
-) -> str:
-    """Sixteen hexadecimal digits of everything that trained weights depend on."""
-    known = {**asdict(model), **asdict(settings)}
-    known.update(mean=dataset.mean, std=dataset.std, seed=seed, recipe=_RECIPE)
-    del known["weights"]  # where weights are named, nothing is trained
-    digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode())
-    for array in dataset.train or ():
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return digest.hexdigest()[:16]
+def _with_params(params: zoo.Params, name: str, size: dict[str, Any]) -> nnx.Module:
+    """The zoo's network with these weights in it."""
+    model = nnx.eval_shape(lambda: zoo.NETWORKS[name](**size, rngs=nnx.Rngs(0)))
+    state = nnx.state(model, (nnx.Param, nnx.BatchStat))
+    nnx.replace_by_pure_dict(state, params)
+    nnx.update(model, state)
+    return model
 
 
 def _refuse_unwritable(folder: Path) -> None:

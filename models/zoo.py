@@ -1,40 +1,50 @@
 """The zoo: networks by name, and their weights under torchvision's names."""
 
-import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
+from afpjax.data import Preset
 from afpjax.errors import InputError
-from afpjax.files import read_npz
 from afpjax.settings import listed, nearest
 
+from .alexnet import alexnet
+from .convnext import convnext_tiny
+from .mobilenet import mobilenet_v2
 from .resnet import resnet18, resnet34
+from .squeezenet import squeezenet1_0, squeezenet1_1
+from .state_dict import Params as Params
+from .state_dict import from_state_dict
+from .state_dict import state_dict as state_dict
+from .vgg import vgg16_bn
+from .weight_files import read
+from .weight_files import save as save
 
-Params = dict[Any, Any]  # nested; attribute names and list indices -> ... -> arrays
 ApplyFn = Callable[[Any, Array], Array]
 
 #: Every network of the zoo; a new family is a file beside this one and a line here.
-NETWORKS: dict[str, Callable[..., nnx.Module]] = {"resnet18": resnet18, "resnet34": resnet34}
-
-# Flax's names of a layer's arrays -> PyTorch's.
-_NAMES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
+NETWORKS: dict[str, Callable[..., nnx.Module]] = {
+    "alexnet": alexnet,
+    "squeezenet1_0": squeezenet1_0,
+    "squeezenet1_1": squeezenet1_1,
+    "resnet18": resnet18,
+    "resnet34": resnet34,
+    "vgg16_bn": vgg16_bn,
+    "convnext_tiny": convnext_tiny,
+    "mobilenet_v2": mobilenet_v2,
 }
-# Axes of PyTorch's kernels in Flax's order, by number of axes; the inverse is its argsort.
-_KERNEL_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}
-_SHOWN = 3  # tensors named for each kind of mismatch
+
+_IMAGENET = Preset(256, 224, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+#: How torchvision reads photographs for its first ImageNet weights of each network.
+PRESETS: dict[str, Preset] = {
+    **dict.fromkeys(NETWORKS, _IMAGENET),
+    "convnext_tiny": _IMAGENET._replace(resize=236),
+}
 
 
 def create(name: str, *, classes: int, width: float = 1.0, seed: int) -> nnx.Module:
@@ -80,70 +90,30 @@ def load(
 ) -> tuple[ApplyFn, Params]:
     """A network of the zoo as `(apply_fn, params)`, ready for `afpjax.trace`.
 
-    `weights` is an `.npz` file of a torchvision state dict (names and layouts as PyTorch has
-    them); without it, weights are drawn from `seed`. Raises `InputError` for an unknown name, and
-    for a file that cannot be read or whose tensors are not this network's.
+    `weights` is a file of a torchvision state dict (names and layouts as PyTorch has them), in
+    `.safetensors`, `.npz` or, where torch is installed, `.pth`; without it, weights are drawn from
+    `seed`. Raises `InputError` for an unknown name, and for a file that cannot be read or whose
+    tensors are not this network's.
     """
     apply_fn = apply_fn_of(name, classes=classes, image_size=image_size, width=width)
     if weights is None:
         return apply_fn, params_of(create(name, classes=classes, width=width, seed=seed))
     shapes = params_of(_abstract(name, classes, width))
     where = f"model.weights: {weights} does not fit `{name}`, {classes} classes, width {width:g}"
-    return apply_fn, from_state_dict(read_npz(Path(weights), "model.weights"), shapes, where)
+    return apply_fn, from_state_dict(read(Path(weights)), shapes, where, classes=classes)
+
+
+def preset(name: str) -> Preset | None:
+    """How the published weights of a network want their images; None for no zoo name."""
+    return PRESETS.get(name)
 
 
 def params_of(model: nnx.Module) -> Params:
-    """A network's arrays, batch statistics included, as nested dictionaries."""
-    return nnx.to_pure_dict(nnx.state(model))
+    """A network's arrays, batch statistics included, as nested dictionaries.
 
-
-def state_dict(params: Params) -> dict[str, np.ndarray]:
-    """The arrays under torchvision's names, in PyTorch's layouts (OIHW; outputs x inputs)."""
-    found = {}
-    for name, leaf, kernel in _named(params):
-        array = np.asarray(leaf)
-        found[name] = array.transpose(np.argsort(_KERNEL_AXES[array.ndim])) if kernel else array
-    return found
-
-
-def from_state_dict(arrays: Mapping[str, np.ndarray], shapes: Params, where: str) -> Params:
-    """Parameters of `shapes`' structure, float32, from tensors in PyTorch's layouts.
-
-    `num_batches_tracked` is passed over: inference has no use for it. Raises one `InputError`,
-    opened by `where`, that names missing, unknown and wrongly shaped tensors.
+    The random state of its dropouts is no parameter, and is left out.
     """
-    wanted = {name: (leaf.shape, kernel) for name, leaf, kernel in _named(shapes)}
-    given = {n: a for n, a in arrays.items() if not n.endswith("num_batches_tracked")}
-    made = {name: given[name] for name in wanted if name in given}
-    for name, array in made.items():
-        if wanted[name][1] and array.ndim in _KERNEL_AXES:
-            made[name] = array.transpose(_KERNEL_AXES[array.ndim])
-    problems = [
-        ("missing", [f"`{n}`" for n in wanted if n not in given]),
-        ("unknown", [f"`{n}`" for n in given if n not in wanted]),
-        (
-            "wrong shape",
-            [_mismatch(n, given[n], wanted[n]) for n in made if made[n].shape != wanted[n][0]],
-        ),
-        ("no floats", [f"`{n}` ({a.dtype})" for n, a in made.items() if a.dtype.kind != "f"]),
-    ]
-    told = [f"{kind}: {_some(names)}" for kind, names in problems if names]
-    if told:
-        raise InputError(f"{where}; {'; '.join(told)}")
-    leaves = [jnp.asarray(made[name].astype(np.float32)) for name in wanted]
-    return jax.tree.unflatten(jax.tree.structure(shapes), leaves)
-
-
-def save(path: Path, params: Params) -> None:
-    """Write weights as `load` reads them; whole or not at all, even when killed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    made = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with made.open("wb") as file:
-            np.savez(file, allow_pickle=False, **state_dict(params))
-        os.replace(made, path)
-    finally:
-        made.unlink(missing_ok=True)
+    return nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))
 
 
 def refuse_images(name: str, shape: Sequence[int], image_size: int) -> None:
@@ -168,31 +138,11 @@ def _constructor(name: str) -> Callable[..., nnx.Module]:
 def _draw(
     build: Callable[..., nnx.Module], classes: int, width: float, key: PRNGKeyArray
 ) -> Params:
-    return params_of(build(classes=classes, width=width, rngs=nnx.Rngs(key)))
+    # The random state of dropouts too: a network to train needs it.
+    return nnx.to_pure_dict(nnx.state(build(classes=classes, width=width, rngs=nnx.Rngs(key))))
 
 
 def _abstract(name: str, classes: int, width: float) -> nnx.Module:
     """The network without its arrays: their shapes only."""
     build = _constructor(name)
     return nnx.eval_shape(lambda: build(classes=classes, width=width, rngs=nnx.Rngs(0)))
-
-
-def _named(params: Params) -> list[tuple[str, Any, bool]]:
-    """Each leaf with its name in PyTorch, and whether it is a kernel, in the leaves' order."""
-    found = []
-    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        *owner, last = (jax.tree_util.keystr((key,), simple=True) for key in path)
-        found.append((".".join([*owner, _NAMES[last]]), leaf, last == "kernel"))
-    return found
-
-
-def _mismatch(name: str, array: np.ndarray, wanted: tuple[tuple[int, ...], bool]) -> str:
-    shape, kernel = wanted
-    if kernel:
-        shape = [shape[axis] for axis in np.argsort(_KERNEL_AXES[len(shape)])]
-    return f"`{name}` is {list(array.shape)}, not {list(shape)}"
-
-
-def _some(names: Sequence[str]) -> str:
-    rest = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

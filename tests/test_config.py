@@ -202,3 +202,27 @@ def test_the_first_difference_is_named_and_the_place_is_none():
     other = load(None, {"run.out": "elsewhere", "search.images": 5, "run.seed": 4})
     assert first_difference(Config(), other) == "run.seed: 0 -> 4"
     assert first_difference(Config(), load(None, {"run.out": "elsewhere"})) == ""
+
+
+def test_an_environment_variable_opens_a_path(tmp_path, monkeypatch):
+    file = tmp_path / "e.toml"
+    file.write_text(
+        '[data]\nname = "npz"\npath = "$PLACE/a.npz"\n[model]\nname = "${PLACE}/n.onnx"'
+    )
+    monkeypatch.setenv("PLACE", "/somewhere")
+    config = load(file)
+    assert (config.data.path, config.model.name) == ("/somewhere/a.npz", "/somewhere/n.onnx")
+    assert load(file, {"data.path": "a/$PLACE"}).data.path == "a/$PLACE"
+
+
+def test_a_variable_that_is_not_set_is_named_unless_the_path_is_given_otherwise(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "e.toml"
+    file.write_text('[data]\nname = "npz"\npath = "$PLACE/a.npz"')
+    monkeypatch.delenv("PLACE", raising=False)
+    with pytest.raises(
+        InputError, match=r"variable PLACE, which is not set; .* or give --data.path"
+    ):
+        load(file)
+    assert load(file, {"data.path": "b.npz"}).data.path == "b.npz"

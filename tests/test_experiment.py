@@ -11,7 +11,7 @@ import pytest
 
 from afpjax import config as configuration
 from afpjax.errors import InputError
-from afpjax.experiment import Experiment, counted, prepare, scaled
+from afpjax.experiment import Experiment, prepare, scaled
 from afpjax.faults.model import FaultModel
 from afpjax.outcome import Work
 from afpjax.progress import SILENT
@@ -240,36 +240,3 @@ def test_a_defect_inside_the_users_function_is_not_called_a_missing_import(
     """An AttributeError inside the function used to read as `cannot be imported`."""
     with pytest.raises(error):
         experiment_of(model__name=f"afpjax_experiment_model:{name}")
-
-
-def test_a_bar_begins_with_the_readers_first_word():
-    class Bars:
-        def __init__(self):
-            self.rows = []
-
-        def task(self, description, total):
-            self.rows.append([description, total, 0])
-            return Bar(self.rows[-1])
-
-    class Bar:
-        def __init__(self, row):
-            self.row = row
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.row.append("closed")
-
-        def advance(self, amount=1, /):
-            self.row[2] += amount
-
-    bars = Bars()
-    with counted(Work({}, bars), "Reading") as progress:
-        assert bars.rows == []
-        progress(2, 7)
-        progress(7, 7)
-    assert bars.rows == [["Reading", 7, 7, "closed"]]
-    with counted(Work({}, bars), "Nothing to read"):
-        pass
-    assert len(bars.rows) == 1

@@ -23,13 +23,25 @@ ALLOWED: dict[str, set[str]] = {
     "sections": {"settings"},
     "config": {"sections", "settings"},
     "outcome": {"config", "progress"},
+    "images": set(),
+    "image_arrays": {"files", "images"},
     "image_folders": {"files"},
-    "data": {"files", "image_folders", "sections"},
+    "image_files": {"files", "image_folders", "images"},
+    "data": {"image_arrays", "image_files", "image_folders", "images", "sections"},
     "network": BASE,
     "hardware": {"network.layers"},
     "faults": {*BASE, "network"},
     "search": {"faults", "hardware", "network"},
-    "experiment": {*SETTINGS, "data", "search", "faults", "hardware", "network"},
+    "model_source": {*SETTINGS, "data", "faults", "network"},
+    "experiment": {
+        *SETTINGS,
+        "data",
+        "faults",
+        "hardware",
+        "model_source",
+        "network",
+        "search",
+    },
     "jobs": {*SETTINGS, "data", "experiment", "search", "faults", "hardware", "network"},
     "report": {*SETTINGS, "search", "faults", "hardware", "network"},
     "command": {"config", "sections", "settings"},
@@ -40,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": {"network", "hardware", "faults", "search"},
 }
 #: The zoo is a package beside the library's parts, installed into it.
-ZOO = {*BASE, "data", "sections", "network"}
+ZOO = {*BASE, "data", "faults", "images", "sections", "network"}
 
 
 def modules(folder: Path, package: str) -> dict[str, Path]:

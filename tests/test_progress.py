@@ -6,7 +6,7 @@ import sys
 
 from rich.console import Console
 
-from afpjax.progress import PATIENCE, SILENT, Bars, on_stderr
+from afpjax.progress import PATIENCE, SILENT, Bars, counted, on_stderr
 
 
 class Terminal(io.StringIO):
@@ -84,3 +84,36 @@ def test_a_terminal_gets_bars(monkeypatch):
     with on_stderr() as progress:
         assert isinstance(progress, Bars)
     assert "\x1b" in stream.getvalue()
+
+
+def test_a_bar_begins_with_the_readers_first_word():
+    class Bars:
+        def __init__(self):
+            self.rows = []
+
+        def task(self, description, total):
+            self.rows.append([description, total, 0])
+            return Bar(self.rows[-1])
+
+    class Bar:
+        def __init__(self, row):
+            self.row = row
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.row.append("closed")
+
+        def advance(self, amount=1, /):
+            self.row[2] += amount
+
+    bars = Bars()
+    with counted(bars, "Reading") as progress:
+        assert bars.rows == []
+        progress(2, 7)
+        progress(7, 7)
+    assert bars.rows == [["Reading", 7, 7, "closed"]]
+    with counted(bars, "Nothing to read"):
+        pass
+    assert len(bars.rows) == 1

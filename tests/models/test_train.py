@@ -6,69 +6,85 @@ from dataclasses import replace
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 from afpjax import data, sections
 from afpjax.errors import InputError
-from afpjax.models import train as training
-from afpjax.models import zoo
-from afpjax.models.train import train, trained
+from afpjax.models import batches, from_scratch, train, zoo
+from afpjax.models.batches import Batches
+from afpjax.network.fixed_point import QFormat
 
-MODEL = sections.Model(classes=2, image_size=8, width=0.05)
-SETTINGS = sections.Train(epochs=16, batch=16, learning_rate=0.01)
-
-
-@pytest.fixture(scope="module")
-def dataset():
-    """Bright against dark images, with noise: learnt in a few steps."""
-    rng = np.random.default_rng(0)
-    labels = np.arange(40, dtype=np.int32) % 2
-    images = rng.integers(0, 160, (40, 8, 8, 3)) + 95 * labels[:, None, None, None]
-    images = images.astype(np.uint8)
-    return data.Dataset(
-        data.Images(images, labels), data.Images(images[:4], labels[:4]), (0.5,) * 3, (0.25,) * 3
-    )
-
-
-@pytest.fixture
-def cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+from . import tiny
+from .tiny import CONDITIONS, MODEL, SETTINGS, STEPS, equal
 
 
 def accuracy(network, dataset):
     apply_fn, params = network
-    images = data.normalise(dataset.train.images, dataset.mean, dataset.std)
-    answers = np.argmax(jax.jit(apply_fn)(params, images), axis=1)
-    return (answers == dataset.train.labels).mean()
-
-
-def equal(one, other):
-    return jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), one, other))
+    images, labels = dataset.test.take(range(len(dataset.test)))
+    logits = jax.jit(apply_fn)(params, data.normalise(images, dataset.mean, dataset.std))
+    return (np.argmax(logits, axis=1) == labels).mean()
 
 
 def test_it_learns_once_and_the_cache_gives_the_same_weights(dataset, cache):
     told = []
-    first = trained(MODEL, SETTINGS, dataset, seed=1, progress=lambda *args: told.append(args))
-    assert told == [(epoch, 16) for epoch in range(1, 17)]
+    first = train.trained(MODEL, SETTINGS, dataset, seed=1, progress=lambda *a: told.append(a))
+    assert told == [(step, STEPS) for step in range(STEPS + 1)]
     assert accuracy(first, dataset) >= 0.95
     (file,) = cache.iterdir()
-    again = trained(MODEL, SETTINGS, dataset, seed=1, progress=lambda *args: told.append(args))
-    assert len(told) == 16, "it was trained twice"
+    again = train.trained(MODEL, SETTINGS, dataset, seed=1, progress=lambda *a: told.append(a))
+    assert len(told) == STEPS + 1, "it was trained twice"
     assert equal(first[1], again[1])
     # A broken file is made again, and training is deterministic: the same weights come out.
     whole = file.read_bytes()
     file.write_bytes(whole[: len(whole) // 2])
-    anew = trained(MODEL, SETTINGS, dataset, seed=1)
+    anew = train.trained(MODEL, SETTINGS, dataset, seed=1)
     assert equal(first[1], anew[1]) and list(cache.iterdir()) == [file]
 
 
-def test_the_models_own_weights_and_mode_are_left_alone(dataset):
-    model = zoo.create("resnet18", classes=2, width=0.05, seed=0)
+def test_learning_under_faults_starts_from_the_weights_without_and_both_are_kept(dataset, cache):
+    told, both = [], replace(SETTINGS, faults=True)
+
+    def trained(settings, **more):
+        return train.trained(MODEL, settings, dataset, seed=1, **more)[1]
+
+    learnt = trained(both, conditions=CONDITIONS, progress=lambda *a: told.append(a))
+    total = STEPS + 3 * 2
+    assert told == [(n, total) for n in [*range(STEPS + 1), *range(STEPS, total + 1)]]
+    assert len(list(cache.iterdir())) == 2
+    plain = trained(SETTINGS, progress=lambda *a: pytest.fail("the first weights were lost"))
+    assert not equal(plain["fc"], learnt["fc"])
+    assert equal(plain["bn1"]["mean"], learnt["bn1"]["mean"])
+    again = trained(both, conditions=CONDITIONS, progress=lambda *a: pytest.fail("trained twice"))
+    assert equal(learnt, again)
+    # Other conditions: the first weights are there, so only the epochs with faults are left.
+    told.clear()
+    other = replace(CONDITIONS, format=QFormat(8, frac=4))
+    assert not equal(learnt, trained(both, conditions=other, progress=lambda *a: told.append(a)))
+    assert told == [(step, 6) for step in range(7)]
+
+
+def test_named_weights_learn_under_faults_too(dataset, cache, tmp_path):
+    plain = train.trained(MODEL, SETTINGS, dataset, seed=1)[1]
+    both = replace(SETTINGS, faults=True)
+    expected = train.trained(MODEL, both, dataset, seed=1, conditions=CONDITIONS)[1]
+    zoo.save(tmp_path / "own.npz", plain)
+    for file in cache.iterdir():
+        file.unlink()
+    named = replace(MODEL, weights=str(tmp_path / "own.npz"))
+    told = []
+    got = train.trained(
+        named, both, dataset, seed=1, conditions=CONDITIONS, progress=lambda *a: told.append(a)
+    )
+    assert equal(expected, got[1]) and told[-1] == (6, 6)
+
+
+def test_the_models_own_weights_and_mode_are_left_alone(dataset, cache):
+    model = zoo.create("tiny", classes=2, seed=0)
     before = jax.tree.map(np.array, zoo.params_of(model))
-    after = train(
+    after = from_scratch.train(
         model,
-        *dataset.train,
-        settings=SETTINGS,
+        Batches(dataset.train, 16),
+        settings=replace(SETTINGS, epochs=1),
         mean=dataset.mean,
         std=dataset.std,
         seed=0,
@@ -79,59 +95,103 @@ def test_the_models_own_weights_and_mode_are_left_alone(dataset):
     assert (np.asarray(moved["bn1"]["mean"]) != 0).all(), "batch statistics were not kept"
 
 
-def test_whatever_the_weights_depend_on_names_the_cache_file(dataset):
-    def name(model=MODEL, settings=SETTINGS, dataset=dataset, seed=0):
-        return training._fingerprint(model, settings, dataset, seed)
+def test_dropout_is_drawn_anew_in_every_step_and_leaves_nothing_behind(dataset, cache):
+    model = tiny.Tiny(classes=2, width=1.0, rngs=nnx.Rngs(0))
+    draws = nnx.state(model, nnx.RngState)
 
-    images, labels = dataset.train
+    def mask(step):
+        fresh = from_scratch._drawn(draws, jax.random.key(step))
+        assert jax.tree.structure(fresh) == jax.tree.structure(draws)
+        nnx.update(model, fresh)
+        return np.asarray(model.dropout(np.ones((64, 64), np.float32))) != 0
+
+    masks = [mask(step) for step in range(6)]
+    assert all((mask(step) == masks[step]).all() for step in range(6)), "it depends on the past"
+    share = np.mean(masks)
+    assert abs(share - 0.75) < 5 * np.sqrt(0.25 * 0.75 / (6 * 4096))
+    together = np.mean(masks[0] & masks[1])
+    assert abs(together - 0.75**2) < 5 * np.sqrt(0.5625 * 0.4375 / 4096)
+    params = train.trained(MODEL, SETTINGS, dataset, seed=0)[1]
+    assert set(params) == {"conv1", "bn1", "conv2", "conv3", "hidden", "fc"}
+
+
+def test_whatever_the_weights_depend_on_names_the_cache_file(dataset):
+    def name(model=MODEL, settings=SETTINGS, dataset=dataset, seed=0, under=None, start=None):
+        job = train._Job(model, settings, dataset, seed, Batches(dataset.train, 16))
+        return job.fingerprint(start, under)
+
+    images, labels = tiny.arrays()
+    faults = CONDITIONS.faults
+    start = {"fc": np.ones(3, np.float32)}
     names = [
         name(),
         name(model=replace(MODEL, width=0.1)),
         name(model=replace(MODEL, classes=3)),
         name(settings=replace(SETTINGS, weight_decay=0.5)),
+        name(settings=replace(SETTINGS, augmentation="none")),
         name(dataset=dataset._replace(mean=(0.1,) * 3)),
-        name(dataset=dataset._replace(train=data.Images(images[::-1], labels))),
-        name(dataset=dataset._replace(train=data.Images(images, labels[::-1]))),
+        name(dataset=dataset._replace(train=tiny.split_of(images[::-1], labels))),
+        name(dataset=dataset._replace(train=tiny.split_of(images, labels[::-1]))),
         name(seed=1),
+        name(under=CONDITIONS, start=start),
+        name(under=CONDITIONS, start={"fc": np.zeros(3, np.float32)}),
+        name(under=replace(CONDITIONS, calibration=9), start=start),
+        name(under=replace(CONDITIONS, format=QFormat(9, scale="tensor")), start=start),
+        name(under=replace(CONDITIONS, faults=replace(faults, weight_rate=0.1)), start=start),
+        name(under=CONDITIONS, settings=replace(SETTINGS, fault_epochs=9), start=start),
+        name(under=CONDITIONS, settings=replace(SETTINGS, fault_learning_rate=0.9), start=start),
+        name(under=CONDITIONS, settings=replace(SETTINGS, batch=9), start=start),
     ]
     assert len(set(names)) == len(names)
-    assert name(dataset=dataset._replace(test=dataset.train)) == name()
+    assert name(dataset=dataset._replace(test=tiny.split_of(images[::-1], labels))) == name()
+    later = replace(SETTINGS, checkpoint_minutes=7.0)
+    without = replace(later, faults=True, fault_epochs=7, fault_learning_rate=7.0)
+    assert name(settings=without) == name()
+    assert name(under=CONDITIONS, settings=later, start=start) == names[9]
 
 
-def test_images_move_by_up_to_an_eighth_and_black_comes_in():
-    image = np.arange(1, 17 * 16 * 3 + 1 - 48, dtype=np.int64).reshape(16, 16, 3) % 255 + 1
-    batch = np.repeat(image[None].astype(np.uint8), 200, axis=0)
-    wide = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    windows = {
-        wide[r : r + 16, c : c + 16].astype(np.uint8).tobytes(): (r, c)
-        for r in range(5)
-        for c in range(5)
-    }
-    moved = np.asarray(training._shifted(jax.random.key(0), jax.numpy.asarray(batch)))
-    assert {windows[each.tobytes()] for each in moved} == set(windows.values())
+def test_a_set_too_large_for_memory_is_streamed_to_the_same_weights(dataset, cache, monkeypatch):
+    both = replace(SETTINGS, faults=True)
+    kept = train.trained(MODEL, both, dataset, seed=1, conditions=CONDITIONS)[1]
+    for file in cache.iterdir():
+        file.unlink()
+    monkeypatch.setattr(batches, "IN_MEMORY", 0)
+    streamed = train.trained(
+        MODEL,
+        both,
+        dataset,
+        seed=1,
+        conditions=CONDITIONS,
+        reading=lambda *a: pytest.fail("it was read as a whole"),
+    )
+    assert equal(kept, streamed[1])
 
 
-def test_a_step_size_that_destroys_the_network_is_an_error_and_nothing_is_kept(dataset, cache):
-    wild = replace(SETTINGS, learning_rate=1e30)
-    with pytest.raises(InputError, match=r"train.learning_rate: the loss is no number after"):
-        trained(MODEL, wild, dataset, seed=0)
-    assert not list(cache.iterdir())
+@pytest.mark.parametrize("faults", [False, True])
+def test_a_step_size_that_destroys_the_network_is_an_error_and_nothing_is_kept(
+    dataset, cache, faults
+):
+    name = "fault_learning_rate" if faults else "learning_rate"
+    wild = replace(SETTINGS, faults=faults, checkpoint_minutes=0.0, **{name: 1e30})
+    with pytest.raises(InputError, match=f"train.{name}: the loss is no number in epoch"):
+        train.trained(MODEL, wild, dataset, seed=0, conditions=CONDITIONS)
+    assert len(list(cache.iterdir())) == faults
 
 
-def test_no_training_images_wrong_size_and_no_cache_folder_are_errors(dataset, cache):
+def test_what_cannot_be_trained_is_an_error_of_one_line(dataset, cache):
     with pytest.raises(InputError, match="no training images; name trained weights"):
-        trained(MODEL, SETTINGS, dataset._replace(train=None), seed=0)
+        train.trained(MODEL, SETTINGS, dataset._replace(train=None), seed=0)
     with pytest.raises(InputError, match="reads images of 9 x 9 x 3, these are 8 x 8 x 3"):
-        trained(replace(MODEL, image_size=9), SETTINGS, dataset, seed=0)
+        train.trained(replace(MODEL, image_size=9), SETTINGS, dataset, seed=0)
+    with pytest.raises(InputError, match="train.faults: there are no faults to train with"):
+        train.trained(MODEL, replace(SETTINGS, faults=True), dataset, seed=0)
     cache.write_text("a file where the folder should be")
     with pytest.raises(InputError, match=r"cannot be written .*; set AFPJAX_CACHE"):
-        trained(MODEL, SETTINGS, dataset, seed=0)
+        train.trained(MODEL, SETTINGS, dataset, seed=0)
 
 
 @pytest.mark.slow
 def test_the_default_network_reads_97_of_100_digits(cache):
     dataset = data.load(sections.Data(), image_size=32, classes=10)
-    apply_fn, params = trained(sections.Model(), sections.Train(), dataset, seed=0)
-    images = data.normalise(dataset.test.images, dataset.mean, dataset.std)
-    answers = np.argmax(jax.jit(apply_fn)(params, images), axis=1)
-    assert (answers == dataset.test.labels).mean() >= 0.97
+    network = train.trained(sections.Model(), sections.Train(), dataset, seed=0)
+    assert accuracy(network, dataset) >= 0.97

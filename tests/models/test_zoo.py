@@ -8,6 +8,7 @@ import pytest
 
 from afpjax.errors import InputError
 from afpjax.models import zoo
+from afpjax.settings import listed
 
 SMALL = dict(classes=3, width=0.05)
 
@@ -48,30 +49,9 @@ def test_saved_weights_are_pytorchs_layouts_and_load_bit_for_bit(params, tmp_pat
     _, loaded = zoo.load("resnet18", tmp_path / "deep" / "weights.npz", image_size=8, **SMALL)
     assert equal(params, loaded)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["weights.npz"]
-
-
-def test_a_save_that_fails_leaves_the_old_file_and_no_other(params, tmp_path, monkeypatch):
-    path = tmp_path / "weights.npz"
-    zoo.save(path, params)
-    before = path.read_bytes()
-
-    def fails(file, **arrays):
-        file.write(b"half")
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(np, "savez", fails)
-    with pytest.raises(KeyboardInterrupt):
-        zoo.save(path, params)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
-
-
-def test_half_precision_weights_and_batch_counters_are_taken(params, tmp_path):
-    arrays = {n: a.astype(np.float16) for n, a in zoo.state_dict(params).items()}
-    arrays["bn1.num_batches_tracked"] = np.array(7)
-    np.savez(tmp_path / "half.npz", allow_pickle=False, **arrays)
-    _, loaded = zoo.load("resnet18", tmp_path / "half.npz", image_size=8, **SMALL)
-    assert loaded["fc"]["kernel"].dtype == jnp.float32
-    np.testing.assert_array_equal(loaded["fc"]["kernel"], arrays["fc.weight"].T.astype(np.float32))
+    zoo.save(tmp_path / "weights.safetensors", params)
+    _, loaded = zoo.load("resnet18", tmp_path / "weights.safetensors", image_size=8, **SMALL)
+    assert equal(params, loaded)
 
 
 def test_the_pure_function_judges_each_image_by_itself(params):
@@ -92,32 +72,11 @@ def test_images_of_another_shape_are_refused_in_one_line(params, shape):
 def test_an_unknown_name_gets_the_nearest_one():
     with pytest.raises(InputError, match="no `resnet81`; did you mean `resnet18`"):
         zoo.create("resnet81", seed=0, **SMALL)
-    with pytest.raises(InputError, match="it has resnet18 or resnet34"):
+    with pytest.raises(InputError, match=f"it has {listed(zoo.NETWORKS)}"):
         zoo.load("x", image_size=8, **SMALL)
-
-
-def test_missing_unknown_and_wrongly_shaped_tensors_are_named_in_one_line(params, tmp_path):
-    arrays = zoo.state_dict(params)
-    del arrays["bn1.weight"]
-    arrays["head.weight"] = arrays["fc.bias"]
-    arrays["fc.weight"] = np.zeros((10, 26), np.float32)
-    arrays["fc.bias"] = np.zeros(3, np.int64)
-    np.savez(tmp_path / "other.npz", **arrays)
-    with pytest.raises(InputError) as caught:
-        zoo.load("resnet18", tmp_path / "other.npz", image_size=8, **SMALL)
-    text = str(caught.value)
-    assert "missing: `bn1.weight`" in text and "unknown: `head.weight`" in text
-    assert "wrong shape: `fc.weight` is [10, 26], not [3, 26]" in text
-    assert "no floats: `fc.bias` (int64)" in text and "\n" not in text
 
 
 def test_weights_for_another_class_count_say_so(params, tmp_path):
     zoo.save(tmp_path / "three.npz", params)
     with pytest.raises(InputError, match=r"`fc.bias` is \[3\], not \[10\]"):
         zoo.load("resnet18", tmp_path / "three.npz", classes=10, width=0.05, image_size=8)
-
-
-def test_a_long_list_of_tensors_is_cut_short(tmp_path):
-    np.savez(tmp_path / "empty.npz", other=np.zeros(1, np.float32))
-    with pytest.raises(InputError, match=r"missing: `\S+`, `\S+`, `\S+` and 99 more; unknown"):
-        zoo.load("resnet18", tmp_path / "empty.npz", image_size=8, **SMALL)

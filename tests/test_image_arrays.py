@@ -1,0 +1,198 @@
+"""Digits, `.npz` files and CIFAR-10: whole, checked and refused in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from afpjax.data import load
+from afpjax.errors import InputError
+from afpjax.sections import Data
+
+RNG = np.random.default_rng(0)
+
+
+def pixels(*shape):
+    return RNG.integers(0, 256, shape, dtype=np.uint8)
+
+
+def saved(path, **arrays):
+    np.savez(path, **arrays)
+    return Data(name="npz", path=str(path))
+
+
+def read(split):
+    """All images of a split."""
+    return split.take(range(len(split)))
+
+
+def refused(data, match, **options):
+    with pytest.raises(InputError, match=match) as caught:
+        load(data, **{"image_size": 8, "classes": 10, **options})
+    assert "\n" not in str(caught.value)
+
+
+def test_digits_are_all_there_split_evenly_and_for_good():
+    found = load(Data(), image_size=32, classes=10)
+    again = load(Data(), image_size=32, classes=10)
+    assert found.train is not None and again.train is not None
+    train = read(found.train)
+    assert train.images.shape == (1000, 32, 32, 3) and len(found.test) == 797
+    assert found.train.shape == found.test.shape == (32, 32, 3)
+    np.testing.assert_array_equal(read(found.test).images, read(again.test).images)
+    together = np.bincount(load_digits(return_X_y=True)[1])
+    share = np.bincount(found.train.labels) / together
+    assert np.abs(share - 1000 / 1797).max() < 0.01, "the split is not stratified"
+    assert (train.images[..., 0] == train.images[..., 2]).all()
+
+
+def test_digits_at_their_own_size_are_scikit_learns_and_no_image_is_in_both_splits():
+    found = load(Data(), image_size=8, classes=10, channels=1)
+    assert found.train is not None
+    both = np.concatenate([read(found.train).images, read(found.test).images])[..., 0]
+    expected = np.rint(load_digits(return_X_y=True)[0] * 255 / 16).astype(np.uint8)
+    assert sorted(map(bytes, both)) == sorted(map(bytes, expected))
+    train = read(found.train).images / 255
+    assert found.mean == pytest.approx((train.mean(),)) and found.std == pytest.approx(
+        (train.std(),)
+    )
+
+
+def test_an_npz_comes_back_as_it_was_and_is_measured_whole(tmp_path):
+    images, labels = pixels(20, 8, 8, 3), np.arange(20) % 5
+    data = saved(tmp_path / "set.npz", images=images, labels=labels)
+    found = load(Data(name="npz", path=data.path, images=7), image_size=8, classes=5)
+    assert found.train is None
+    assert len(found.test) == 7
+    np.testing.assert_array_equal(read(found.test).images, images[:7])
+    np.testing.assert_array_equal(read(found.test).labels, labels[:7])
+    assert found.test.labels.dtype == np.int32
+    assert found.mean == pytest.approx((images / 255).mean((0, 1, 2)))
+    assert found.std == pytest.approx((images / 255).std((0, 1, 2)))
+
+
+def test_an_image_of_one_colour_has_no_zero_deviation(tmp_path):
+    data = saved(tmp_path / "x.npz", images=np.full((2, 8, 8, 1), 7, np.uint8), labels=[0, 1])
+    found = load(data, image_size=8, classes=2)
+    assert found.mean == pytest.approx((7 / 255,) * 3) and min(found.std) > 0
+
+
+def cifar_file(path, images, labels):
+    records = [
+        bytes([n]) + i.transpose(2, 0, 1).tobytes() for i, n in zip(images, labels, strict=True)
+    ]
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"".join(records))
+
+
+@pytest.mark.parametrize("inner", ["", "cifar-10-batches-bin"])
+def test_cifar_is_read_colour_plane_by_colour_plane(tmp_path, inner):
+    images, labels = pixels(7, 32, 32, 3), [3, 1, 4, 1, 5, 9, 2]
+    cifar_file(tmp_path / inner / "data_batch_1.bin", images[:2], labels[:2])
+    cifar_file(tmp_path / inner / "data_batch_2.bin", images[2:5], labels[2:5])
+    cifar_file(tmp_path / inner / "test_batch.bin", images[5:], labels[5:])
+    found = load(Data(name="cifar10", path=str(tmp_path)), image_size=32, classes=10)
+    assert found.train is not None
+    both = np.concatenate([read(found.train).images, read(found.test).images])
+    np.testing.assert_array_equal(both, images)
+    assert [*found.train.labels, *found.test.labels] == labels
+    assert found.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_a_cut_or_missing_cifar_file_is_refused(tmp_path):
+    data = Data(name="cifar10", path=str(tmp_path))
+    refused(data, "test_batch.bin does not exist")
+    (tmp_path / "test_batch.bin").write_bytes(bytes(3073 + 5))
+    refused(data, "has 3078 bytes, no multiple of 3073")
+    cifar_file(tmp_path / "test_batch.bin", pixels(2, 32, 32, 3), [3, 10])
+    refused(data, r"test_batch.bin: label 10 is not in 0\.\.9; set model.classes")
+
+
+def test_digits_of_more_classes_than_the_networks_are_refused():
+    refused(Data(), r"digits: label 9 is not in 0\.\.7; set model.classes", classes=8)
+
+
+GOOD = dict(images=np.zeros((4, 8, 8, 3), np.uint8), labels=np.arange(4))
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        (dict(labels=np.arange(5)), "4 images but 5 labels"),
+        (dict(labels=np.array([0, 1, 2, 10])), r"label 10 is not in 0\.\.9; set model.classes"),
+        (dict(labels=np.array([0, -1, 2, 3])), "label -1 is not in"),
+        (dict(labels=np.ones(4)), "labels are float64; save them as integers"),
+        (dict(labels=np.ones((4, 1), int)), r"labels have shape \(4, 1\)"),
+        (dict(images=np.zeros((4, 8, 8, 3), np.float32)), "images are float32; save them as uint8"),
+        (dict(images=np.zeros((4, 8, 8), np.uint8)), r"images have shape \(4, 8, 8\)"),
+        (dict(images=np.zeros((4, 8, 8, 2), np.uint8)), "2 channels, the network reads 3"),
+        (dict(images=np.zeros((4, 0, 8, 3), np.uint8)), "none may be empty"),
+        (dict(labels=np.full(4, 2**32 + 1)), "label 4294967297 is not in"),
+        (dict(images=np.zeros((0, 8, 8, 3), np.uint8), labels=np.arange(0)), "there are no images"),
+        (dict(labels=np.array([{}] * 4)), "no readable .npz file of plain arrays"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(tmp_path, change, match):
+    refused(saved(tmp_path / "set.npz", **{**GOOD, **change}), match)
+
+
+def test_a_second_npz_holds_the_training_images(tmp_path):
+    data = saved(tmp_path / "test.npz", **GOOD)
+    images, labels = pixels(6, 8, 8, 3), np.arange(6)
+    train = saved(tmp_path / "train.npz", images=images, labels=labels).path
+    both = Data(name="npz", path=data.path, train_path=train, images=2)
+    found = load(both, image_size=8, classes=10)
+    assert found.train is not None and len(found.test) == 2
+    assert found.train.shape == (8, 8, 3) and found.train.labels.tolist() == labels.tolist()
+    np.testing.assert_array_equal(read(found.train).images, images)
+    assert found.mean == pytest.approx((images / 255).mean((0, 1, 2))), "not of training images"
+
+
+def test_training_images_that_do_not_fit_are_refused(tmp_path):
+    path = saved(tmp_path / "test.npz", **GOOD).path
+    train = str(tmp_path / "train.npz")
+    data = Data(name="npz", path=path, train_path=train)
+    refused(data, r"data.train_path: .*train.npz does not exist")
+    saved(Path(train), images=GOOD["images"], labels=np.full(4, 11))
+    refused(data, r"data.train_path: .*train.npz: label 11 is not in 0\.\.9")
+    saved(Path(train), images=np.zeros((4, 8, 8, 2), np.uint8), labels=np.arange(4))
+    refused(data, r"data.train_path: .*: images have 2 channels, the network reads 3")
+    Path(train).write_bytes(b"text")
+    refused(data, "data.train_path: .* is no readable .npz file")
+    refused(Data(train_path=train), "data.train_path: only for data.name = npz, not for `digits`")
+
+
+def test_files_that_are_no_npz_are_refused(tmp_path):
+    path = tmp_path / "set.npz"
+    data = saved(path, **GOOD)
+    whole = path.read_bytes()
+    refused(saved(path, images=GOOD["images"], other=1), "has no `labels`, it holds images, other")
+    for bad in (b"", b"text", whole[: len(whole) // 2], whole.replace(b"\0" * 50, b"\1" * 50, 1)):
+        path.write_bytes(bad)
+        refused(data, "no readable .npz file of plain arrays")
+    with path.open("wb") as file:
+        np.save(file, GOOD["images"])
+    refused(data, "no readable .npz file of plain arrays")
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    refused(data, "is a git-LFS pointer; fetch it with `git lfs pull`")
+    path.unlink()
+    refused(data, "set.npz does not exist")
+    path.mkdir()
+    refused(data, "set.npz is a folder")
+
+
+def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
+    data = saved(tmp_path / "set.npz", **GOOD)
+
+    def denied(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", denied)
+    refused(data, "set.npz cannot be read: Permission denied")
+
+
+def test_real_npz_sets_load_whole(shared_data):
+    path = shared_data / "cifar10_test1000.npz"
+    found = load(Data(name="npz", path=str(path)), image_size=32, classes=10)
+    np.testing.assert_array_equal(read(found.test).images, np.load(path)["images"])
