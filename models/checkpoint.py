@@ -1,10 +1,10 @@
 """Checkpoints of a training, through orbax: what survives when a process is killed.
 
 A folder holds one folder per checkpoint, named by the steps done. Each is written under another
-name and renamed when it is complete, so whatever bears a number is whole; and it ends with a digest
-of its arrays, so that one damaged afterwards, or of another training, is known as such and passed
-over. Processes that train the same thing at once share the folder: they make the same checkpoints,
-and whoever comes second with one drops its own.
+name and renamed when it is complete, so whatever bears a number is whole; and a digest of its files
+lies beside them, so that one damaged afterwards is known as such and passed over, as is one whose
+arrays are not this training's. Processes that train the same thing at once share the folder: they
+make the same checkpoints, and whoever comes second with one drops its own.
 """
 
 import hashlib
@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 _KEPT = 2  # newest checkpoints that stay, so that a damaged one costs little
+_ARRAYS, _DIGEST = "arrays", "digest"  # what a checkpoint holds: orbax's folder, and a file
 _PART = ".part-"  # begins the name of what is being written
 _ABANDONED = 3600.0  # seconds after which what is being written counts as left by a killed process
 
@@ -45,7 +46,7 @@ class Checkpoints:
         None where there is none.
         """
         for done in sorted(self._complete(), reverse=True):
-            # A damaged file shows as an error of orbax, tensorstore, json or the system.
+            # What cannot be read shows as an error of orbax, tensorstore or the system.
             with suppress(Exception):
                 return done, _restored(self._at(done), done, like)
         return None
@@ -100,32 +101,38 @@ def _write(path: Path, done: int, state: Any) -> None:
     from orbax.checkpoint import StandardCheckpointer  # takes a second: only who saves waits
 
     arrays = [np.asarray(leaf) for leaf in jax.tree.leaves(state)]
+    # NumPy's, so that no device is written down; orbax takes no empty ones.
     named = {str(place): array for place, array in enumerate(arrays) if array.size}
+    path.mkdir()
     with StandardCheckpointer() as writer:
-        writer.save(path, {"arrays": named, "digest": _digest(done, arrays)})
+        writer.save(path / _ARRAYS, named)
+    (path / _DIGEST).write_text(_digest(path / _ARRAYS, done))
 
 
 def _restored(path: Path, done: int, like: Any) -> Any:
+    # Before orbax sees them: its readers of other arrays do not stop when one fails.
+    if (path / _DIGEST).read_text() != _digest(path / _ARRAYS, done):
+        raise ValueError(f"{path} is damaged")
     from orbax.checkpoint import StandardCheckpointer
 
     leaves, structure = jax.tree.flatten(like)
     with StandardCheckpointer() as reader:
-        found = reader.restore(path.resolve())
-    arrays = [
-        np.asarray(found["arrays"][str(place)]) if leaf.size else np.asarray(leaf)
-        for place, leaf in enumerate(leaves)
-    ]
-    if not np.array_equal(found["digest"], _digest(done, arrays)) or any(
-        (array.shape, array.dtype) != (leaf.shape, leaf.dtype)
-        for array, leaf in zip(arrays, leaves, strict=True)
-    ):
-        raise ValueError(f"{path}: damaged, or of another training")
+        found = reader.restore((path / _ARRAYS).resolve())
+    if found.keys() != {str(place) for place, leaf in enumerate(leaves) if leaf.size}:
+        raise ValueError(f"{path} is another training's")
+    arrays = [np.asarray(found.get(str(place), leaf)) for place, leaf in enumerate(leaves)]
+    for array, leaf in zip(arrays, leaves, strict=True):
+        if (array.shape, array.dtype) != (leaf.shape, leaf.dtype):
+            raise ValueError(f"{path} is another training's")
     return jax.tree.unflatten(structure, [jnp.asarray(array) for array in arrays])
 
 
-def _digest(done: int, arrays: list[np.ndarray]) -> np.ndarray:
+def _digest(folder: Path, done: int) -> str:
+    """Of all files in a folder, with their names, and of the steps done."""
     digest = hashlib.sha256(str(done).encode())
-    for array in arrays:
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data)
-    return np.frombuffer(digest.digest(), np.uint8)
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -4,7 +4,6 @@ For each kind of fault (weights, activations, both) the search runs by itself, a
 paper's Table II do. What is reported was measured afterwards, on held-out images and fresh draws.
 """
 
-from collections.abc import Mapping
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -17,7 +16,7 @@ from afpjax.outcome import Outcome, Work
 from afpjax.search.baselines import cnnparted, fault_unaware
 from afpjax.search.hypervolume import non_dominated
 from afpjax.search.partition import Front, measure, search
-from afpjax.search.problem import costs
+from afpjax.search.problem import Caps, costs
 from afpjax.search.select import most_robust_within
 
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")
@@ -32,13 +31,14 @@ def run(config: Config, work: Work) -> Outcome:
     experiment = prepare(config, work)
     with experiment.explained():
         baselines, cheap = _baselines(experiment)
-        fronts = {name: _search(experiment, name, cheap) for name in SCENARIOS}
+        allowance = _allowance(experiment, baselines["fault-unaware"])
+        fronts = {name: _search(experiment, name, cheap, allowance) for name in SCENARIOS}
     front, correct = fronts["both"], _measure_front(experiment, fronts["both"])
     kept = _still_best(front, correct)
     among = {name: list(range(len(each.mappings))) for name, each in fronts.items()}
     among["both"] = kept
     selected = {
-        name: _select(experiment, name, each, baselines, among[name])
+        name: _select(experiment, name, each, allowance, among[name])
         for name, each in fronts.items()
     }
     mappings = {
@@ -91,7 +91,18 @@ def _baselines(
     )
 
 
-def _search(experiment: Experiment, name: str, cheap: Int[np.ndarray, "P L"]) -> Front:
+def _allowance(experiment: Experiment, unaware: Assignment) -> Caps:
+    """What AFarePart's choice may cost: so much more than the fault-unaware one."""
+    settings, cost = experiment.config.search, costs(experiment.tables, unaware[None])
+    return Caps(
+        float(cost.latency_ms[0]) * (1 + settings.allow_latency),
+        float(cost.energy_mj[0]) * (1 + settings.allow_energy),
+    )
+
+
+def _search(
+    experiment: Experiment, name: str, cheap: Int[np.ndarray, "P L"], allowance: Caps
+) -> Front:
     """AFarePart's front under one kind of fault; `cheap` mappings are among its first."""
     description = f"Searching under {LABELS[name]}"
     with experiment.work.progress.task(description, experiment.budget.generations) as task:
@@ -102,6 +113,7 @@ def _search(experiment: Experiment, name: str, cheap: Int[np.ndarray, "P L"]) ->
             experiment.budget,
             experiment.caps,
             initial=cheap,
+            allowance=allowance,
             progress=task.advance,
         )
 
@@ -123,7 +135,7 @@ def _select(
     experiment: Experiment,
     name: str,
     front: Front,
-    baselines: Mapping[str, Assignment],
+    allowance: Caps,
     among: list[int],
 ) -> int:
     """The front's mapping by AFarePart's rule, on the search's images under draws it has not seen.
@@ -131,18 +143,16 @@ def _select(
     The draws that a front was searched with flatter the mappings that fit them; the held-out images
     are not for choosing at all. They only say, by `among`, which mappings of the front are left.
     """
-    settings = experiment.config.search
-    trials = range(_CHOICE, _CHOICE + settings.final_trials)
+    trials = range(_CHOICE, _CHOICE + experiment.config.search.final_trials)
     description = f"Choosing under {LABELS[name]}"
     with experiment.work.progress.task(description, len(among) * len(trials)) as task:
         accuracy = experiment.struck(name).accuracy(front.mappings[among], trials, task.advance)
-    limit = costs(experiment.tables, baselines["fault-unaware"][None])
     chosen = most_robust_within(
         front.latency_ms[among],
         front.energy_mj[among],
         1 - accuracy,
-        latency_cap=float(limit.latency_ms[0]) * (1 + settings.allow_latency),
-        energy_cap=float(limit.energy_mj[0]) * (1 + settings.allow_energy),
+        latency_cap=allowance.latency_ms,
+        energy_cap=allowance.energy_mj,
     )
     return among[chosen]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +17,23 @@ from jaxtyping import Float, Int, PRNGKeyArray
 from afpjax.errors import InputError
 from afpjax.search.hypervolume import hypervolume, non_dominated
 from afpjax.search.nsga2 import NSGA2
-from afpjax.search.pareto import Fitness
+from afpjax.search.pareto import Fitness, crowding
 
 FEW = 4096  # genomes; fewer are enumerated
 
 #: (number of the fault draw, genomes [N, G]) -> Fitness of N individuals; runs on the host.
 Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
+
+
+class Evaluated(NamedTuple):
+    """Genomes with their fitness."""
+
+    genomes: Int[np.ndarray, "N G"]
+    objectives: Float[np.ndarray, "N M"]
+    violation: Float[np.ndarray, " N"]
+
+    def at(self, places: Any) -> "Evaluated":
+        return Evaluated(*(column[places] for column in self))
 
 
 class Infeasible(InputError):
@@ -69,30 +80,55 @@ def explore(
     budget: Budget,
     *,
     initial: Int[np.ndarray, "_ G"] | None = None,
+    focus: Evaluate | None = None,
     progress: Callable[[int], Any] = lambda generations: None,
 ) -> Explored:
     """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
 
     `initial` genomes, the first of them in any case, are up to half of the first population; the
-    rest is random. `progress` is told of every finished generation (an enumeration is cut in as
-    many parts). Raises `Infeasible` where no feasible genome is found.
+    rest is random. `focus` is `evaluate` with narrower limits, around what somebody will choose
+    from: the second half of the generations then looks there alone, beginning with what the first
+    half found nearest, and up to half of the front is from there. `progress` is told of every
+    finished generation (an enumeration is cut in as many parts). Raises `Infeasible` where no
+    feasible genome is found.
     """
     if prod(int(choices) for choices in cardinality) < FEW:
         return _enumerate(cardinality, evaluate, budget, progress)
     algorithm = _algorithm(budget.population, tuple(map(int, cardinality)))
     seen: set[bytes] = set()
 
-    def measured(draw: int, genomes: np.ndarray) -> Fitness:
-        seen.update(genome.tobytes() for genome in genomes)
-        return evaluate(draw, genomes)
+    def run(key: PRNGKeyArray, evaluate: Evaluate, draws: range, initial: Any) -> list[Evaluated]:
+        def measured(draw: int, genomes: np.ndarray) -> Fitness:
+            seen.update(genome.tobytes() for genome in genomes)
+            return evaluate(draw if budget.renew else 0, genomes)
 
-    populations = []
-    for state in _generations(key, algorithm, measured, budget, initial):
-        populations.append(tuple(map(np.asarray, (state.population, *state.fitness))))
-        progress(1)
-    front, objectives = _feasible(*populations[-1])
-    history = tuple(_best(*each)[1] for each in populations)
-    return Explored(front, objectives, "nsga2", budget.generations, len(seen), history)
+        found = []
+        for state in _generations(key, algorithm, measured, draws, budget.renew, initial):
+            found.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
+            progress(1)
+        return found
+
+    near = 0 if focus is None else budget.generations // 2
+    wide = budget.generations - near
+    populations = run(key, evaluate, range(wide + 1), initial)
+    front, history = _feasible(populations[-1]), [_best(each).objectives for each in populations]
+    if focus is not None and near:
+        given = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
+        given = given[np.argsort(np.asarray(focus(0, given).violation), kind="stable")]
+        draws = range(wide, budget.generations + 1)
+        populations = run(jax.random.fold_in(key, 1), focus, draws, given[: budget.population // 2])
+        if budget.renew:  # all on the last draw
+            front = Evaluated(front.genomes, *map(np.asarray, evaluate(draws[-1], front.genomes)))
+        history += [_joined(front, _best(each)).objectives for each in populations]
+        front = _joined(front, _best(populations[-1]), budget.population)
+    return Explored(
+        front.genomes,
+        front.objectives,
+        "nsga2",
+        budget.generations,
+        len(seen),
+        tuple(history),
+    )
 
 
 @lru_cache(maxsize=8)
@@ -110,27 +146,28 @@ def _enumerate(
         scores += [evaluate(0, part)] if len(part) else []
         progress(1)
     fitness = [np.concatenate(columns) for columns in zip(*scores, strict=True)]
-    front, objectives = _feasible(genomes, *fitness)
-    return Explored(front, objectives, "enumeration", 0, len(genomes), (objectives,))
+    front = _feasible(Evaluated(genomes, *fitness))
+    history = (front.objectives,)
+    return Explored(front.genomes, front.objectives, "enumeration", 0, len(genomes), history)
 
 
 def _generations(
     key: PRNGKeyArray,
     algorithm: NSGA2,
     evaluate: Evaluate,
-    budget: Budget,
+    draws: range,
+    renew: bool,
     initial: np.ndarray | None,
 ):
-    """NSGA-II's states, one for each generation, evaluated on the host."""
+    """NSGA-II's states, one for each draw after the first, evaluated on the host."""
     params = algorithm.default_params
     start_key, loop_key = jax.random.split(key)
     population = _first(start_key, algorithm, initial)
-    state = algorithm.init(start_key, population, evaluate(0, population), params)
-    for number in range(1, budget.generations + 1):
-        ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, number))
+    state = algorithm.init(start_key, population, evaluate(draws[0], population), params)
+    for draw in draws[1:]:
+        ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, draw))
         offspring, state = algorithm.ask(ask_key, state, params)
-        draw = number if budget.renew else 0
-        if budget.renew:
+        if renew:
             survivors = np.asarray(algorithm.get_population(state))
             state = algorithm.rescore(state, evaluate(draw, survivors))
         fitness = evaluate(draw, np.asarray(offspring))
@@ -150,24 +187,42 @@ def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> n
     return population
 
 
-def _best(
-    genomes: np.ndarray, objectives: np.ndarray, violation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _best(found: Evaluated) -> Evaluated:
     """Feasible genomes that no other beats, each once, in lexicographic order."""
-    feasible = violation <= 0
-    genomes, places = np.unique(genomes[feasible], axis=0, return_index=True)
-    objectives = objectives[feasible][places]
-    best = non_dominated(objectives)
-    return genomes[best], objectives[best]
+    found = found.at(found.violation <= 0)
+    found = found.at(np.unique(found.genomes, axis=0, return_index=True)[1])
+    return found.at(non_dominated(found.objectives))
 
 
-def _feasible(
-    genomes: np.ndarray, objectives: np.ndarray, violation: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _feasible(found: Evaluated) -> Evaluated:
     """`_best`, which must not be empty."""
-    if (violation > 0).all():
-        raise Infeasible(genomes[violation.argmin()])
-    return _best(genomes, objectives, violation)
+    if (found.violation > 0).all():
+        raise Infeasible(found.genomes[found.violation.argmin()])
+    return _best(found)
+
+
+def _joined(wide: Evaluated, near: Evaluated, most: int | None = None) -> Evaluated:
+    """The best of both, thinned to `most`: of those near, half or what the others leave room for.
+
+    Thinned by crowding distance, so that the ends of both stay.
+    """
+    both = Evaluated(*map(np.concatenate, zip(near, wide, strict=True)))
+    best = _best(both)
+    if most is None or len(best.genomes) <= most:
+        return best
+    known = {genome.tobytes() for genome in near.genomes}
+    is_near = np.array([genome.tobytes() in known for genome in best.genomes])
+    room = max(most // 2, most - int((~is_near).sum()))
+    parts = [_thinned(best.at(is_near), room)]
+    parts.append(_thinned(best.at(~is_near), most - len(parts[0].genomes)))
+    return _best(Evaluated(*map(np.concatenate, zip(*parts, strict=True))))
+
+
+def _thinned(found: Evaluated, most: int) -> Evaluated:
+    if len(found.genomes) <= most:
+        return found
+    distance = crowding(jnp.asarray(found.objectives), jnp.zeros(len(found.genomes), jnp.int32))
+    return found.at(np.sort(np.argsort(-np.asarray(distance), kind="stable")[:most]))
 
 
 def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:

@@ -104,24 +104,31 @@ def search(
     caps: Caps = NO_CAPS,
     *,
     initial: Int[np.ndarray, "_ L"] | None = None,
+    allowance: Caps | None = None,
     progress: Callable[[int], Any] = lambda generations: None,
 ) -> Front:
     """The front over latency, energy and accuracy drop; `initial[0]` is among the first mappings,
     and as many of the others as half of the population has room for.
 
-    Raises `InputError` for fault rates that are neither one nor one per device, and `Infeasible`.
+    Where `allowance` says what the mapping to be chosen may cost, the second half of the search
+    keeps within it: most of a front costs more than anyone would pay for accuracy. Raises
+    `InputError` for fault rates that are neither one nor one per device, and `Infeasible`.
     """
     layers, devices = tables.latency_ms.shape
     _check_rates(struck.faults, devices)
     first = single_device(tables)
     if initial is not None:
         first = np.concatenate([initial, first])
+    focus = None
+    if allowance is not None:
+        focus = with_faults(tables, caps.within(allowance), struck)
     found = explore(
         key,
         np.full(layers, devices),
         with_faults(tables, caps, struck),
         budget,
         initial=first,
+        focus=focus,
         progress=progress,
     )
     return _as_front(tables, found)

@@ -32,6 +32,10 @@ class Caps:
     latency_ms: float = float("inf")
     energy_mj: float = float("inf")
 
+    def within(self, other: "Caps") -> "Caps":
+        """Both at once."""
+        return Caps(min(self.latency_ms, other.latency_ms), min(self.energy_mj, other.energy_mj))
+
 
 NO_CAPS = Caps()
 STRATEGIES = ("platform", "layerwise")

@@ -28,9 +28,7 @@ def augmented(kind, image, count=400, key=0):
 def windows(image):
     """Every image that a shift by up to an eighth can give -> its place."""
     wide = np.pad(image, ((2, 2), (2, 2), (0, 0)))
-    return {
-        wide[r : r + SIDE, c : c + SIDE].tobytes(): (r, c) for r in range(5) for c in range(5)
-    }
+    return {wide[r : r + SIDE, c : c + SIDE].tobytes(): (r, c) for r in range(5) for c in range(5)}
 
 
 def test_none_changes_nothing(image):

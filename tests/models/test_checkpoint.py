@@ -126,7 +126,7 @@ def test_what_a_killed_process_left_unfinished_is_ignored_and_cleared_in_time(ke
     fresh, old = kept.folder / ".part-fresh", kept.folder / ".part-old"
     for part in (fresh, old):
         (part / "whole").mkdir(parents=True)
-    os.utime(old, (time.time() - 7200,) * 2)
+    os.utime(old, (time.time() - 7200, time.time() - 7200))
     assert kept.latest(state()) is None
     kept.save(1, state())
     assert names(kept) == [".part-fresh", "1"], "another process may still be writing the first"
