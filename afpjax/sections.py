@@ -67,10 +67,12 @@ class Train:
         choices=("none", "shift", "shift-flip", "crop-flip"),
     )
     faults: bool = setting(False, "train on with the experiment's faults injected")
-    fault_epochs: int = setting(10, "passes with faults, after train.epochs without", low=1)
-    fault_learning_rate: float = setting(0.001, "AdamW's highest step size in these", above=0.0)
+    fault_epochs: int = setting(20, "passes with faults, after train.epochs without", low=1)
+    fault_learning_rate: float = setting(0.003, "AdamW's highest step size in these", above=0.0)
     checkpoint_minutes: float = setting(
-        2.0, "time between checkpoints, from which a killed training goes on, minutes", low=0.0
+        2.0,
+        "time between checkpoints, from which a killed training goes on, minutes, 0 for every step",
+        low=0.0,
     )
 
 

@@ -55,14 +55,18 @@ def stream(
 ) -> UInt32[Array, "... 2"]:
     """The two words of a stream; numbers broadcast against each other."""
     image = jnp.zeros((), jnp.uint32) if image is None else image
-    words = [trial, layer, jnp.asarray(target, jnp.uint32), image]
-    first, second = seed[0], seed[1]
-    for number, word in enumerate(jnp.broadcast_arrays(*words), start=1):
-        # A Feistel-like exchange: both words depend on every number so far.
-        first, second = (
-            second,
-            first ^ mix(mix(second + word) + jnp.uint32(number * _GOLDEN % _COUNTERS)),
-        )
+    words = jnp.broadcast_arrays(trial, layer, jnp.asarray(target, jnp.uint32), image)
+    words = jnp.stack([word.astype(jnp.uint32) for word in words])
+    salts = jnp.asarray([number * _GOLDEN % _COUNTERS for number in range(1, 5)], jnp.uint32)
+    start = tuple(jnp.broadcast_to(word, words.shape[1:]) for word in (seed[0], seed[1]))
+
+    # A Feistel-like exchange: both words depend on every number so far.
+    def exchange(number: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        first, second = pair
+        return second, first ^ mix(mix(second + words[number]) + salts[number])
+
+    # Written out, XLA (jaxlib 0.10, CPU) never ends compiling it for two layers of 16 images.
+    first, second = lax.fori_loop(0, 4, exchange, start)
     return jnp.stack([mix(first ^ second), mix(second + jnp.uint32(_GOLDEN))], axis=-1)
 
 

@@ -21,7 +21,7 @@ from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.strike import Draws, logits_of_trial
-from afpjax.network.quantized import Quantized
+from afpjax.network.quantized import Quantized, encoded
 
 BATCH = 64  # images per forward pass; a last batch of fewer is padded, not compiled anew
 
@@ -67,6 +67,7 @@ class Evaluator:
         self.name = name
         self.evaluations = 0
         self._prepare = prepare
+        self._encoded = encoded(quantized)
         self._batches = list(_batches(np.asarray(images), np.asarray(labels)))
 
     def correct(
@@ -128,7 +129,7 @@ class Evaluator:
     def _run(self, draws: Draws, row: Row) -> Bool[np.ndarray, " B"]:
         run = _compiled()
         answers = [
-            run(draws, self._prepare, self.quantized, *batch, *row, self.seed)
+            run(draws, self._prepare, self._encoded, *batch, *row, self.seed)
             for batch in self._batches
         ]
         return np.concatenate([np.asarray(answer) for answer in answers])[: self.count]

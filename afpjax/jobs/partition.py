@@ -4,7 +4,6 @@ For each kind of fault (weights, activations, both) the search runs by itself, a
 paper's Table II do. What is reported was measured afterwards, on held-out images and fresh draws.
 """
 
-
 import numpy as np
 from jaxtyping import Bool, Int
 

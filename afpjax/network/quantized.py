@@ -16,7 +16,7 @@ lies halfway.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -58,6 +58,7 @@ class Quantized:
     format: QFormat = field(metadata={"static": True})
     parameters: Parameters
     steps: dict[str, Steps]
+    encoded: bool = field(default=False, metadata={"static": True})  # kernels are codes already
 
     @property
     def graph(self) -> LayerGraph:
@@ -107,7 +108,9 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
 
     def hook(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
         step, struck = quantized.steps[call.layer.name], masks(call)
-        kernel = encode(fmt, parameters.kernel, call.per_kernel(step.weights))
+        kernel = parameters.kernel
+        if not quantized.encoded:
+            kernel = encode(fmt, kernel, call.per_kernel(step.weights))
         codes = encode(fmt, image.astype(jnp.float32), step.inputs)
         if struck.weights is not None:
             kernel = flip(fmt, kernel, struck.weights)
@@ -118,6 +121,19 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
         return layer(call, codes, parameters)
 
     return hook
+
+
+@jax.jit
+def encoded(quantized: Quantized) -> Quantized:
+    """The same network with its kernels encoded once, for many runs; it has no gradients."""
+    layers = dict(quantized.parameters.layers)
+    for call in quantized.program.calls:
+        name = call.layer.name
+        step = call.per_kernel(quantized.steps[name].weights)
+        codes = encode(quantized.format, layers[name].kernel, step)
+        layers[name] = layers[name]._replace(kernel=codes)
+    parameters = quantized.parameters._replace(layers=layers)
+    return replace(quantized, parameters=parameters, encoded=True)
 
 
 def _accumulate(step: Steps, call: LayerCall, codes: Array, parameters: LayerParameters) -> Array:

@@ -210,3 +210,20 @@ def test_thresholds_round_to_the_nearest_of_2_to_the_31():
     np.testing.assert_array_equal(
         bits.threshold(np.array([0.0, 2.0**-31, 0.5, 1.0])), [0, 1, 2**30, 2**31]
     )
+
+
+@pytest.mark.parametrize(("layers", "images"), [(1, 64), (2, 12), (2, 16), (2, 64), (3, 16)])
+def test_streams_of_few_layers_and_many_images_compile(layers, images):
+    """Written out in one fused expression, XLA never ended compiling two layers of 16 images."""
+    seed, trial = bits.seed_words(5), jnp.uint32(1)
+    indices = jnp.arange(images, dtype=jnp.uint32)
+
+    @jax.jit
+    def all_at_once(seed, trial, indices):
+        return jax.vmap(lambda i: bits.streams(seed, trial, layers, bits.ACTIVATIONS, i))(indices)
+
+    words = all_at_once(seed, trial, indices)
+    place = {"trial": trial, "target": bits.ACTIVATIONS}
+    for layer, image in ((0, 0), (layers - 1, images - 1)):
+        alone = bits.stream(seed, layer=jnp.uint32(layer), image=jnp.uint32(image), **place)
+        np.testing.assert_array_equal(words[image, layer], alone)
