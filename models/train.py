@@ -20,12 +20,12 @@ from afpjax.data import Dataset
 from afpjax.errors import InputError
 
 from . import zoo
-from .batches import Batches, Reading
-from .checkpoint import Checkpoints
-from .fault_aware import Conditions as Conditions
-from .fault_aware import train_under_faults
-from .from_scratch import train
-from .loop import Progress
+from .training.batches import Batches, Reading
+from .training.checkpoint import Checkpoints
+from .training.fault_aware import Conditions as Conditions
+from .training.fault_aware import train_under_faults
+from .training.from_scratch import train
+from .training.loop import Progress
 
 _RECIPE = 1  # part of a cached network's name: raise it whenever training changes
 # What weights do not depend on: those learnt under faults depend on the ones that they start from.

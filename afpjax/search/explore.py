@@ -114,9 +114,10 @@ def explore(
     front, history = _feasible(populations[-1]), [_best(each).objectives for each in populations]
     if focus is not None and near:
         given = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
-        given = given[np.argsort(np.asarray(focus(0, given).violation), kind="stable")]
         draws = range(wide, budget.generations + 1)
-        populations = run(jax.random.fold_in(key, 1), focus, draws, given[: budget.population // 2])
+        violation = np.asarray(focus(draws[0] if budget.renew else 0, given).violation)
+        nearest = given[np.argsort(violation, kind="stable")][: budget.population // 2]
+        populations = run(jax.random.fold_in(key, 1), focus, draws, nearest)
         if budget.renew:  # all on the last draw
             front = Evaluated(front.genomes, *map(np.asarray, evaluate(draws[-1], front.genomes)))
         history += [_joined(front, _best(each)).objectives for each in populations]

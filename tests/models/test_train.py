@@ -10,8 +10,9 @@ from flax import nnx
 
 from afpjax import data, sections
 from afpjax.errors import InputError
-from afpjax.models import batches, from_scratch, train, zoo
-from afpjax.models.batches import Batches
+from afpjax.models import train, zoo
+from afpjax.models.training import batches, from_scratch
+from afpjax.models.training.batches import Batches
 from afpjax.network.fixed_point import QFormat
 
 from . import tiny

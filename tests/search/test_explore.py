@@ -182,3 +182,91 @@ def test_the_front_holds_every_genome_once_and_nothing_dominated(undominated):
 def test_a_search_needs_a_generation():
     with pytest.raises(InputError, match="generations is 0: give at least 1"):
         Budget(8, 0)
+
+
+class Near(Toy):
+    """The same objectives, limited to 9 in the first and 10 in the second: 57 genomes of 4,096."""
+
+    def violation(self, genomes):
+        return np.maximum(self.points(genomes)[:, :2] - [9, 10], 0).sum(axis=1)
+
+
+def everything():
+    return np.array(list(itertools.product(*map(range, MANY))), np.int32)
+
+
+def test_a_focus_finds_better_where_little_is_allowed():
+    """Most of a large front lies beyond what anyone allows, and there the search used to stay.
+
+    21 layers: device 0 is slow, frugal and safe, 1 the cheapest choice, 2 costly and safest.
+    """
+    layers = np.arange(21)
+
+    def sums(table, genomes):
+        return table[genomes, layers].sum(axis=1)
+
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        size = rng.uniform(0.5, 2, 21)
+        latency = np.stack([size * rng.uniform(2, 3.5, 21), size, 1.01 * size])
+        energy = np.stack(
+            [size * rng.uniform(0.4, 0.8, 21), size, size * rng.uniform(1.3, 1.8, 21)]
+        )
+        drop = np.stack([0.1 * rng.uniform(0.5, 2, 21), rng.uniform(0.5, 2, 21), np.zeros(21)])
+        limits = 1.1 * size.sum(), 1.05 * size.sum()
+
+        def evaluate(draw, genomes, narrow=False, tables=(latency, energy, drop), limits=limits):
+            points = [sums(table, genomes) for table in tables]
+            over = [np.maximum(p / most - 1, 0) for p, most in zip(points, limits, strict=False)]
+            return as_fitness(points, sum(over) * narrow)
+
+        def narrow(draw, genomes, evaluate=evaluate):
+            return evaluate(draw, genomes, True)
+
+        least = []
+        for focus in (narrow, None):
+            cheapest, budget = np.ones((1, 21), np.int32), Budget(32, 24)
+            key = jax.random.key(seed)
+            found = explore(
+                key, np.full(21, 3), evaluate, budget, initial=cheapest, focus=focus
+            ).objectives
+            allowed = (found[:, :2] <= np.array(limits) * (1 + 1e-6)).all(axis=1)
+            least.append(found[allowed, 2].min())
+        assert least[0] < 0.95 * least[1]
+
+
+def test_the_second_half_looks_in_the_focus_alone_and_the_front_holds_both(undominated):
+    toy, near = Toy(MANY), Near(MANY)
+    initial = everything()[near.violation(everything()) <= 0][:1]
+    told = []
+    found = explore(
+        KEY, np.array(MANY), toy, BUDGET, initial=initial, focus=near, progress=told.append
+    )
+    assert (len(toy.calls), len(near.calls)) == (7, 8)  # the front's nearest are sorted out first
+    assert told == [1] * 12 and len(found.history) == 12
+    assert undominated(found.objectives) == list(range(len(found.genomes)))
+    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
+    inside = near.violation(found.genomes) <= 0
+    assert inside.any() and (~inside).any() and len(found.genomes) <= 16
+    met = np.concatenate([genomes for _, genomes in (*toy.calls, *near.calls[1:])])
+    assert found.evaluations == len(np.unique(met, axis=0))
+
+
+def test_a_focus_under_renewed_draws_ends_on_the_last_draw():
+    toy, near = Toy(MANY, noise=4.0), Near(MANY, noise=4.0)
+    initial = everything()[near.violation(everything()) <= 0][:1]
+    budget = Budget(16, 4, renew=True)
+    found = explore(KEY, np.array(MANY), toy, budget, initial=initial, focus=near)
+    assert [draw for draw, _ in near.calls] == [2, 2, 3, 3, 4, 4]
+    np.testing.assert_allclose(found.objectives, toy.points(found.genomes, 4), rtol=1e-6)
+
+
+def test_a_focus_that_nothing_meets_leaves_the_wide_front():
+    class Nowhere(Toy):
+        def violation(self, genomes):
+            return np.ones(len(genomes))
+
+    toy = Toy(MANY)
+    found = explore(KEY, np.array(MANY), toy, BUDGET, focus=Nowhere(MANY))
+    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
+    assert len(found.genomes)

@@ -10,10 +10,10 @@ import pytest
 
 from afpjax import data
 from afpjax.images import UnreadableWarning
-from afpjax.models import batches
-from afpjax.models.batches import Batches
+from afpjax.models.training import batches
+from afpjax.models.training.batches import Batches
 
-from . import tiny
+from .. import tiny
 
 
 def numbered(count, broken=()):

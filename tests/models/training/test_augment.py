@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax.models import augment
+from afpjax.models.training import augment
 
 SIDE = 16
 

@@ -12,8 +12,8 @@ import pytest
 
 from afpjax.models import train
 
-from . import tiny
-from .tiny import CONDITIONS, MODEL, SETTINGS, STEPS
+from .. import tiny
+from ..tiny import CONDITIONS, MODEL, SETTINGS, STEPS
 
 PLAIN, FAULTS = SETTINGS, replace(SETTINGS, faults=True)
 EVERY_STEP = {"checkpoint_minutes": 0.0}

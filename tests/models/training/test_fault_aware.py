@@ -15,11 +15,11 @@ from afpjax.data import normalise
 from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
 from afpjax.models import zoo
-from afpjax.models.batches import Batches
-from afpjax.models.fault_aware import Conditions, train_under_faults
+from afpjax.models.training.batches import Batches
+from afpjax.models.training.fault_aware import Conditions, train_under_faults
 from afpjax.network.fixed_point import QFormat
 
-from . import tiny
+from .. import tiny
 
 SIZE = {"classes": 2, "image_size": 8}
 SETTINGS = replace(tiny.SETTINGS, augmentation="none", weight_decay=0.1)

@@ -28,7 +28,7 @@ from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, Steps, quantize
 from afpjax.network.trace import trace_with_refold
 
-from . import zoo
+from .. import zoo
 from .augment import augmented
 from .batches import Batches
 from .checkpoint import Checkpoints

@@ -12,9 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.models.checkpoint import Checkpoints
+from afpjax.models.training.checkpoint import Checkpoints
 
-from .tiny import equal
+from ..tiny import equal
 
 
 class State(NamedTuple):
