@@ -1,5 +1,6 @@
 """A result as one HTML file: no network, no script, light and dark, from phone to desktop."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from importlib import import_module
@@ -54,7 +55,7 @@ def _story(job: str) -> Story:
 
 def _over(result: Result) -> Html:
     """Which network on which images."""
-    model = result.get("model", {}).get("name", "")
+    model = os.path.basename(result.get("model", {}).get("name", ""))  # an ONNX file's is a path
     data = result.get("data", {}).get("name", "")
     where = f"{model} on {data}" if model and data else model
     return join([part for part in ("afpjax", result["job"], where) if part], " · ")

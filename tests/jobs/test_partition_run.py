@@ -15,6 +15,7 @@ from afpjax.jobs.summary import comparison
 from afpjax.outcome import Work, plain, result_text
 from afpjax.progress import SILENT
 from afpjax.search import explore
+from afpjax.search.problem import costs
 from afpjax.store import RowStore
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
@@ -39,8 +40,11 @@ def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
     """Thinned with its front, the mapping that the allowance is measured against could be lost."""
     given, first = [], []
 
-    def search(key, tables, struck, budget, caps, *, initial, progress):
+    def search(key, tables, struck, budget, caps, *, initial, allowance, progress):
         given.append(initial)
+        cost = costs(tables, initial[:1])
+        assert allowance.latency_ms == pytest.approx(1.1 * float(cost.latency_ms[0]))
+        assert allowance.energy_mj == pytest.approx(1.05 * float(cost.energy_mj[0]))
         raise InputError("far enough")
 
     monkeypatch.setattr(job, "search", search)
