@@ -124,6 +124,8 @@ def threads_fall_to(count):
 
 @pytest.mark.parametrize("moment", [5, 100])  # while reads are queued; while they are waited for
 def test_an_interrupt_stops_the_threads(moment):
+    # A shell's background jobs inherit that SIGINT is ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     begun, main = [], threading.main_thread().ident
     assert main is not None
 
@@ -136,8 +138,11 @@ def test_an_interrupt_stops_the_threads(moment):
 
     split = Split(np.zeros(5000, np.int32), (2, 2, 1), image, lambda: ())
     threads = threading.active_count()
-    with pytest.raises(KeyboardInterrupt):
-        split.take(range(5000))
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            split.take(range(5000))
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert len(begun) < 1000 and threads_fall_to(threads)
 
 

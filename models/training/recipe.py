@@ -18,9 +18,8 @@ def loss_of(logits: Float[Array, "B classes"], labels: Int32[Array, " B"]) -> Fl
 
 def climbing(peak: float, steps: int) -> optax.Schedule:
     """A step size that climbs to `peak` in the first tenth, then falls to zero along a cosine."""
-    return optax.warmup_cosine_decay_schedule(
-        0.0, peak, warmup_steps=max(1, round(_WARMUP * steps)), decay_steps=steps
-    )
+    climb = min(max(1, round(_WARMUP * steps)), steps - 1)  # a single step is taken at the peak
+    return optax.warmup_cosine_decay_schedule(0.0, peak, warmup_steps=climb, decay_steps=steps)
 
 
 def optimiser(schedule: optax.Schedule, weight_decay: float) -> optax.GradientTransformation:
