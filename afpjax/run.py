@@ -158,6 +158,9 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
 
 def _work(job: Job, config: Config, folder: RunFolder) -> Outcome:
     _keep_compiled_programs()
+    from afpjax.compiler import keep_memory  # and with it JAX, which now knows of the cache
+
+    keep_memory()
     with (
         warnings.catch_warnings(),
         RowStore(folder.store_file) as memory,
@@ -199,7 +202,8 @@ def _keep_compiled_programs() -> None:
         return
     if os.access(folder, os.W_OK):
         os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+        # A network is many small programs; reading one back takes milliseconds.
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 def _show(outcome: Outcome, folder: RunFolder) -> None:

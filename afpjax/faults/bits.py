@@ -86,7 +86,7 @@ def flip_mask(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Array, "bits"],
+    limits: UInt32[Any, "bits"],
     *,
     generator: str = "hash",
 ) -> Int[Array, "..."]:
@@ -102,7 +102,7 @@ def count_flips(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Array, "bits"],
+    limits: UInt32[Any, "bits"],
     *,
     generator: str = "hash",
 ) -> Int[Array, ""]:

@@ -1,9 +1,12 @@
 """A budget of flips: at most B in the whole model, drawn without replacement."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
@@ -63,6 +66,35 @@ def within_budget(
         return _largest_within(read, inputs, budget)
 
     return Limits(_largest_within(kernels, weights, for_weights), of_image)
+
+
+def rows_within_budget(
+    draws: "Draws",
+    layers: tuple[Layer, ...],
+    limits: Thresholds,
+    seed: Array,
+    trials: Sequence[int],
+    images: int,
+) -> tuple[UInt32[np.ndarray, "D L bits"], UInt32[np.ndarray, "D B L bits"]]:
+    """The thresholds of each trial's weights, and of each of its images' reads, in the budget."""
+    made = [_scaled(draws, layers, images, limits, seed, np.uint32(trial)) for trial in trials]
+    weights, inputs = (
+        np.stack([np.asarray(each) for each in part]) for part in zip(*made, strict=True)
+    )
+    return weights, inputs
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _scaled(
+    draws: "Draws",
+    layers: tuple[Layer, ...],
+    images: int,
+    limits: Thresholds,
+    seed: Array,
+    trial: Array,
+) -> tuple[Array, Array]:
+    scaled = within_budget(draws, layers, limits, seed, trial)
+    return scaled.weights, lax.map(scaled.of_image, jnp.arange(images, dtype=jnp.uint32))
 
 
 def _expected(limits: UInt32[Array, "L bits"], sites: Sequence[int]) -> Float[Array, ""]:

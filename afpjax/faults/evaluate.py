@@ -1,14 +1,11 @@
 """Accuracy of many mappings under many fault draws.
 
-The unit of work is a *row*: the thresholds of every layer and a trial number. A row is a call of
-one compiled program per batch of images: a batch axis must not reach a kernel, and inside a loop
-XLA's CPU convolutions run 17 times slower (ResNet-20, jaxlib 0.10). Equal rows run once, whoever
-asks for them: mappings that give every layer the same rates are the same row.
+What is asked for is a *row*: the thresholds of every layer and a trial number. All rows meet the
+same draws (common random numbers), so rows that agree on some layers share the values that follow
+from these (`plan`), and equal rows are one: mappings that give every layer the same rates.
 """
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
 
 import jax
@@ -16,19 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num
 
-from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.faults import bits
+from afpjax.faults.budget import rows_within_budget
+from afpjax.faults.engine import Engine
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
-from afpjax.faults.strike import Draws, logits_of_trial
-from afpjax.network.quantized import Quantized, encoded
-
-BATCH = 64  # images per forward pass; a last batch of fewer is padded, not compiled anew
+from afpjax.faults.plan import CLEAN, Row, Strike
+from afpjax.faults.programs import Prepare
+from afpjax.faults.sites import Site, check_sites
+from afpjax.faults.strike import Draws
+from afpjax.network.quantized import Quantized
 
 Progress = Callable[[int], Any]
-#: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
-Prepare = Callable[[Array], Array]
-Row = tuple[np.ndarray, np.ndarray, np.uint32]  # thresholds of weights and activations, and a trial
 
 
 def as_they_are(images: Array) -> Array:
@@ -41,11 +37,11 @@ class Evaluator:
 
     `images` stay in the host's memory as they are given, uint8 for instance, and go to the device
     in batches, where `prepare` makes the network's inputs of them (evaluators with the same
-    function share a compiled program); `labels` are int32 [B]. Image i keeps the number i whatever
-    the batch. `correct` remembers every row it has run; `memory` may be given by the caller to keep
+    function share compiled programs); `labels` are int32 [B]. Image i keeps the number i whatever
+    the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
     rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
-    share it.
-    Raises `InputError` for images and labels that do not match.
+    share it. `memory_bytes` is what an evaluation may fill of each device, 0 for half of what is
+    free: answers do not depend on it. Raises `InputError` for images and labels that do not match.
     """
 
     def __init__(
@@ -58,6 +54,7 @@ class Evaluator:
         prepare: Prepare = as_they_are,
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
+        memory_bytes: int = 0,
     ) -> None:
         _check_images(quantized, jax.eval_shape(prepare, images), labels)
         self.quantized = quantized
@@ -66,9 +63,9 @@ class Evaluator:
         self.memory = {} if memory is None else memory
         self.name = name
         self.evaluations = 0
-        self._prepare = prepare
-        self._encoded = encoded(quantized)
-        self._batches = list(_batches(np.asarray(images), np.asarray(labels)))
+        self._engine = Engine(
+            quantized, images, labels, self.seed, prepare=prepare, memory_bytes=memory_bytes
+        )
 
     def correct(
         self,
@@ -81,85 +78,96 @@ class Evaluator:
 
         An image whose logits are not finite (float formats) counts as wrong.
         """
-        weights, inputs = (np.asarray(part, np.uint32) for part in limits)
-        draws = Draws.of(faults)
-        rows = [
-            (weights[p], inputs[p], np.uint32(trial))
-            for p in range(len(weights))
-            for trial in trials
-        ]
-        keys = [self._key(draws, row) for row in rows]
-        missing = {key: row for key, row in zip(keys, rows, strict=True) if key not in self.memory}
-        progress(len(rows) - len(missing))
-        for key, answer in zip(missing, self._answers(draws, list(missing.values())), strict=True):
-            self.memory[key] = np.packbits(answer).tobytes()
-            self.evaluations += 1
-            progress(1)
-        packed = np.array([np.frombuffer(self.memory[key], np.uint8) for key in keys])
-        shape = (len(weights), len(trials), self.count)
-        return np.unpackbits(packed, axis=1, count=self.count).astype(bool).reshape(shape)
+        draws, trials = Draws.of(faults), tuple(trials)
+        weights, inputs = (np.asarray(each, np.uint32) for each in limits)
+        of_all = [Thresholds(*each) for each in zip(weights, inputs, strict=True)]
+        names = [[self._name(draws, each, trial) for trial in trials] for each in of_all]
+        rows = dict[tuple[bytes, ...], Row]()
+        for each, row in zip(of_all, names, strict=True):
+            for start in range(0, len(trials), self._engine.trials):
+                part = slice(start, start + self._engine.trials)
+                wanted = tuple(row[part])
+                if wanted not in rows and any(name not in self.memory for name in wanted):
+                    rows[wanted] = self._row(draws, each, trials[part])
+        self._run(draws, rows, progress, len(of_all) * len(trials))
+        return self._answers([name for row in names for name in row]).reshape(
+            len(of_all), len(trials), self.count
+        )
+
+    def correct_at(
+        self,
+        sites: Sequence[Site],
+        progress: Progress = lambda rows: None,
+    ) -> Bool[np.ndarray, "N B"]:
+        """Whether each image is classified right with one bit of one weight flipped, for N sites.
+
+        Raises `InputError` for sites that the network or its format does not have.
+        """
+        check_sites(sites, self.quantized)
+        names = [f"{self.name} {site}".encode() for site in sites]
+        rows = dict[tuple[bytes, ...], Row]()
+        for name, site in zip(names, sites, strict=True):
+            if name not in self.memory:
+                strikes = [CLEAN] * len(self.quantized.layers)
+                strikes[site.layer] = Strike(site)
+                rows[(name,)] = Row((), tuple(strikes))
+        self._run(Draws.of(FaultModel()), rows, progress, len(sites))
+        return self._answers(names)
 
     def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:
         """Whether each image is classified right without faults.
 
         The answer is the same for any `faults`; naming those that are evaluated anyway spares
-        compiling another program.
+        compiling other programs.
         """
         faults = faults or FaultModel()
         none = np.zeros((1, len(self.quantized.layers), len(faults.bits)), np.uint32)
         return self.correct(faults, Thresholds(none, none), [0])[0, 0]
 
-    def _key(self, draws: Draws, row: Row) -> bytes:
-        if not row[0].any() and not row[1].any():  # without faults, every trial is the same
+    def _name(self, draws: Draws, limits: Thresholds, trial: int) -> bytes:
+        """What a row is remembered by."""
+        if not limits.weights.any() and not limits.activations.any():  # the same in every trial
             return f"{self.name} clean".encode()
         kind = f"{self.name} {draws}".encode()
-        return b"|".join([kind, *(part.tobytes() for part in row)])
+        parts = (limits.weights, limits.activations, np.uint32(trial))
+        return b"|".join([kind, *(part.tobytes() for part in parts)])
 
-    def _answers(self, draws: Draws, rows: list[Row]) -> Iterator[Bool[np.ndarray, " B"]]:
-        """What `_run` gives for each row, in order; the first one compiles, alone.
+    def _row(self, draws: Draws, limits: Thresholds, trials: tuple[int, ...]) -> Row:
+        trials += trials[-1:] * (self._engine.trials - len(trials))
+        weights, inputs = (np.asarray(each) for each in limits)
+        if draws.budget is not None:
+            weights, inputs = rows_within_budget(
+                draws, self.quantized.layers, limits, self.seed, trials, self.count
+            )
+        strikes = (
+            Strike(_words(weights[..., layer, :]), _words(inputs[..., layer, :]))
+            for layer in range(len(self.quantized.layers))
+        )
+        return Row(trials, tuple(strikes))
 
-        Compiled with `compiler.options`, a program keeps to one core (measured: wall = CPU time),
-        and Python's lock is free meanwhile: rows in threads use the others.
-        """
-        alone = 0 if self.evaluations else 1
-        yield from (self._run(draws, row) for row in rows[:alone])
-        with ThreadPoolExecutor(compiler.workers()) as pool:
-            yield from pool.map(lambda row: self._run(draws, row), rows[alone:])
+    def _run(
+        self, draws: Draws, rows: dict[tuple[bytes, ...], Row], progress: Progress, total: int
+    ) -> None:
+        """Run rows, each remembered under its trials' names; `total` answers were asked for."""
+        missing = {name for names in rows for name in names if name not in self.memory}
+        progress(total - len(missing))
+        wanted = list(rows)
+        for place, outcome in self._engine.run(draws, list(rows.values())):
+            for name, right in zip(wanted[place], outcome, strict=False):
+                if name in missing:
+                    missing.remove(name)
+                    self.memory[name] = np.packbits(right).tobytes()
+                    self.evaluations += 1
+                    progress(1)
 
-    def _run(self, draws: Draws, row: Row) -> Bool[np.ndarray, " B"]:
-        run = _compiled()
-        answers = [
-            run(draws, self._prepare, self._encoded, *batch, *row, self.seed)
-            for batch in self._batches
-        ]
-        return np.concatenate([np.asarray(answer) for answer in answers])[: self.count]
-
-
-@lru_cache(maxsize=1)
-def _compiled() -> Callable[..., Bool[Array, " B"]]:
-    return jax.jit(_correct_row, static_argnums=(0, 1), compiler_options=compiler.options())
-
-
-def _correct_row(
-    draws: Draws,
-    prepare: Prepare,
-    quantized: Quantized,
-    images: Array,
-    labels: Array,
-    indices: Array,
-    weights: Array,
-    activations: Array,
-    trial: Array,
-    seed: Array,
-) -> Bool[Array, " B"]:
-    limits = Thresholds(weights, activations)
-    logits = logits_of_trial(draws, quantized, prepare(images), indices, limits, seed, trial)
-    return is_correct(logits, labels)
+    def _answers(self, names: Sequence[bytes]) -> Bool[np.ndarray, "N B"]:
+        packed = np.array([np.frombuffer(self.memory[name], np.uint8) for name in names])
+        return np.unpackbits(packed, axis=1, count=self.count).astype(bool)
 
 
-def is_correct(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bool[Array, "B"]:
-    """Top-1 agreement; logits that are not finite are never right."""
-    return (logits.argmax(axis=1) == labels) & jnp.isfinite(logits).all(axis=1)
+def _words(limits: np.ndarray) -> bytes:
+    """Thresholds as a plan compares them: nothing where no bit can flip."""
+    return np.ascontiguousarray(limits).tobytes() if limits.any() else b""
 
 
 def accuracy(
@@ -179,17 +187,6 @@ def accuracy(
     evaluator = Evaluator(quantized, images, labels, key)
     limits = thresholds(faults, quantized, np.asarray(mappings))
     return evaluator.correct(faults, limits, range(trials)).mean(axis=2)
-
-
-def _batches(images: np.ndarray, labels: np.ndarray) -> Iterator[tuple[np.ndarray, ...]]:
-    """Arrays of one fixed size (images, labels, image numbers); padding is never right."""
-    size = min(BATCH, len(images))
-    for start in range(0, len(images), size):
-        part, missing = images[start : start + size], max(0, start + size - len(images))
-        if missing:
-            part = np.pad(part, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-        wanted = np.pad(labels[start : start + size], (0, missing), constant_values=-1)
-        yield part, wanted, np.arange(start, start + size, dtype=np.uint32)
 
 
 def _check_images(quantized: Quantized, images: Any, labels: Any) -> None:

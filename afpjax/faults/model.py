@@ -101,12 +101,14 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
             f"0 to {width - 1}"
         )
     struck = layer_mask(faults, quantized.graph)
+    # Mappings at hand are looked up on the host: every count of them would compile anew.
+    xp = jnp if isinstance(mappings, core.Tracer) else np
 
-    def of(target: str) -> Array:
-        table = jnp.asarray(threshold(faults.rates(target)))
+    def of(target: str) -> Any:
+        table = xp.asarray(threshold(faults.rates(target)))
         _refuse_unknown_devices(target, len(table), mappings)
-        devices = jnp.minimum(jnp.asarray(mappings), table.shape[0] - 1)
-        return jnp.where(struck[:, None], table[devices], jnp.zeros((), jnp.uint32))
+        devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
+        return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
 
     return Thresholds(of("weight"), of("activation"))
 

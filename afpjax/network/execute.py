@@ -1,6 +1,6 @@
 """The one interpreter: run a program on one image, with a hook at every layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from afpjax.errors import InputError
 from afpjax.network.program import (
+    Equation,
     LayerCall,
     LayerParameters,
     Operand,
@@ -42,18 +43,29 @@ def execute(program: Program, parameters: Parameters, image: Array, hook: Hook =
     )
     environment[program.image] = _checked(program, image)
 
-    def read(operand: Operand) -> Any:  # a literal is a NumPy scalar
-        return operand.val if isinstance(operand, core.Literal) else environment[operand]
+    run_steps(program.steps, environment, parameters.layers, hook)
+    return _read(environment, program.output)
 
-    for step in program.steps:
+
+def run_steps(
+    steps: Iterable[Equation | LayerCall],
+    environment: dict[Value, Array],
+    layers: Mapping[str, LayerParameters],
+    hook: Hook = affine,
+) -> None:
+    """Run some steps of a program on one image; `environment` gains the values that they make."""
+    for step in steps:
+        operands = [_read(environment, operand) for operand in step.inputs]
         if isinstance(step, LayerCall):
-            layer = parameters.layers[step.layer.name]
-            made = hook(step, read(step.input), layer)
+            made = hook(step, operands[0], layers[step.layer.name])
             environment[step.output] = made.astype(step.dtype)
         else:
-            outputs = step.bind(*map(read, step.inputs))
-            environment.update(zip(step.outputs, outputs, strict=True))
-    return read(program.output)
+            environment.update(zip(step.outputs, step.bind(*operands), strict=True))
+
+
+def _read(environment: Mapping[Value, Array], operand: Operand) -> Any:
+    """A value's array; a literal is a NumPy scalar."""
+    return operand.val if isinstance(operand, core.Literal) else environment[operand]
 
 
 def _checked(program: Program, image: Array) -> Array:

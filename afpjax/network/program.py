@@ -2,15 +2,16 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 from jax.extend import core
 from jaxtyping import Array
 
 from afpjax.network import small_conv
 from afpjax.network.layers import Layer, LayerGraph
+from afpjax.network.units import in_full, precision
 
 
 class Value(NamedTuple):
@@ -44,18 +45,26 @@ class Equation:
         return getattr(self.eqn.outvars[0].aval, "dtype", None)
 
     def bind(self, *operands: Any) -> list[Any]:
-        """Run the equation on its operands, literals included; custom derivatives are kept."""
-        variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
+        """Run the equation on its operands, literals included; custom derivatives are kept.
+
+        Products have the highest precision, whatever they were traced with (no TF32).
+        """
         arrays = [
             operand
             for var, operand in zip(self.eqn.invars, operands, strict=True)
             if not isinstance(var, core.Literal)
         ]
-        # A jaxpr of this one equation: jax's own evaluator knows how each version of it hands
-        # nested functions and derivative rules to `Primitive.bind`.
+        return core.jaxpr_as_fun(self._alone)(*arrays)
+
+    @cached_property
+    def _alone(self) -> core.ClosedJaxpr:
+        """A jaxpr of this one equation: jax's own evaluator knows how each version of it hands
+        nested functions and derivative rules to `Primitive.bind`."""
+        variables = [v for v in self.eqn.invars if not isinstance(v, core.Literal)]
         info = core.DebugInfo("afpjax", self.primitive.name, None, None)
-        alone = core.Jaxpr((), variables, self.eqn.outvars, [self.eqn], self.eqn.effects, info)
-        return core.jaxpr_as_fun(core.ClosedJaxpr(alone, ()))(*arrays)
+        exact = in_full(self.eqn)
+        alone = core.Jaxpr((), variables, exact.outvars, [exact], exact.effects, info)
+        return core.ClosedJaxpr(alone, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,12 +94,14 @@ class LayerCall:
         return (self.output,)
 
     def linear(self, image: Array, kernel: Array) -> Array:
-        """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32)."""
+        """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32).
+
+        bfloat16 operands are summed in float32, and that is what comes out.
+        """
         if self.layer.kind == "conv" and small_conv.fits(self.params, self.layer):
             return small_conv.convolve(self.params, self.layer, image, kernel)
         operands = (image, kernel) if self.kernel_operand == 1 else (kernel, image)
-        exact = {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": image.dtype}
-        return self.primitive.bind(*operands, **{**self.params, **exact})
+        return self.primitive.bind(*operands, **{**self.params, **precision(image.dtype)})
 
     def per_output(self, channels: Array) -> Array:
         """Lay an array over the kernel's channel axes out so that it broadcasts over the output."""

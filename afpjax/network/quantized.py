@@ -1,11 +1,12 @@
 """A quantised network: calibration, and the hook that runs a layer on integer codes.
 
-A layer's fixed-point arithmetic is that of integers, held in float32. Every product and partial
-sum of codes below 2^24 is exact, whatever the order of summation; so where Σ|x·w| + |bias| of an
-output, in codes, is at most 2^24, the accumulator is the integer one, bit for bit. Where it is
-more, the accumulator is off by at most (fan_in + 2) · 2^-24 · (Σ|x·w| + |bias|), to first order: an
-inner product's bound γ_n with n = fan_in (Higham, Accuracy and Stability of Numerical Algorithms,
-2002, equation 3.5), and one rounding each for the bias's own code and for its addition.
+A layer's fixed-point arithmetic is that of integers, held in float32 (and multiplied there, or as
+bfloat16 where the machine has units for it: `units.py`). Every product and partial sum of codes
+below 2^24 is exact, whatever the order of summation; so where Σ|x·w| + |bias| of an output, in
+codes, is at most 2^24, the accumulator is the integer one, bit for bit. Where it is more, the
+accumulator is off by at most (fan_in + 2) · 2^-24 · (Σ|x·w| + |bias|), to first order: an inner
+product's bound γ_n with n = fan_in (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
+equation 3.5), and one rounding each for the bias's own code and for its addition.
 
 With power-of-two steps an accumulator's value is exact as well (codes times a power of two), and
 between layers so are ReLU, max pooling and concatenation, sums (residuals) as long as the result
@@ -25,12 +26,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.network.execute import Hook, affine, execute
 from afpjax.network.fixed_point import QFormat, encode, flip, round_through
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
+from afpjax.network.units import multiply
 
 CALIBRATION_BATCH = 64
 
@@ -59,6 +62,7 @@ class Quantized:
     parameters: Parameters
     steps: dict[str, Steps]
     encoded: bool = field(default=False, metadata={"static": True})  # kernels are codes already
+    units: str = field(default_factory=compiler.units, metadata={"static": True})  # fixed point's
 
     @property
     def graph(self) -> LayerGraph:
@@ -117,7 +121,7 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
         if struck.inputs is not None:
             codes = flip(fmt, codes, struck.inputs)
         parameters = parameters._replace(kernel=kernel)
-        layer = affine if fmt.kind != "fixed" else partial(_accumulate, step)
+        layer = affine if fmt.kind != "fixed" else partial(_accumulate, quantized)
         return layer(call, codes, parameters)
 
     return hook
@@ -136,9 +140,12 @@ def encoded(quantized: Quantized) -> Quantized:
     return replace(quantized, parameters=parameters, encoded=True)
 
 
-def _accumulate(step: Steps, call: LayerCall, codes: Array, parameters: LayerParameters) -> Array:
+def _accumulate(
+    quantized: Quantized, call: LayerCall, codes: Array, parameters: LayerParameters
+) -> Array:
+    step, bits = quantized.steps[call.layer.name], quantized.format.bits
     grid = call.per_output(step.weights) * step.inputs
-    total = call.linear(codes, parameters.kernel)
+    total = multiply(call.linear, codes, parameters.kernel, bits=bits, units=quantized.units)
     if parameters.bias is not None:
         total = total + round_through(call.per_output(parameters.bias) * (1 / grid))
     return total * grid

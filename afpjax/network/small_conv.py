@@ -17,6 +17,7 @@ from jax import lax
 from jaxtyping import Array
 
 from afpjax.network.layers import Layer
+from afpjax.network.units import precision
 
 
 def fits(params: dict[str, Any], layer: Layer) -> bool:
@@ -38,12 +39,7 @@ def convolve(params: dict[str, Any], layer: Layer, image: Array, kernel: Array) 
     pixels, sizes = _extents(params, layer)
     matrix = _dense(params, kernel, pixels, sizes, layer.window)
     rows = jnp.transpose(image, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
-    flat = lax.dot(
-        rows.reshape(rows.shape[0], -1),
-        matrix,
-        precision=lax.Precision.HIGHEST,
-        preferred_element_type=image.dtype,
-    )
+    flat = lax.dot(rows.reshape(rows.shape[0], -1), matrix, **precision(image.dtype))
     made = flat.reshape(rows.shape[0], *sizes, -1)  # batch, spatial axes, channels
     order = [0, len(sizes) + 1, *range(1, len(sizes) + 1)]  # batch, channels, spatial axes
     return jnp.transpose(made, [order[numbers.out_spec.index(axis)] for axis in range(made.ndim)])

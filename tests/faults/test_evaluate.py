@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from afpjax import compiler
 from afpjax.errors import InputError
-from afpjax.faults import evaluate
+from afpjax.faults import engine
 from afpjax.faults.evaluate import Evaluator, accuracy
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.network.fixed_point import QFormat
@@ -32,7 +33,7 @@ def test_outcomes_equal_those_of_every_mapping_by_itself(quantized, images, labe
 def test_outcomes_do_not_depend_on_the_batch_size(quantized, images, labels, batch, monkeypatch):
     limits = thresholds(FAULTS, quantized, MAPPINGS[:2])
     whole = Evaluator(quantized, images, labels, 3).correct(FAULTS, limits, range(3))
-    monkeypatch.setattr(evaluate, "BATCH", batch)
+    monkeypatch.setattr(engine, "BATCH", batch)
     parts = Evaluator(quantized, images, labels, 3).correct(FAULTS, limits, range(3))
     np.testing.assert_array_equal(parts, whole)
 
@@ -109,10 +110,9 @@ def test_images_and_labels_that_do_not_match_are_refused(quantized, images, labe
 def test_rates_are_data_and_compile_nothing_anew(quantized, images, labels):
     evaluator = Evaluator(quantized, images, labels, 3)
     evaluator.correct(FAULTS, thresholds(FAULTS, quantized, MAPPINGS), [0])
-    compiled = evaluate._compiled()
-    before = compiled._cache_size()  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+    before = compiler._compile.cache_info().misses
     other = FaultModel(weight_rate=0.01, activation_rate=0.3, layers=2)
     for trials in ([7], range(40)):
         limits: Thresholds = thresholds(other, quantized, MAPPINGS[:1])
         evaluator.correct(other, limits, trials)
-    assert compiled._cache_size() == before  # pyright: ignore[reportFunctionMemberAccess, reportAttributeAccessIssue]
+    assert compiler._compile.cache_info().misses == before

@@ -1,0 +1,178 @@
+"""Runs rows: plans what they share, cuts the plan to fit in memory, and keeps every core busy.
+
+A *chunk* is a plan for rows that run together; one chunk on one batch of images is the unit that
+cores share out. Units are independent, but for the struck kernels, made once for all batches.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Array, Bool, Int, Num
+
+from afpjax import compiler
+from afpjax.errors import InputError
+from afpjax.faults.execution import Execution, Kernels
+from afpjax.faults.plan import Plan, Row, in_order
+from afpjax.faults.programs import Images, Prepare, Programs, Shapes, compile_programs
+from afpjax.faults.strike import Draws
+from afpjax.network.quantized import Quantized, encoded
+
+BATCH = 64  # images per forward pass; a last batch is padded
+ROWS = 64  # the most rows of a chunk: what an interrupt may cost
+_FULL = "RESOURCE_EXHAUSTED"
+
+Outcome = Bool[np.ndarray, "D B"]  # by trial and image
+
+
+class Chunk(NamedTuple):
+    """Rows that run together."""
+
+    places: list[int]  # among the rows that were asked for
+    plan: Plan
+    kernels: Kernels
+
+
+class Engine:
+    """Runs rows of one quantised network on one set of images; see `Evaluator` for arguments."""
+
+    def __init__(
+        self,
+        quantized: Quantized,
+        images: Num[Any, "B ..."],
+        labels: Int[Any, " N"],
+        seed: Array,
+        *,
+        prepare: Prepare,
+        memory_bytes: int = 0,
+    ) -> None:
+        self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)
+        self._network, self._seed, self._prepare = encoded(quantized), seed, prepare
+        self._mesh = compiler.mesh()
+        self._call = BATCH  # images of a call, fewer where memory is short
+        self._room = memory_bytes or compiler.memory_bytes()
+        self._ready: tuple[Draws, int, Execution] | None = None
+
+    @property
+    def trials(self) -> int:
+        """How many trials run at once, one on each device."""
+        return 1 if self._mesh is None else self._mesh.size
+
+    @property
+    def _size(self) -> int:
+        """Images of a batch."""
+        return min(self._call, len(self._images))
+
+    @property
+    def _slots(self) -> int:
+        """How many nodes a call has room for: more than one where images are few."""
+        return self._call // self._size
+
+    def run(self, draws: Draws, rows: Sequence[Row]) -> Iterator[tuple[int, Outcome]]:
+        """The outcome of every row, with its place among `rows`, chunk by chunk, in any order.
+
+        A chunk for which memory does not reach after all runs again in halves, a single row with
+        half the images at a time. Raises `InputError` where not even one image fits.
+        """
+        pending, most = in_order(rows), ROWS * self._slots
+        while pending:
+            failed: list[list[int]] = []
+            for places, outcomes in self._attempt(draws, rows, pending, most):
+                if outcomes is None:
+                    failed.append(places)
+                else:
+                    yield from zip(places, outcomes, strict=True)
+            if failed:
+                most = max(map(len, failed)) // 2 or self._fewer_images()
+            pending = [place for places in failed for place in places]
+
+    def _fewer_images(self) -> int:
+        """Halve the images of a call, now that single rows do not fit; rows to go on with."""
+        if self._call == 1:
+            raise InputError(
+                "memory: the device has no room for a single image of this network; use a "
+                "smaller network or image_size, or a device with more memory"
+            )
+        self._call //= 2
+        return 1
+
+    def _attempt(
+        self, draws: Draws, rows: Sequence[Row], places: list[int], most: int
+    ) -> Iterator[tuple[list[int], list[Outcome] | None]]:
+        """Chunks of places and their outcomes; None for chunks that memory had no room for."""
+        execution, workers = self._execution(draws), compiler.workers()
+        batches = list(self._batches())
+        every = -(-len(places) * len(batches) // workers)  # something for every core
+        room = self._room // workers
+        chunks = list(self._chunks(execution, rows, places, min(most, every), room))
+        with ThreadPoolExecutor(workers) as pool:
+            units = [
+                [pool.submit(execution.outcomes, chunk.plan, chunk.kernels, b) for b in batches]
+                for chunk in chunks
+            ]
+            try:
+                while chunks:  # what is done is let go, struck kernels above all
+                    yield chunks.pop(0).places, self._joined(units.pop(0))
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+    def _joined(self, units: Sequence[Future]) -> list[Outcome] | None:
+        """Outcomes of one chunk on all images, by row; None where memory did not reach."""
+        try:
+            parts = [unit.result() for unit in units]
+        except Exception as error:
+            if _FULL not in str(error) and not isinstance(error, MemoryError):
+                raise
+            return None
+        return list(np.concatenate(parts, axis=2)[:, :, : len(self._images)])
+
+    def _chunks(
+        self, execution: Execution, rows: Sequence[Row], places: list[int], most: int, room: int
+    ) -> Iterator[Chunk]:
+        """Rows in order, halved until they are `most` and fit in `room` bytes at once."""
+        batches = -(-len(self._images) // self._size)
+        plan = Plan.of(execution.programs.stages, [rows[place] for place in places])
+        if len(places) == 1 or (len(places) <= most and execution.bytes_of(plan) <= room):
+            uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
+            yield Chunk(places, plan, Kernels(execution.kernel, uses))
+            return
+        middle = len(places) // 2
+        for half in (places[:middle], places[middle:]):
+            yield from self._chunks(execution, rows, half, most, room)
+
+    def _execution(self, draws: Draws) -> Execution:
+        """Programs for batches as large as leave room for a row on every core, kept for reuse."""
+        while self._ready is None or self._ready[:2] != (draws, self._call):
+            self._ready = draws, self._call, self._compiled(draws)
+            if self._ready[2].row_bytes * compiler.workers() > self._room and self._call > 1:
+                self._call //= 2
+        return self._ready[2]
+
+    def _compiled(self, draws: Draws) -> Execution:
+        batch, slots = next(self._batches()), self._slots
+
+        def programs(times: int) -> Programs:
+            many = Images(*(np.repeat(each, times, axis=0) for each in batch))
+            return compile_programs(
+                draws, self._prepare, Shapes.of(self._network, many), self._mesh
+            )
+
+        return Execution(
+            programs(1),
+            draws,
+            self._network,
+            self._seed,
+            slots=slots,
+            packed=lambda: programs(slots),
+        )
+
+    def _batches(self) -> Iterator[Images]:
+        """Batches of one fixed size; padding has the label -1 and is never right."""
+        images, labels, size = self._images, self._labels, self._size
+        for start in range(0, len(images), size):
+            part, missing = images[start : start + size], max(0, start + size - len(images))
+            if missing:
+                part = np.pad(part, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
+            wanted = np.pad(labels[start : start + size], (0, missing), constant_values=-1)
+            yield Images(part, wanted, np.arange(start, start + size, dtype=np.uint32))

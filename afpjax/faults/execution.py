@@ -1,0 +1,252 @@
+"""Runs a plan on one batch of images: call by call, values gone as soon as nobody needs them."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from threading import Lock
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Bool, UInt32
+
+from afpjax.compiler import Compiled
+from afpjax.faults.plan import (
+    CLEAN,
+    Group,
+    Kernel,
+    Node,
+    Plan,
+    Row,
+    groups,
+    kernel_of,
+    peak_bytes,
+    released,
+)
+from afpjax.faults.programs import Given, Images, Met, Programs, compile_flip, part_of
+from afpjax.faults.sites import Site
+from afpjax.faults.strike import Draws
+from afpjax.network.quantized import Quantized
+
+
+class Kernels:
+    """The struck kernels of one chunk: made by whoever needs them first, gone after the last use.
+
+    `uses` says how often each is taken.
+    """
+
+    def __init__(self, make: Callable[[Kernel], Array], uses: Mapping[Kernel, int]) -> None:
+        self._make, self._made, self._lock = make, dict[Kernel, Array](), Lock()
+        self._left = Counter(uses)
+
+    def take(self, kernel: Kernel, times: int = 1) -> Array:
+        with self._lock:
+            made = self._made.pop(kernel, None)
+            made = self._make(kernel) if made is None else made
+            self._left[kernel] -= times
+            if self._left[kernel] > 0:
+                self._made[kernel] = made
+            return made
+
+
+class Value(NamedTuple):
+    """What a node made: its own arrays, or its place among those of the nodes that ran with it."""
+
+    arrays: tuple[Array, ...]
+    slot: int | None = None
+
+
+class Execution:
+    """A network on its device, ready to run plans with compiled programs under one kind of draws.
+
+    `network` has its kernels encoded. Where a batch holds few images, calls have `slots` times as
+    many, for as many nodes at once: `packed` compiles these programs. Where several devices run a
+    trial each, what belongs to a trial has a leading axis over them.
+    """
+
+    def __init__(
+        self,
+        programs: Programs,
+        draws: Draws,
+        network: Quantized,
+        seed: UInt32[Array, "2"],
+        *,
+        slots: int = 1,
+        packed: Callable[[], Programs] | None = None,
+    ) -> None:
+        self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
+        self._slots, self._pack = slots, packed
+        self._parts = [part_of(network, stage) for stage in programs.stages]
+        makers = {
+            value: (number, place)
+            for number, stage in enumerate(programs.stages)
+            for place, value in enumerate(stage.outputs)
+        }
+        self._inputs = [[makers[value] for value in stage.inputs] for stage in programs.stages]
+        self._logits = [*programs.stages[-1].outputs].index(network.program.output)  # pyright: ignore
+        self._own = [self._own_kernel(layer) for layer in range(len(network.layers))]
+        # The axis of the images: behind that of the devices, where there are several.
+        self._axis = 0 if programs.mesh is None else 1
+
+    @cached_property
+    def row_bytes(self) -> int:
+        """The most memory that one row takes on a device, with a kernel in the making."""
+        row = Row((), (CLEAN,) * len(self._network.layers))
+        plan = Plan.of(self.programs.stages, [row])
+        return self.bytes_of(plan) + max(made.output_bytes for made in self.programs.strike)
+
+    def bytes_of(self, plan: Plan) -> int:
+        """The most memory that a plan takes at once on a device: values and struck kernels."""
+        kernels = sum(self.programs.strike[kernel.layer].output_bytes for kernel in plan.kernels)
+        calls = groups(plan, self.programs.stages, self._slots)
+        return kernels + peak_bytes(
+            plan,
+            calls,
+            lambda call: self._program(call).output_bytes,
+            lambda call: self._program(call).temporary_bytes,
+        )
+
+    def kernel(self, kernel: Kernel) -> Array:
+        """A layer's codes as a trial has them, or on every device that trial's."""
+        codes, number = self._codes(kernel.layer), np.uint32(kernel.layer)
+        if isinstance(kernel.strike, Site):
+            _, element, bit = kernel.strike
+            flip = compile_flip(self._network.format, codes.shape, self.programs.mesh)
+            place = np.full(self.programs.trials, element, np.uint32)
+            word = np.full(self.programs.trials, 1 << bit, np.uint32).view(np.int32)
+            return flip((self._per_trial(place), self._per_trial(word)), codes)[0]
+        limits = np.frombuffer(kernel.strike, np.uint32).reshape(-1, len(self._draws.bits))
+        limits = np.broadcast_to(limits, (self.programs.trials, limits.shape[1]))
+        trials = np.array(kernel.trials, np.uint32)
+        struck = self._per_trial(limits), self._per_trial(trials)
+        return self.programs.strike[kernel.layer](struck, (codes, number, self._seed))[0]
+
+    def outcomes(self, plan: Plan, kernels: Kernels, images: Images) -> Bool[np.ndarray, "R D B"]:
+        """Right or wrong for every row of the plan, trial and image (padding is wrong)."""
+        left, values = list(plan.reads), dict[int, Value]()
+        right = dict[int, Bool[np.ndarray, "D B"]]()
+        for call in groups(plan, self.programs.stages, self._slots):
+            seen = images if len(call.nodes) == 1 else self._repeated(images)
+            made = self._run(plan, call, values, kernels, seen)
+            if call.stage == len(self.programs.stages) - 1:
+                right |= self._judged(call, made[self._logits], seen)
+            for slot, number in enumerate(call.nodes):
+                values[number] = Value(made, slot if len(call.nodes) > 1 else None)
+            for number in (n for each in call.nodes for n in released(plan, each, left)):
+                del values[number]
+        return np.stack([right[answer] for answer in plan.answers])
+
+    def _repeated(self, images: Images) -> Images:
+        """The batch once for every slot; only the first stage needs the images themselves."""
+        return Images(None, *(np.tile(each, self._slots) for each in images[1:]))
+
+    def _judged(
+        self, call: Group, logits: Array, images: Images
+    ) -> dict[int, Bool[np.ndarray, "D B"]]:
+        """Right or wrong for each node. Waiting for it keeps the host from running ahead of the
+        device, whose buffers are taken when a call is dispatched."""
+        (judged,) = self._of(call).judge(logits, images.labels)
+        parts = np.split(np.atleast_2d(np.asarray(judged)), self._slots_of(call), axis=1)
+        return dict(zip(call.nodes, parts, strict=False))
+
+    def _run(
+        self,
+        plan: Plan,
+        call: Group,
+        values: Mapping[int, Value],
+        kernels: Kernels,
+        images: Images,
+    ) -> tuple[Array, ...]:
+        nodes = [plan.nodes[number] for number in call.nodes]
+        layer = self.programs.stages[call.stage].layer
+        given = Given(self._parts[call.stage], images.indices, np.uint32(layer or 0), self._seed)
+        if call.stage == 0:
+            return self.programs.first((), (images.images, given))
+        read = tuple(
+            self._gathered([values[node.parents[place]] for node in nodes], output)
+            for place, (_, output) in enumerate(self._inputs[call.stage])
+        )
+        if layer is None:
+            return self._program(call)(Met(read, None, None, None), given)
+        kernel = kernel_of(self.programs.stages, nodes[0])
+        codes = kernels.take(kernel, len(nodes)) if kernel else self._own[layer]
+        limits, trials = self._faults(nodes, images.indices, self._slots_of(call))
+        return self._program(call)(Met(read, codes, limits, trials), given)
+
+    def _gathered(self, sources: Sequence[Value], output: int) -> Array:
+        """What a call reads: the value of one node, or of several one behind the other."""
+        first = sources[0]
+        if len(sources) == 1:
+            return self._alone(first, output)
+        if all(
+            source.arrays is first.arrays and source.slot == place
+            for place, source in enumerate(sources)
+        ):
+            return first.arrays[output]
+        parts = [self._alone(source, output) for source in sources]
+        parts += parts[-1:] * (self._slots - len(parts))
+        return _joined(tuple(parts), self._axis)
+
+    def _alone(self, source: Value, output: int) -> Array:
+        array = source.arrays[output]
+        if source.slot is None:
+            return array
+        size = array.shape[self._axis] // self._slots
+        return _cut(array, np.int32(source.slot * size), size, self._axis)
+
+    def _faults(self, nodes: Sequence[Node], indices: np.ndarray, slots: int) -> tuple[Any, Any]:
+        """Thresholds [B, bits] and trials [B] of every image of a call; none for empty slots."""
+        size, devices, bits = len(indices) // slots, self.programs.trials, len(self._draws.bits)
+        limits = np.zeros((devices, slots, size, bits), np.uint32)
+        trials = np.zeros((devices, slots, size), np.uint32)
+        for slot, node in enumerate(nodes):
+            if node.strike.inputs:
+                words = np.frombuffer(node.strike.inputs, np.uint32)
+                if self._draws.budget is None:
+                    limits[:, slot] = words
+                else:  # for every image of every trial
+                    each = words.reshape(devices, -1, bits)
+                    limits[:, slot] = each[:, np.minimum(indices[:size], each.shape[1] - 1)]
+            trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
+        stacked = limits.reshape(devices, -1, bits), trials.reshape(devices, -1)
+        return self._per_trial(stacked[0]), self._per_trial(stacked[1])
+
+    def _codes(self, layer: int) -> Array:
+        return self._network.parameters.layers[self._network.layers[layer].name].kernel
+
+    def _own_kernel(self, layer: int) -> Array:
+        """The network's own kernel; on several devices, one of them on each."""
+        if self.programs.mesh is None:
+            return self._codes(layer)
+        none = np.zeros(len(self._draws.bits), np.uint32).tobytes()
+        return self.kernel(Kernel(layer, none, (0,) * self.programs.trials))
+
+    def _per_trial(self, stacked: np.ndarray) -> Any:
+        """[D, …] as the programs take it: the axis over devices only where there are several."""
+        return stacked if self.programs.mesh is not None else stacked[0]
+
+    def _slots_of(self, call: Group) -> int:
+        return 1 if len(call.nodes) == 1 else self._slots
+
+    def _of(self, call: Group) -> Programs:
+        return self.programs if len(call.nodes) == 1 else self._packed
+
+    @cached_property
+    def _packed(self) -> Programs:
+        assert self._pack is not None, "calls of several nodes have programs of their own"
+        return self._pack()
+
+    def _program(self, call: Group) -> Compiled:
+        return self._of(call).run[call.stage] or self.programs.first
+
+
+@partial(jax.jit, static_argnums=(2, 3))
+def _cut(array: Array, start: Any, size: int, axis: int) -> Array:
+    return lax.dynamic_slice_in_dim(array, start, size, axis)
+
+
+@partial(jax.jit, static_argnums=1)
+def _joined(parts: tuple[Array, ...], axis: int) -> Array:
+    return jnp.concatenate(parts, axis)

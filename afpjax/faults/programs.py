@@ -1,0 +1,241 @@
+"""The compiled programs of a fault evaluation: one for each stage of the network, and few others.
+
+What changes from call to call (rates, trials, image numbers, kernels, which layer it is) is data,
+so layers of equal shape share one program. Programs are lowered one after the other and compiled on
+all cores at once.
+
+Where a process has several devices, each runs a trial of its own, the same stage at the same time:
+arguments of a trial have a leading axis over the devices, everything else is the same for all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jaxtyping import Array, Bool, Float, Int
+
+from afpjax import compiler
+from afpjax.faults import bits
+from afpjax.faults.strike import Draws
+from afpjax.network.execute import run_steps
+from afpjax.network.fixed_point import QFormat, flip
+from afpjax.network.program import LayerCall, Parameters, Value
+from afpjax.network.quantized import Masks, Quantized, layer_on_codes
+from afpjax.network.stages import Stage, stages
+
+#: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
+Prepare = Callable[[Array], Array]
+
+
+class Images(NamedTuple):
+    """One batch of images as they are kept, their labels (-1: padding) and their numbers."""
+
+    images: Any
+    labels: Any
+    indices: Any
+
+
+class Met(NamedTuple):
+    """What a stage meets; the last three are None for a stage without a layer."""
+
+    values: tuple[Array, ...]  # [B, ...] each, of the stages before
+    kernel: Array | None  # codes, struck already
+    limits: Any  # thresholds of the read inputs, uint32 [B, bits]
+    trials: Any  # uint32 [B]
+
+
+class Given(NamedTuple):
+    """What is the same in every trial."""
+
+    part: Quantized  # what of the network belongs to the stage
+    indices: Any  # uint32 [B]
+    number: Any  # of the layer, uint32
+    seed: Any  # uint32 [2]
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Everything that one evaluator runs; `trials` of them at a time, one on each device."""
+
+    stages: tuple[Stage, ...]
+    first: compiler.Compiled  # (images as kept, Given) -> values
+    run: tuple[compiler.Compiled | None, ...]  # by stage: (Met, Given) -> values; None for `first`
+    strike: tuple[compiler.Compiled, ...]  # by layer: ((limits, trial), (codes, number, seed))
+    judge: compiler.Compiled  # (logits, labels) -> right or wrong
+    mesh: Mesh | None
+
+    @property
+    def trials(self) -> int:
+        return 1 if self.mesh is None else self.mesh.size
+
+
+def part_of(quantized: Quantized, stage: Stage) -> Quantized:
+    """What of a network a stage needs beside its layer's kernel: bias, steps and constants."""
+    constants = dict(zip(quantized.program.constants, quantized.parameters.constants, strict=True))
+    name = None if stage.layer is None else quantized.layers[stage.layer].name
+    layers, steps = quantized.parameters.layers, quantized.steps
+    return replace(
+        quantized,
+        parameters=Parameters(
+            {} if name is None else {name: layers[name]._replace(kernel=None)},
+            tuple(constants[value] for value in stage.constants),
+        ),
+        steps={} if name is None else {name: steps[name]},
+    )
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shapes of an evaluation's arguments, which its programs are compiled for; hashable."""
+
+    leaves: tuple[jax.ShapeDtypeStruct, ...]
+    tree: Any
+
+    @classmethod
+    def of(cls, *arguments: Any) -> "Shapes":
+        leaves, tree = jax.tree.flatten(jax.eval_shape(lambda *each: each, *arguments))
+        return cls(tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in leaves), tree)
+
+    def arguments(self) -> Any:
+        return jax.tree.unflatten(self.tree, self.leaves)
+
+
+@lru_cache(maxsize=32)
+def compile_programs(
+    draws: Draws, prepare: Prepare, shapes: Shapes, mesh: Mesh | None = None
+) -> Programs:
+    """Compile for a network and a batch: `shapes` are those of (encoded network, `Images`)."""
+    quantized, batch = shapes.arguments()
+    cut, layers = stages(quantized.program), quantized.layers
+    number, trials = _uint(), _uint(*batch.indices.shape)
+    limits = _uint(*batch.indices.shape, len(draws.bits))
+    values: dict[Value, Any] = {}
+    lowered = []
+    for stage in cut:
+        given = Given(part_of(quantized, stage), batch.indices, number, _uint(2))
+        if stage is cut[0]:
+            function = partial(_first, stage, prepare)
+            arguments: tuple[Any, Any] = ((), (batch.images, given))
+        else:
+            function = partial(_run, draws, stage)
+            met = Met(tuple(values[value] for value in stage.inputs), None, None, None)
+            if stage.layer is not None:
+                name = layers[stage.layer].name
+                kernel = quantized.parameters.layers[name].kernel
+                met = Met(met.values, kernel, limits, trials)
+            arguments = (met, given)
+        values.update(zip(stage.outputs, jax.eval_shape(function, *arguments), strict=True))
+        lowered.append(_lower(function, mesh, *arguments))
+    for layer in layers:
+        kernel = quantized.parameters.layers[layer.name].kernel
+        struck = ((_uint(len(draws.bits)), _uint()), (kernel, number, _uint(2)))
+        lowered.append(_lower(partial(_strike, draws, quantized.format), mesh, *struck))
+    logits = values[quantized.program.output]
+    lowered.append(_lower(_judge, mesh, logits, batch.labels))
+    first, *rest = compiler.compile_all(lowered)
+    return Programs(
+        cut, first, (None, *rest[: len(cut) - 1]), tuple(rest[len(cut) - 1 : -1]), rest[-1], mesh
+    )
+
+
+def _uint(*shape: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(shape, jnp.uint32)
+
+
+def _lower(function: Any, mesh: Mesh | None, of_trial: Any, common: Any) -> Any:
+    """Lower `function(of_trial, common) -> arrays` as a function of bare arrays.
+
+    What the arrays belong to (names of layers, the program) is then no part of the compiled
+    program, so that equal ones can be told to be equal.
+    """
+    own, own_tree = jax.tree.flatten(of_trial)
+    rest, rest_tree = jax.tree.flatten(common)
+
+    def bare(own: tuple[Array, ...], rest: tuple[Array, ...]) -> tuple[Array, ...]:
+        arguments = jax.tree.unflatten(own_tree, own), jax.tree.unflatten(rest_tree, rest)
+        return tuple(jax.tree.leaves(function(*arguments)))
+
+    if mesh is None:
+        return jax.jit(bare).lower(tuple(own), tuple(rest))
+    stacked = (jax.ShapeDtypeStruct((mesh.size, *leaf.shape), leaf.dtype) for leaf in own)
+    return jax.jit(compiler.over_trials(bare, mesh)).lower(tuple(stacked), tuple(rest))
+
+
+def _first(stage: Stage, prepare: Prepare, nothing: tuple[()], common: Any) -> tuple[Array, ...]:
+    images, given = common
+    program = given.part.program
+
+    def one(image: Array) -> tuple[Array, ...]:
+        environment = _constants(stage, given.part) | {program.image: image}
+        run_steps(stage.steps, environment, {})
+        return tuple(environment[value] for value in stage.outputs)
+
+    return jax.vmap(one)(prepare(images).astype(program.image_dtype))
+
+
+def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...]:
+    """One stage on a batch of images, each under the faults of its trial."""
+    layers, part = given.part.parameters.layers, given.part
+    streams = None
+    if stage.layer is not None:
+        streams = bits.stream(
+            given.seed,
+            trial=met.trials,
+            layer=given.number,
+            target=bits.ACTIVATIONS,
+            image=given.indices,
+        )
+        layers = {name: layer._replace(kernel=met.kernel) for name, layer in layers.items()}
+
+    def one(values: tuple[Array, ...], stream: Array | None, limit: Any) -> tuple[Array, ...]:
+        def masks(call: LayerCall) -> Masks:
+            assert stream is not None, "a stage with a layer has draws"
+            shape = call.layer.input_shape
+            return Masks(
+                None,
+                bits.flip_mask(stream, shape, draws.bits, limit, generator=draws.generator),
+            )
+
+        hook = layer_on_codes(part, masks)
+        environment = _constants(stage, part) | dict(zip(stage.inputs, values, strict=True))
+        run_steps(stage.steps, environment, layers, hook)
+        return tuple(environment[value] for value in stage.outputs)
+
+    return jax.vmap(one)(met.values, streams, met.limits)
+
+
+def _constants(stage: Stage, part: Quantized) -> dict[Value, Array]:
+    return dict(zip(stage.constants, part.parameters.constants, strict=True))
+
+
+def _strike(draws: Draws, fmt: QFormat, of_trial: Any, common: Any) -> Float[Array, "..."]:
+    """A kernel's codes as one trial has them."""
+    (limits, trial), (codes, number, seed) = of_trial, common
+    stream = bits.stream(seed, trial=trial, layer=number, target=bits.WEIGHTS)
+    mask = bits.flip_mask(stream, codes.shape, draws.bits, limits, generator=draws.generator)
+    return flip(fmt, codes, mask)
+
+
+def _judge(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bool[Array, "B"]:
+    """Top-1 agreement; logits that are not finite are never right."""
+    return (logits.argmax(axis=1) == labels) & jnp.isfinite(logits).all(axis=1)
+
+
+@lru_cache(maxsize=128)
+def compile_flip(fmt: QFormat, shape: tuple[int, ...], mesh: Mesh | None) -> compiler.Compiled:
+    """((element, mask int32), codes) -> codes with some bits of one element flipped."""
+    kernel, mask = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
+    (compiled,) = compiler.compile_all(
+        [_lower(partial(_flip_one, fmt), mesh, (_uint(), mask), kernel)]
+    )
+    return compiled
+
+
+def _flip_one(fmt: QFormat, of_trial: Any, codes: Float[Array, "..."]) -> Float[Array, "..."]:
+    element, mask = of_trial
+    flat = codes.reshape(-1)
+    return flat.at[element].set(flip(fmt, flat[element], mask)).reshape(codes.shape)

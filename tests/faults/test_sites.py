@@ -1,0 +1,185 @@
+"""Single faults: a forward pass in NumPy with one bit of one stored weight flipped."""
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.sites import Site
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import quantize
+from afpjax.network.trace import trace
+
+FORMATS = {
+    "fixed 16": QFormat(16, 8),
+    "fixed 6": QFormat(6, 3),
+    "float32": QFormat(kind="float32"),
+    "bfloat16": QFormat(kind="bfloat16"),
+}
+WORDS = {"float32": np.uint32, "bfloat16": np.uint16}
+
+
+def stored(fmt: QFormat, values: np.ndarray) -> np.ndarray:
+    """The stored words of some values, as integers."""
+    if fmt.kind == "fixed":
+        codes = np.round(values.astype(np.float64) * 2.0**fmt.frac)
+        top = 2 ** (fmt.bits - 1)
+        return np.clip(codes, -top, top - 1).astype(np.int64) & (2**fmt.bits - 1)
+    dtype = np.float32 if fmt.kind == "float32" else ml_dtypes.bfloat16
+    return values.astype(np.float32).astype(dtype).view(WORDS[fmt.kind]).astype(np.int64)
+
+
+def loaded(fmt: QFormat, words: np.ndarray) -> np.ndarray:
+    """The values of stored words: two's complement, or the bits of a float."""
+    if fmt.kind == "fixed":
+        signed = np.where(words >= 2 ** (fmt.bits - 1), words - 2**fmt.bits, words)
+        return signed / 2.0**fmt.frac
+    dtype = np.float32 if fmt.kind == "float32" else ml_dtypes.bfloat16
+    return words.astype(WORDS[fmt.kind]).view(dtype).astype(np.float32)
+
+
+def read(fmt: QFormat, values: np.ndarray) -> np.ndarray:
+    return loaded(fmt, stored(fmt, values))
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def forward(fmt, kernels, images):
+    """`forward` of conftest.py on stored weights, each layer reading its input in the format."""
+    first = np.maximum(read(fmt, images) @ loaded(fmt, kernels["a"]), 0)
+    second = np.maximum(read(fmt, first) @ loaded(fmt, kernels["b"]), 0) + first
+    return read(fmt, second) @ loaded(fmt, kernels["c"])
+
+
+def flipped(kernels, names, site):
+    """The stored kernels with one bit of one word flipped, elements counted row by row."""
+    struck = {name: words.copy() for name, words in kernels.items()}
+    struck[names[site.layer]].reshape(-1)[site.element] ^= 1 << site.bit
+    return struck
+
+
+def right(logits, labels):
+    return (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
+
+
+def some_sites(network, rng, count=60):
+    """Sites all over the network; every bit of the format, the sign bit often."""
+    width, sites = network.format.width, []
+    for number in range(count):
+        layer = int(rng.integers(len(network.layers)))
+        element = int(rng.integers(network.layers[layer].weights))
+        sites.append(Site(layer, element, number % width if number % 3 else width - 1))
+    sites += [Site(k, layer.weights - 1, width - 1) for k, layer in enumerate(network.layers)]
+    return sites
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_one_flipped_bit_is_that_of_the_stored_word(name, network_of, images):
+    fmt = FORMATS[name]
+    network = network_of(fmt)
+    names = [layer.name for layer in network.layers]
+    weights = {n: np.asarray(network.parameters.layers[n].kernel) for n in names}
+    kernels = {n: stored(fmt, kernel) for n, kernel in weights.items()}
+    labels = forward(fmt, kernels, np.asarray(images)).argmax(1).astype(np.int32)
+    sites = some_sites(network, np.random.default_rng(0))
+    got = Evaluator(network, images, labels, 0).correct_at(sites)
+    expected = np.stack(
+        [right(forward(fmt, flipped(kernels, names, s), np.asarray(images)), labels) for s in sites]
+    )
+    np.testing.assert_array_equal(got, expected)
+    assert 0.2 < expected.mean() < 1 and len(np.unique(expected, axis=0)) > 10
+
+
+def test_elements_of_a_convolution_are_counted_row_by_row():
+    """A 1x2 kernel over two pixels, written out; a constant scale, two's complement, and the bias.
+
+    The kernel is [1, 2, 3, 2]: elements run over taps, then channels in, then channels out.
+    """
+    rng = np.random.default_rng(1)
+    kernel = rng.integers(-40, 40, (1, 2, 3, 2)) / 16
+    x = rng.integers(-40, 40, (30, 1, 2, 3)) / 16
+    layout = ("NHWC", "HWIO", "NHWC")
+
+    def apply_fn(p, x):
+        made = jax.lax.conv_general_dilated(x, p, (1, 1), "VALID", dimension_numbers=layout)
+        return made.reshape(-1, 2) + jnp.asarray([[0.25, -0.5]])
+
+    network = trace(apply_fn, jnp.asarray(kernel, jnp.float32), jnp.ones((1, 1, 2, 3)))
+    quantized = quantize(network, QFormat(8, 4))
+    assert [layer.kind for layer in network.layers] == ["conv"]
+
+    def logits(codes):
+        values = np.where(codes > 127, codes - 256, codes).reshape(6, 2) / 16
+        return x.reshape(-1, 6) @ values + [0.25, -0.5]
+
+    codes = (kernel * 16).astype(int).reshape(-1) & 255
+    labels = logits(codes).argmax(1).astype(np.int32)
+    sites = [Site(0, element, bit) for element in range(12) for bit in range(8)]
+    expected = []
+    for site in sites:
+        struck = codes.copy()
+        struck[site.element] ^= 1 << site.bit
+        expected.append(logits(struck).argmax(1) == labels)
+    got = Evaluator(quantized, jnp.asarray(x, jnp.float32), labels, 0).correct_at(sites)
+    np.testing.assert_array_equal(got, np.stack(expected))
+    assert not got.all()
+
+
+@pytest.mark.parametrize(
+    ("site", "message"),
+    [
+        (Site(3, 0, 0), "the network has the layers 0 to 2"),
+        (Site(-1, 0, 0), "the network has the layers 0 to 2"),
+        (Site(1, 64, 0), "layer `b` has weights 0 to 63"),
+        (Site(1, -1, 0), "layer `b` has weights 0 to 63"),
+        (Site(0, 47, 16), "the format has the bits 0 to 15"),
+        (Site(0, 0, -1), "the format has the bits 0 to 15"),
+    ],
+)
+def test_sites_that_do_not_exist_are_refused_in_one_line(quantized, images, labels, site, message):
+    evaluator = Evaluator(quantized, images, labels, 0)
+    with pytest.raises(InputError, match=message) as raised:
+        evaluator.correct_at([Site(0, 0, 0), site])
+    assert str(raised.value).startswith(f"Site(layer={site.layer}, element={site.element}, bit=")
+    assert "\n" not in str(raised.value) and evaluator.evaluations == 0
+
+
+def test_sites_are_remembered_and_equal_ones_run_once(quantized, images, labels):
+    memory: dict[bytes, bytes] = {}
+    evaluator = Evaluator(quantized, images, labels, 0, memory=memory)
+    sites = [Site(0, 3, 15), Site(2, 5, 14), Site(0, 3, 15)]
+    counted: list[int] = []
+    seen = evaluator.correct_at(sites, counted.append)
+    assert evaluator.evaluations == len(memory) == 2 and sum(counted) == 3
+    np.testing.assert_array_equal(seen[0], seen[2])
+    again = Evaluator(quantized, images, labels, 0, memory=memory)
+    np.testing.assert_array_equal(again.correct_at(sites[::-1]), seen[::-1])
+    assert again.evaluations == 0
+
+
+def test_a_site_named_by_numpy_integers_is_the_same_site(quantized, images, labels):
+    evaluator = Evaluator(quantized, images, labels, 0)
+    evaluator.correct_at([Site(1, 7, 15)])
+    evaluator.correct_at([Site(*np.array([1, 7, 15]))])
+    assert evaluator.evaluations == 1 and repr(Site(*np.array([1, 7, 15]))) == repr(Site(1, 7, 15))
+
+
+def test_sites_and_draws_do_not_get_in_each_others_way(quantized, images, labels):
+    """One memory for both: what is asked for last has the answer that it has alone."""
+    faults = FaultModel(weight_rate=0.3, activation_rate=0.3)
+    limits = thresholds(faults, quantized, np.zeros((1, 3), np.int32))
+    alone = Evaluator(quantized, images, labels, 4).correct(faults, limits, [0, 1])
+    evaluator = Evaluator(quantized, images, labels, 4)
+    at = evaluator.correct_at([Site(0, 0, 15)])
+    clean = evaluator.clean()
+    np.testing.assert_array_equal(evaluator.correct(faults, limits, [0, 1]), alone)
+    np.testing.assert_array_equal(evaluator.correct_at([Site(0, 0, 15)]), at)
+    np.testing.assert_array_equal(clean, np.asarray(quantized(images)).argmax(1) == labels)
+
+
+def test_no_sites_have_no_answers(quantized, images, labels):
+    got = Evaluator(quantized, images, labels, 0).correct_at([])
+    assert got.shape == (0, len(images))
