@@ -66,17 +66,17 @@ def keep_memory() -> None:
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no such handle
         return
     for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
         mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
 
 
 def memory_bytes() -> int:
-    """Memory that an evaluation may fill on each device: half of what is there, all it has free."""
+    """Memory that an evaluation may fill on each device: half of what is free."""
     stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:  # accelerators; a CPU device does not say
-        return (stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+        return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
     free = psutil.virtual_memory().available
     return free // (2 * len(jax.local_devices()))
 

@@ -4,7 +4,7 @@ A *chunk* is a plan for rows that run together; one chunk on one batch of images
 cores share out. Units are independent, but for the struck kernels, made once for all batches.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, NamedTuple
 
@@ -69,7 +69,7 @@ class Engine:
         """How many nodes a call has room for: more than one where images are few."""
         return self._call // self._size
 
-    def run(self, draws: Draws, rows: Sequence[Row]) -> Iterator[tuple[int, Outcome]]:
+    def run(self, draws: Draws, rows: Sequence[Row]) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its place among `rows`, chunk by chunk, in any order.
 
         A chunk for which memory does not reach after all runs again in halves, a single row with
@@ -131,12 +131,13 @@ class Engine:
         self, execution: Execution, rows: Sequence[Row], places: list[int], most: int, room: int
     ) -> Iterator[Chunk]:
         """Rows in order, halved until they are `most` and fit in `room` bytes at once."""
-        batches = -(-len(self._images) // self._size)
-        plan = Plan.of(execution.programs.stages, [rows[place] for place in places])
-        if len(places) == 1 or (len(places) <= most and execution.bytes_of(plan) <= room):
-            uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
-            yield Chunk(places, plan, Kernels(execution.kernel, uses))
-            return
+        if len(places) <= max(most, 1):
+            plan = Plan.of(execution.programs.stages, [rows[place] for place in places])
+            if len(places) == 1 or execution.bytes_of(plan) <= room:
+                batches = -(-len(self._images) // self._size)
+                uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
+                yield Chunk(places, plan, Kernels(execution.kernel, uses))
+                return
         middle = len(places) // 2
         for half in (places[:middle], places[middle:]):
             yield from self._chunks(execution, rows, half, most, room)

@@ -6,6 +6,7 @@ from these (`plan`), and equal rows are one: mappings that give every layer the 
 """
 
 from collections.abc import Callable, MutableMapping, Sequence
+from contextlib import closing
 from typing import Any
 
 import jax
@@ -152,16 +153,18 @@ class Evaluator:
         missing = {name for names in rows for name in names if name not in self.memory}
         progress(total - len(missing))
         wanted = list(rows)
-        for place, outcome in self._engine.run(draws, list(rows.values())):
-            for name, right in zip(wanted[place], outcome, strict=False):
-                if name in missing:
-                    missing.remove(name)
-                    self.memory[name] = np.packbits(right).tobytes()
-                    self.evaluations += 1
-                    progress(1)
+        with closing(self._engine.run(draws, list(rows.values()))) as outcomes:
+            for place, outcome in outcomes:
+                for name, right in zip(wanted[place], outcome, strict=False):
+                    if name in missing:
+                        missing.remove(name)
+                        self.memory[name] = np.packbits(right).tobytes()
+                        self.evaluations += 1
+                        progress(1)
 
     def _answers(self, names: Sequence[bytes]) -> Bool[np.ndarray, "N B"]:
-        packed = np.array([np.frombuffer(self.memory[name], np.uint8) for name in names])
+        packed = np.frombuffer(b"".join(self.memory[name] for name in names), np.uint8)
+        packed = packed.reshape(len(names), -(-self.count // 8))
         return np.unpackbits(packed, axis=1, count=self.count).astype(bool)
 
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Bool, UInt32
 
 from afpjax.compiler import Compiled
@@ -76,6 +77,8 @@ class Execution:
         slots: int = 1,
         packed: Callable[[], Programs] | None = None,
     ) -> None:
+        if programs.mesh is not None:  # to every device once, not with every call
+            network = jax.device_put(network, NamedSharding(programs.mesh, PartitionSpec()))
         self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
         self._slots, self._pack = slots, packed
         self._parts = [part_of(network, stage) for stage in programs.stages]

@@ -159,10 +159,12 @@ def _lower(function: Any, mesh: Mesh | None, of_trial: Any, common: Any) -> Any:
         arguments = jax.tree.unflatten(own_tree, own), jax.tree.unflatten(rest_tree, rest)
         return tuple(jax.tree.leaves(function(*arguments)))
 
+    # Arguments that nobody reads stay: without them, programs that read others look alike.
     if mesh is None:
-        return jax.jit(bare).lower(tuple(own), tuple(rest))
+        return jax.jit(bare, keep_unused=True).lower(tuple(own), tuple(rest))
     stacked = (jax.ShapeDtypeStruct((mesh.size, *leaf.shape), leaf.dtype) for leaf in own)
-    return jax.jit(compiler.over_trials(bare, mesh)).lower(tuple(stacked), tuple(rest))
+    spread = jax.jit(compiler.over_trials(bare, mesh), keep_unused=True)
+    return spread.lower(tuple(stacked), tuple(rest))
 
 
 def _first(stage: Stage, prepare: Prepare, nothing: tuple[()], common: Any) -> tuple[Array, ...]:
