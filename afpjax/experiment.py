@@ -65,7 +65,7 @@ class Experiment:
     @property
     def budget(self) -> Budget:
         search = self.config.search
-        return Budget(search.population, search.generations, search.renew_draws)
+        return Budget(search.population, search.generations, search.renew_draws, search.effort)
 
     @cached_property
     def faults(self) -> FaultModel:
@@ -115,6 +115,7 @@ class Experiment:
             prepare=self._prepare,
             memory=self.work.memory,
             name=name,
+            memory_bytes=round(self.config.run.memory_gb * 1e9),
         )
 
 

@@ -31,6 +31,11 @@ class Run:
     out: str = setting(
         "", "run folder to write", path=True, empty="runs/JOB-N, next free N", metavar="FOLDER"
     )
+    memory_gb: float = setting(
+        0.0,
+        "memory that fault evaluation may fill on each device, GB, 0 for half of what is free",
+        low=0.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -207,6 +212,12 @@ class Search:
     )
     images: int = setting(64, "images behind each accuracy that the search sees", low=1)
     renew_draws: bool = setting(False, "draw new faults every generation")
+    effort: int = setting(
+        0,
+        "most passes of an image under faults in one search, spent where the ranking is open; "
+        "0 for no limit: every mapping meets every draw",
+        low=0,
+    )
     held_out: int = setting(256, "images of the last measurement, 0 for all the rest", low=0)
     final_trials: int = setting(
         12, "fault draws of the last measurement, half as many of its curves", low=2

@@ -112,7 +112,7 @@ class Evaluator:
                 strikes = [CLEAN] * len(self.quantized.layers)
                 strikes[site.layer] = Strike(site)
                 rows[(name,)] = Row((), tuple(strikes))
-        self._run(Draws.of(FaultModel()), rows, progress, len(sites))
+        self._run(Draws.none(), rows, progress, len(sites))
         return self._answers(names)
 
     def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:

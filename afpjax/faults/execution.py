@@ -213,7 +213,7 @@ class Execution:
                     each = words.reshape(devices, -1, bits)
                     limits[:, slot] = each[:, np.minimum(indices[:size], each.shape[1] - 1)]
             trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
-        stacked = limits.reshape(devices, -1, bits), trials.reshape(devices, -1)
+        stacked = limits.reshape(devices, len(indices), bits), trials.reshape(devices, -1)
         return self._per_trial(stacked[0]), self._per_trial(stacked[1])
 
     def _codes(self, layer: int) -> Array:

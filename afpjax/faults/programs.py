@@ -195,6 +195,8 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
 
     def one(values: tuple[Array, ...], stream: Array | None, limit: Any) -> tuple[Array, ...]:
         def masks(call: LayerCall) -> Masks:
+            if not draws.bits:
+                return Masks()
             assert stream is not None, "a stage with a layer has draws"
             shape = call.layer.input_shape
             return Masks(

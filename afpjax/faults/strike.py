@@ -28,6 +28,11 @@ class Draws:
     def of(cls, faults: FaultModel) -> "Draws":
         return cls(tuple(faults.bits), faults.generator, faults.budget)
 
+    @classmethod
+    def none(cls) -> "Draws":
+        """Nothing is drawn: masks are no part of the program."""
+        return cls((), "hash", None)
+
 
 class Flips(NamedTuple):
     """How many bits flipped in each layer's read copies."""

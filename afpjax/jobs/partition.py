@@ -14,7 +14,7 @@ from afpjax.jobs.summary import comparison
 from afpjax.outcome import Outcome, Work
 from afpjax.search.baselines import cnnparted, fault_unaware
 from afpjax.search.hypervolume import non_dominated
-from afpjax.search.partition import Front, measure, search
+from afpjax.search.partition import Front, measure, race_for, search
 from afpjax.search.problem import Caps, costs
 from afpjax.search.select import most_robust_within
 
@@ -28,6 +28,8 @@ Assignment = Int[np.ndarray, " L"]
 def run(config: Config, work: Work) -> Outcome:
     """The whole comparison: `result.json` as the contract has it, and the printed table."""
     experiment = prepare(config, work)
+    # An effort that no search can keep to is refused before any of them.
+    race_for(experiment.tables, experiment.struck("both"), experiment.budget, focused=True)
     with experiment.explained():
         baselines, cheap = _baselines(experiment)
         allowance = _allowance(experiment, baselines["fault-unaware"])
@@ -180,4 +182,15 @@ def _searched(front: Front) -> records.Record:
         "hypervolume": front.hypervolume,
         "reference_point": list(front.reference_point),
         "history": list(front.history),
+        **_effort(front),
     }
+
+
+def _effort(front: Front) -> records.Record:
+    """Passes of an image under faults, and how many mappings met how many fault draws."""
+    spent = front.spent
+    if spent is None:
+        return {}
+    draws = [{"draws": draws, "mappings": count} for draws, count in spent.mappings]
+    limit = {"total": spent.total} if spent.total else {}
+    return {"effort": limit | {"spent": spent.passes, "draws": draws}}

@@ -127,9 +127,13 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
     return hook
 
 
-@jax.jit
 def encoded(quantized: Quantized) -> Quantized:
     """The same network with its kernels encoded once, for many runs; it has no gradients."""
+    return quantized if quantized.encoded else _encoded(quantized)
+
+
+@jax.jit
+def _encoded(quantized: Quantized) -> Quantized:
     layers = dict(quantized.parameters.layers)
     for call in quantized.program.calls:
         name = call.layer.name

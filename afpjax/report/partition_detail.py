@@ -153,7 +153,22 @@ def _searched(result: Result) -> list[str]:
     if len(corner) == 3:
         latency, energy, drop = map(number, corner)
         volume += f", up to {latency} ms, {energy} mJ and {drop} of accuracy lost"
-    return [text, f"{volume}."]
+    return [text, *_effort(search.get("effort", {})), f"{volume}."]
+
+
+def _effort(effort: Result) -> list[str]:
+    draws = [row["draws"] for row in effort.get("draws", ())]
+    if not draws:
+        return []
+    limit = f" of the {effort['total']:,} it was given" if "total" in effort else ""
+    least, most = min(draws), max(draws)
+    met = (
+        f"{most:,}" if least == most else f"{least:,} to {most:,}, more where the ranking was open"
+    )
+    return [
+        f"It took {effort['spent']:,} passes of an image under faults{limit}; fault draws that a "
+        f"mapping met: {met}."
+    ]
 
 
 DETAIL = (

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from afpjax.errors import InputError
 from afpjax.search.hypervolume import hypervolume, non_dominated
@@ -20,9 +20,13 @@ from afpjax.search.nsga2 import NSGA2
 from afpjax.search.pareto import Fitness, crowding
 
 FEW = 4096  # genomes; fewer are enumerated
+_ROWS = 64  # a front is filled up to a multiple, as every number of rows compiles
+_crowding = jax.jit(crowding)
 
 #: (number of the fault draw, genomes [N, G]) -> Fitness of N individuals; runs on the host.
 Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
+#: Number of the fault draw -> the front of all genomes evaluated under it.
+Settle = Callable[[int], "Evaluated"]
 
 
 class Evaluated(NamedTuple):
@@ -51,10 +55,13 @@ class Budget:
     population: int = 40
     generations: int = 20
     renew: bool = False  # a new fault draw every generation; survivors are then measured again
+    effort: int = 0  # image passes of all fault draws together; 0: as many as it takes
 
     def __post_init__(self) -> None:
         if self.generations < 1:
             raise InputError(f"generations is {self.generations}: give at least 1")
+        if self.effort < 0:
+            raise InputError(f"search.effort: {self.effort} image passes; give 0 for no limit")
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,7 @@ def explore(
     *,
     initial: Int[np.ndarray, "_ G"] | None = None,
     focus: Evaluate | None = None,
+    settle: Settle | None = None,
     progress: Callable[[int], Any] = lambda generations: None,
 ) -> Explored:
     """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
@@ -88,12 +96,13 @@ def explore(
     `initial` genomes, the first of them in any case, are up to half of the first population; the
     rest is random. `focus` is `evaluate` with narrower limits, around what somebody will choose
     from: the second half of the generations then looks there alone, beginning with what the first
-    half found nearest, and up to half of the front is from there. `progress` is told of every
-    finished generation (an enumeration is cut in as many parts). Raises `Infeasible` where no
-    feasible genome is found.
+    half found nearest, and up to half of the front is from there. Where `settle` is given,
+    `evaluate` only estimates: survivors are then judged again beside their offspring, and the front
+    is what `settle` says. `progress` is told of every finished generation (an enumeration
+    is cut in as many parts). Raises `Infeasible` where no feasible genome is found.
     """
-    if prod(int(choices) for choices in cardinality) < FEW:
-        return _enumerate(cardinality, evaluate, budget, progress)
+    if few(cardinality):
+        return _enumerate(cardinality, evaluate, budget, settle, progress)
     algorithm = _algorithm(budget.population, tuple(map(int, cardinality)))
     seen: set[bytes] = set()
 
@@ -103,12 +112,13 @@ def explore(
             return evaluate(draw if budget.renew else 0, genomes)
 
         found = []
-        for state in _generations(key, algorithm, measured, draws, budget.renew, initial):
+        again = budget.renew or settle is not None
+        for state in _generations(key, algorithm, measured, draws, again, initial):
             found.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
             progress(1)
         return found
 
-    near = 0 if focus is None else budget.generations // 2
+    near = _near(budget, focus is not None)
     wide = budget.generations - near
     populations = run(key, evaluate, range(wide + 1), initial)
     front, history = _feasible(populations[-1]), [_best(each).objectives for each in populations]
@@ -122,6 +132,9 @@ def explore(
             front = Evaluated(front.genomes, *map(np.asarray, evaluate(draws[-1], front.genomes)))
         history += [_joined(front, _best(each)).objectives for each in populations]
         front = _joined(front, _best(populations[-1]), budget.population)
+    if settle is not None:
+        front = settle(budget.generations if budget.renew else 0)
+        history[-1] = front.objectives
     return Explored(
         front.genomes,
         front.objectives,
@@ -132,6 +145,22 @@ def explore(
     )
 
 
+def few(cardinality: Int[np.ndarray, " G"]) -> bool:
+    """Whether `explore` tries all genomes."""
+    return prod(int(choices) for choices in cardinality) < FEW
+
+
+def populations(budget: Budget, focused: bool) -> int:
+    """How often `explore` has a population evaluated, at most, where genomes are not few."""
+    near = 2 + budget.renew if _near(budget, focused) else 0
+    return 1 + budget.generations + near
+
+
+def _near(budget: Budget, focused: bool) -> int:
+    """How many generations look in the focus alone."""
+    return budget.generations // 2 if focused else 0
+
+
 @lru_cache(maxsize=8)
 def _algorithm(population: int, cardinality: tuple[int, ...]) -> NSGA2:
     """One instance for all searches of one size: an instance compiles once."""
@@ -139,15 +168,21 @@ def _algorithm(population: int, cardinality: tuple[int, ...]) -> NSGA2:
 
 
 def _enumerate(
-    cardinality: np.ndarray, evaluate: Evaluate, budget: Budget, progress: Callable[[int], Any]
+    cardinality: np.ndarray,
+    evaluate: Evaluate,
+    budget: Budget,
+    settle: Settle | None,
+    progress: Callable[[int], Any],
 ) -> Explored:
     genomes = np.indices(tuple(cardinality), np.int32).reshape(len(cardinality), -1).T
-    scores = []
-    for part in np.array_split(genomes, budget.generations):
+    scores, parts = [], budget.generations if settle is None else 1
+    for part in np.array_split(genomes, parts):
         scores += [evaluate(0, part)] if len(part) else []
-        progress(1)
-    fitness = [np.concatenate(columns) for columns in zip(*scores, strict=True)]
-    front = _feasible(Evaluated(genomes, *fitness))
+        progress(budget.generations // parts)
+    every = Evaluated(genomes, *(np.concatenate(columns) for columns in zip(*scores, strict=True)))
+    front = _feasible(every)
+    if settle is not None:
+        front = settle(0)
     history = (front.objectives,)
     return Explored(front.genomes, front.objectives, "enumeration", 0, len(genomes), history)
 
@@ -157,10 +192,13 @@ def _generations(
     algorithm: NSGA2,
     evaluate: Evaluate,
     draws: range,
-    renew: bool,
+    again: bool,
     initial: np.ndarray | None,
 ):
-    """NSGA-II's states, one for each draw after the first, evaluated on the host."""
+    """NSGA-II's states, one for each draw after the first, evaluated on the host.
+
+    With `again`, survivors are evaluated anew, together with their offspring.
+    """
     params = algorithm.default_params
     start_key, loop_key = jax.random.split(key)
     population = _first(start_key, algorithm, initial)
@@ -168,10 +206,12 @@ def _generations(
     for draw in draws[1:]:
         ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, draw))
         offspring, state = algorithm.ask(ask_key, state, params)
-        if renew:
-            survivors = np.asarray(algorithm.get_population(state))
-            state = algorithm.rescore(state, evaluate(draw, survivors))
-        fitness = evaluate(draw, np.asarray(offspring))
+        old = len(offspring) if again else 0
+        survivors = np.asarray(algorithm.get_population(state))[:old]
+        both = evaluate(draw, np.concatenate([survivors, np.asarray(offspring)]))
+        if again:
+            state = algorithm.rescore(state, Fitness(*(column[:old] for column in both)))
+        fitness = Fitness(*(column[old:] for column in both))
         state, _ = algorithm.tell(tell_key, offspring, fitness, state, params)
         yield state
 
@@ -209,21 +249,35 @@ def _joined(wide: Evaluated, near: Evaluated, most: int | None = None) -> Evalua
     """
     both = Evaluated(*map(np.concatenate, zip(near, wide, strict=True)))
     best = _best(both)
-    if most is None or len(best.genomes) <= most:
+    if most is None:
         return best
     known = {genome.tobytes() for genome in near.genomes}
     is_near = np.array([genome.tobytes() in known for genome in best.genomes])
-    room = max(most // 2, most - int((~is_near).sum()))
-    parts = [_thinned(best.at(is_near), room)]
-    parts.append(_thinned(best.at(~is_near), most - len(parts[0].genomes)))
-    return _best(Evaluated(*map(np.concatenate, zip(*parts, strict=True))))
+    return best.at(thinned(best.objectives, is_near, most))
 
 
-def _thinned(found: Evaluated, most: int) -> Evaluated:
-    if len(found.genomes) <= most:
-        return found
-    distance = crowding(jnp.asarray(found.objectives), jnp.zeros(len(found.genomes), jnp.int32))
-    return found.at(np.sort(np.argsort(-np.asarray(distance), kind="stable")[:most]))
+def thinned(
+    objectives: Float[np.ndarray, "N M"], is_near: Bool[np.ndarray, " N"], most: int
+) -> Int[np.ndarray, " _"]:
+    """Which points of a front to keep, `most` of them: of those near, half or more.
+
+    By crowding distance, so that the ends of both parts stay.
+    """
+    near, far = np.flatnonzero(is_near), np.flatnonzero(~is_near)
+    if len(objectives) <= most:
+        return np.arange(len(objectives))
+    near = near[_spread(objectives[near], max(most // 2, most - len(far)))]
+    return np.sort(np.concatenate([near, far[_spread(objectives[far], most - len(near))]]))
+
+
+def _spread(objectives: np.ndarray, most: int) -> np.ndarray:
+    count = len(objectives)
+    if count <= most:
+        return np.arange(count)
+    padded = np.pad(objectives, [(0, -count % _ROWS), (0, 0)])
+    rank = (np.arange(len(padded)) >= count).astype(np.int32)
+    distance = np.asarray(_crowding(padded, rank))[:count]
+    return np.sort(np.argsort(-distance, kind="stable")[:most])
 
 
 def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:

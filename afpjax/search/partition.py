@@ -20,7 +20,8 @@ from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import Platform
 from afpjax.hardware.tables import CostTables, check_capacity
 from afpjax.network.quantized import Quantized
-from afpjax.search.explore import Budget, Explored, explore
+from afpjax.search.effort import Plan, Race, Spent
+from afpjax.search.explore import Budget, Explored, Settle, explore, few, populations
 from afpjax.search.hypervolume import hypervolume
 from afpjax.search.problem import (
     NO_CAPS,
@@ -28,6 +29,7 @@ from afpjax.search.problem import (
     Struck,
     costs,
     explained,
+    settled,
     single_device,
     with_faults,
 )
@@ -50,6 +52,7 @@ class Front:
     hypervolume: float
     reference_point: tuple[float, float, float]  # ms, mJ, accuracy drop
     history: tuple[float, ...]  # hypervolume after every generation
+    spent: Spent | None  # image passes; None for layers struck alone
 
 
 def partition(
@@ -67,21 +70,24 @@ def partition(
     caps: Caps = NO_CAPS,
     strategy: str = "platform",
     renew: bool = False,
+    effort: int = 0,
 ) -> Front:
     """AFarePart's front for a quantised network on a platform, under a fault model.
 
     `images` (network inputs, float32) and `labels` are what the search scores accuracy on, each
     under `trials` fault draws, new ones every generation with `renew`; costs are for `batch`
-    images. `strategy` "layerwise" sums the drops of layers struck alone (Section V-C), with a
-    warning, as these do not add up. Raises `InputError` for memory and caps that no mapping meets,
-    rates that are not the platform's, and what `Evaluator` and `FaultModel` refuse.
+    images. `effort` is the most image passes under faults that the search may take, which then go
+    where they change the ranking; 0 for no limit. `strategy` "layerwise" sums the drops of layers
+    struck alone (Section V-C), with a warning, as these do not add up. Raises `InputError` for
+    memory and caps that no mapping meets, rates that are not the platform's, an effort that does
+    not suffice or goes with "layerwise", and what `Evaluator` and `FaultModel` refuse.
     """
     if strategy == "layerwise":
         warnings.warn("layerwise: drops of layers struck alone do not add up", stacklevel=2)
     draw_key, search_key = jax.random.split(key)
     tables = tables_for(quantized, platform, batch)
     struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
-    budget = Budget(population, generations, renew)
+    budget = Budget(population, generations, renew, effort)
     with explained(tables, caps, platform.names, quantized.graph.names):
         return search(search_key, tables, struck, budget, caps)
 
@@ -112,26 +118,61 @@ def search(
 
     Where `allowance` says what the mapping to be chosen may cost, the second half of the search
     keeps within it: most of a front costs more than anyone would pay for accuracy. Raises
-    `InputError` for fault rates that are neither one nor one per device, and `Infeasible`.
+    `InputError` for fault rates that are neither one nor one per device, an effort that does not
+    suffice, and `Infeasible`.
     """
     layers, devices = tables.latency_ms.shape
     _check_rates(struck.faults, devices)
     first = single_device(tables)
     if initial is not None:
         first = np.concatenate([initial, first])
+    race = race_for(tables, struck, budget, allowance is not None)
     focus = None
     if allowance is not None:
-        focus = with_faults(tables, caps.within(allowance), struck)
+        focus = with_faults(tables, caps.within(allowance), struck, race)
     found = explore(
         key,
         np.full(layers, devices),
-        with_faults(tables, caps, struck),
+        with_faults(tables, caps, struck, race),
         budget,
         initial=first,
         focus=focus,
+        settle=_settle(tables, race, budget, allowance),
         progress=progress,
     )
-    return _as_front(tables, found)
+    return _as_front(tables, found, None if race is None else race.spent)
+
+
+def race_for(
+    tables: CostTables, struck: Struck, budget: Budget, focused: bool = False
+) -> Race | None:
+    """What decides who meets how many draws in a search; None for layers struck alone.
+
+    Raises `InputError` for an effort that does not suffice, or that goes with layers struck alone:
+    their draws serve all mappings at once.
+    """
+    if struck.strategy == "layerwise":
+        if budget.effort:
+            raise InputError(
+                "search.effort: with faults.strategy = layerwise all mappings share their draws, "
+                "there is nothing to share out; leave it at 0"
+            )
+        return None
+    layers, devices = tables.latency_ms.shape
+    if few(np.full(layers, devices)):
+        return Race(struck, Plan(budget.effort, 1, devices**layers))
+    calls, newcomers = populations(budget, focused), budget.population * (1 + budget.renew)
+    return Race(struck, Plan(budget.effort, calls, newcomers, budget.population))
+
+
+def _settle(
+    tables: CostTables, race: Race | None, budget: Budget, allowance: Caps | None
+) -> Settle | None:
+    if race is None or not budget.effort:
+        return None
+    layers, devices = tables.latency_ms.shape
+    most = None if few(np.full(layers, devices)) else budget.population
+    return settled(tables, race, most, allowance or NO_CAPS)
 
 
 def measure(
@@ -162,7 +203,7 @@ def _check_rates(faults: FaultModel, devices: int) -> None:
             )
 
 
-def _as_front(tables: CostTables, found: Explored) -> Front:
+def _as_front(tables: CostTables, found: Explored, spent: Spent | None) -> Front:
     corner = reference_point(tables)
     latency, energy, drop = found.objectives.T
     return Front(
@@ -176,4 +217,5 @@ def _as_front(tables: CostTables, found: Explored) -> Front:
         hypervolume=hypervolume(found.objectives, np.array(corner)),
         reference_point=corner,
         history=tuple(found.hypervolumes(np.array(corner))),
+        spent=spent,
     )

@@ -13,10 +13,18 @@ from jaxtyping import Float, Int
 
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator, Progress
-from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.sensitivity import drops_alone
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
-from afpjax.search.explore import Evaluate, Infeasible, as_fitness
+from afpjax.search.effort import Race
+from afpjax.search.explore import (
+    Evaluate,
+    Evaluated,
+    Infeasible,
+    Settle,
+    as_fitness,
+    thinned,
+)
 from afpjax.search.pareto import Fitness
 
 _costs = jax.jit(jax.vmap(mapping_cost, in_axes=(None, 0)))
@@ -63,7 +71,7 @@ class Struck:
         progress: Progress = lambda rows: None,
     ) -> Float[np.ndarray, " P"]:
         """Mean accuracy of each mapping under the fault draws of the given numbers."""
-        limits = thresholds(self.faults, self.evaluator.quantized, mappings)
+        limits = self._limits(mappings)
         return self.evaluator.correct(self.faults, limits, trials, progress).mean(axis=(1, 2))
 
     def drop(self, mappings: Int[np.ndarray, "P L"], draw: int = 0) -> Float[np.ndarray, " P"]:
@@ -73,7 +81,29 @@ class Struck:
             alone = drops_alone(self.evaluator, self.faults, self.devices, numbers)
             layers = np.arange(len(alone))
             return alone[layers, np.minimum(mappings, self.devices - 1)].sum(axis=1)
-        return self.evaluator.clean(self.faults).mean() - self.accuracy(mappings, numbers)
+        return self.fault_free() - self.accuracy(mappings, numbers)
+
+    def rows(self, mappings: Int[np.ndarray, "P L"]) -> list[bytes]:
+        """What the evaluator runs for each mapping, but for the draw."""
+        tables = [np.asarray(part) for part in self._limits(mappings)]
+        return [b"".join(part[p].tobytes() for part in tables) for p in range(len(mappings))]
+
+    def right(
+        self, mappings: Int[np.ndarray, "P L"], numbers: Sequence[int]
+    ) -> Int[np.ndarray, "P K"]:
+        """How many images are classified right under each of these fault draws."""
+        return self.evaluator.correct(self.faults, self._limits(mappings), numbers).sum(axis=2)
+
+    def fault_free(self) -> float:
+        """Accuracy without faults."""
+        return float(self.evaluator.clean(self.faults).mean())
+
+    def _limits(self, mappings: np.ndarray) -> Thresholds:
+        return thresholds(self.faults, self.evaluator.quantized, mappings)
+
+    @property
+    def images(self) -> int:
+        return self.evaluator.count
 
     @property
     def devices(self) -> int:
@@ -162,11 +192,14 @@ def by_cost(
     return evaluate
 
 
-def with_faults(tables: CostTables, caps: Caps, struck: Struck) -> Evaluate:
+def with_faults(
+    tables: CostTables, caps: Caps, struck: Struck, race: Race | None = None
+) -> Evaluate:
     """Latency, energy and accuracy drop: AFarePart's three objectives (equation 2).
 
     Mappings that break a limit are not run: by Deb's rule their objectives count only against
-    others that break it as much.
+    others that break it as much. `race` says who of the others meets how many draws; without one,
+    all meet all.
     """
 
     def evaluate(draw: int, genomes: np.ndarray) -> Fitness:
@@ -174,11 +207,36 @@ def with_faults(tables: CostTables, caps: Caps, struck: Struck) -> Evaluate:
         broken = violation(cost, caps)
         drop = np.ones(len(genomes), np.float32)
         allowed = broken <= 0
-        if allowed.any():
+        if race is not None and allowed.any():
+            drop[allowed] = race.drops(draw, genomes[allowed], _spending(cost)[allowed])
+        elif allowed.any():
             drop[allowed] = struck.drop(genomes[allowed], draw)
         return as_fitness([cost.latency_ms, cost.energy_mj, drop], broken)
 
     return evaluate
+
+
+def settled(tables: CostTables, race: Race, most: int | None, near: Caps = NO_CAPS) -> Settle:
+    """The front of all that a race has measured, on equal draws, `most` mappings of it.
+
+    At least half of these keep within `near`, if there are so many. None: the whole front.
+    """
+
+    def keep(mappings: np.ndarray, points: np.ndarray) -> np.ndarray:
+        is_near = violation(costs(tables, mappings), near) <= 0
+        objectives = points.astype(np.float32)
+        return thinned(objectives, is_near, len(points) if most is None else most)
+
+    def settle(draw: int) -> Evaluated:
+        mappings, spending, drop = race.settle(draw, keep)
+        objectives = np.column_stack([spending, drop]).astype(np.float32)
+        return Evaluated(mappings, objectives, np.zeros(len(drop), np.float32))
+
+    return settle
+
+
+def _spending(cost: MappingCost) -> Float[np.ndarray, "P 2"]:
+    return np.column_stack([cost.latency_ms, cost.energy_mj])
 
 
 def _padded(mappings: np.ndarray) -> np.ndarray:

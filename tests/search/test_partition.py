@@ -166,17 +166,17 @@ def test_given_mappings_are_among_the_first(tables, struck, monkeypatch):
     monkeypatch.setattr(module, "FEW", 0)
     given = np.array([[0, 1, 0, 1, 0], [2, 1, 2, 1, 2]], np.int32)
     first = []
-    drop = Struck.drop
+    rows = Struck.rows
 
-    def noted(self, mappings, draw=0):
+    def noted(self, mappings):
         first.append(mappings)
-        return drop(self, mappings, draw)
+        return rows(self, mappings)
 
-    monkeypatch.setattr(Struck, "drop", noted)
+    monkeypatch.setattr(Struck, "rows", noted)
     search(KEY, tables, struck, Budget(16, 12), initial=given)
-    rows = first[0].tolist()
+    met = first[0].tolist()
     for mapping in (*given.tolist(), [0] * 5, [1] * 5, [2] * 5):
-        assert mapping in rows
+        assert mapping in met
 
 
 def test_measure_tells_right_from_wrong_for_every_trial_and_image(

@@ -1,0 +1,1 @@
+"""What afpjax costs beside its rivals: `python -m benchmarks [NAME …]`; not part of the wheel."""

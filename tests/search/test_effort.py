@@ -1,0 +1,465 @@
+"""Races on a made-up world whose accuracies are known, and on the small network's real faults."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from afpjax.errors import InputError
+from afpjax.faults.evaluate import Evaluator
+from afpjax.search import explore as module
+from afpjax.search.effort import Plan, Pool, Race, compare, contested, estimates, margins
+from afpjax.search.explore import Budget, Evaluated, as_fitness, explore, populations, thinned
+from afpjax.search.hypervolume import hypervolume
+from afpjax.search.partition import race_for, search
+from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, with_faults
+
+KEY = jax.random.key(5)
+POPULATION, GENERATIONS = 32, 24
+CLEAN = 0.95
+
+
+def normal(*words):
+    """A standard normal number for every combination of whole numbers, by mixing their bits."""
+    state = np.uint64(0)
+    with np.errstate(over="ignore"):
+        for word in words:
+            state = (state ^ np.asarray(word, np.uint64)) * np.uint64(0xFF51AFD7ED558CCD)
+            state = (state ^ (state >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+            state ^= state >> np.uint64(29)
+    return special.ndtri((state.astype(np.float64) + 0.5) / 2**64)
+
+
+class World:
+    """Layers on three devices: slow, frugal and tough; cheap and fragile; costly and safe.
+
+    A draw is hard or easy for all (`common`) and strikes each mapping in its own way (`own`).
+    """
+
+    images = 64
+
+    def __init__(self, seed=0, trials=8, layers=12, common=0.3, own=0.4):
+        rng = np.random.default_rng(seed)
+        self.seed, self.trials, self.layers = seed, trials, layers
+        self.common, self.own = common, own
+        size = rng.uniform(0.5, 2, layers)
+        slow, frugal = size * rng.uniform(2, 3.5, layers), size * rng.uniform(0.4, 0.8, layers)
+        costly = size * rng.uniform(1.3, 1.8, layers)
+        self.prices = np.stack([[slow, size, 1.01 * size], [frugal, size, costly]])
+        fragile = rng.uniform(0.5, 2, layers)
+        hurt = np.stack([0.1 * rng.uniform(0.5, 2, layers), fragile, np.zeros(layers)])
+        self.hurt = 1.5 * hurt / fragile.sum()
+        self.asked: list[tuple[bytes, int]] = []
+
+    def costs(self, mappings):
+        at = np.arange(self.layers)
+        return self.prices[:, mappings, at].sum(axis=2).T.astype(np.float32)
+
+    def drop(self, mappings):
+        hurt = self.hurt[mappings, np.arange(self.layers)].sum(axis=1)
+        return 0.85 * (1 - np.exp(-hurt))
+
+    def points(self, mappings):
+        return np.column_stack([self.costs(mappings), self.drop(mappings)]).astype(np.float64)
+
+    def rows(self, mappings):
+        return [mapping.tobytes() for mapping in mappings]
+
+    def fault_free(self):
+        return CLEAN
+
+    def right(self, mappings, numbers):
+        self.asked += itertools.product(self.rows(mappings), numbers)
+        drop, name = self.drop(mappings)[:, None], mappings @ 3 ** np.arange(self.layers)
+        hard = 1 + self.common * normal(self.seed, 1, list(numbers))
+        luck = normal(self.seed, 2, list(numbers), name[:, None])
+        accuracy = CLEAN - drop * hard - self.own * np.minimum(1, 4 * drop) * luck
+        return np.round(self.images * accuracy.clip(0, 1)).astype(np.int64)
+
+    def means(self, mappings, numbers):
+        """Accuracy over these draws, not noted as asked for."""
+        noted = list(self.asked)
+        accuracy = self.right(mappings, numbers).mean(axis=1) / self.images
+        self.asked = noted
+        return accuracy
+
+    def genomes(self, count, seed=0):
+        return np.random.default_rng(seed).integers(0, 3, (count, self.layers)).astype(np.int32)
+
+
+def run(world, total, *, key=KEY, renew=False, size=POPULATION):
+    """A whole search of the world; without a total every mapping meets every draw."""
+    budget = Budget(size, GENERATIONS, renew)
+    few = module.few(np.full(world.layers, 3))
+    calls, newcomers = populations(budget, False), size * (1 + renew)
+    if few:
+        calls, newcomers = 1, 3**world.layers
+    race = Race(world, Plan(total, calls, newcomers, 0 if few else size))
+
+    def evaluate(draw, genomes):
+        cost = world.costs(genomes)
+        return as_fitness([*cost.T, race.drops(draw, genomes, cost)], np.zeros(len(genomes)))
+
+    def keep(mappings, points):
+        everywhere = np.ones(len(points), bool)
+        return thinned(points.astype(np.float32), everywhere, len(points) if few else size)
+
+    def settle(draw):
+        mappings, cost, drop = race.settle(draw, keep)
+        columns = np.column_stack([cost, drop]).astype(np.float32)
+        return Evaluated(mappings, columns, np.zeros(len(drop), np.float32))
+
+    cardinality = np.full(world.layers, 3)
+    found = explore(key, cardinality, evaluate, budget, settle=settle if total else None)
+    return found, race
+
+
+def volume(world, found):
+    """Of the mappings found, by what is true of them; a share of the reference box."""
+    corner = np.array([*1.1 * world.prices.max(axis=1).sum(axis=1), 1.0])
+    return hypervolume(world.points(found.genomes), corner) / corner.prod()
+
+
+def numbers_met(world):
+    """Row -> the draws it met, each once."""
+    met: dict[bytes, list[int]] = {}
+    for row, number in world.asked:
+        met.setdefault(row, []).append(number)
+    return met
+
+
+def test_at_the_same_total_the_race_finds_more_than_equal_shares():
+    """NSGA-II among 6,561 mappings; four of eight draws for each, or where the race puts them."""
+    gains = []
+    for seed in range(8):
+        key, of = jax.random.key(seed), {"layers": 8, "common": 0.2}
+        found, alike = run(World(seed, 4, **of), 0, key=key)
+        raced, race = run(World(seed, 8, **of), alike.spent.passes, key=key)
+        assert race.spent.passes <= alike.spent.passes
+        gains.append(volume(World(seed, **of), raced) - volume(World(seed, **of), found))
+    assert np.mean(gains) > 0.005 and np.sum(np.array(gains) > 0) >= 6
+
+
+@pytest.mark.parametrize("renew", [False, True])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 2.0])
+def test_what_is_spent_is_what_was_run_and_never_more_than_the_total(share, renew):
+    budget = Budget(8, GENERATIONS, renew)
+    least = populations(budget, False) * 8 * (1 + renew) + 8 * 7
+    most = populations(budget, False) * 8 * (1 + renew) * 8
+    total = World.images * int(least + share * (most - least)) + 63  # a draw does not fit in that
+    world = World()
+    found, race = run(world, total, renew=renew, size=8)
+    spent, met = race.spent, numbers_met(world)
+    assert spent.total == total >= spent.passes == World.images * len(world.asked)
+    assert len(set(world.asked)) == len(world.asked)
+    expected = np.unique([len(numbers) for numbers in met.values()], return_counts=True)
+    assert spent.mappings == tuple(zip(*map(list, expected), strict=True))
+    for numbers in met.values():  # of each set the first ones
+        for draw in {number // 8 for number in numbers}:
+            own = [number for number in numbers if number // 8 == draw]
+            assert own == list(range(8 * draw, 8 * draw + len(own)))
+    # The front is on equal draws, on all of them unless the total is spent.
+    draw = GENERATIONS if renew else 0
+    last = range(8 * draw, 8 * draw + 8)
+    level = min(sum(n in last for n in met[genome.tobytes()]) for genome in found.genomes)
+    assert level == 8 or total - spent.passes < World.images
+    drop = CLEAN - world.means(found.genomes, last[:level])
+    np.testing.assert_allclose(found.objectives[:, 2], drop, atol=1e-6)
+    np.testing.assert_array_equal(found.history[-1], found.objectives)
+
+
+def test_every_pool_has_an_equal_part_of_two_thirds_of_the_total():
+    """Ten pools, none of whose mappings is settled before all draws: each takes what it may."""
+    rows = 10 * 20 * 4 * 3 // 2
+    world = World(trials=32, own=0.6)
+    race = Race(world, Plan(rows * world.images, 10, 20, 4))
+    for call in range(10):
+        race.drops(0, world.genomes(20, call), world.costs(world.genomes(20, call)))
+        assert len(world.asked) == (call + 1) * 20 * 4
+
+
+def test_a_pool_that_needs_less_leaves_it_to_the_later_ones():
+    world = World(trials=32, own=0.6)
+    race = Race(world, Plan(1200 * world.images, 10, 20, 4))
+    one = world.genomes(1)
+    race.drops(0, one, world.costs(one))  # a mapping without a rival still meets all 32
+    assert len(world.asked) == 32
+    race.drops(0, world.genomes(20, 1), world.costs(world.genomes(20, 1)))
+    assert len(world.asked) == 32 + (800 - 32) // 9
+
+
+def test_clear_cases_are_settled_by_the_first_share():
+    """One mapping costs least and is safe; what costs more and loses much meets a quarter."""
+    world = World(trials=16, own=0.02, common=0.1)
+    world.prices[:, 2] = world.prices.min(axis=1)
+    world.hurt[0, 0] = 0.003
+    mappings = np.array([[2] * 12, [0] * 12, [1] * 12, [1, 0] * 6, [0] + [2] * 11], np.int32)
+    race = Race(world, Plan(10**6, 1, 5, 5))
+    race.drops(0, mappings, world.costs(mappings))
+    met = [len(numbers_met(world)[mapping.tobytes()]) for mapping in mappings]
+    assert met == [16, 4, 4, 4, 16]  # the last one is too near to tell
+
+
+def test_equal_costs_and_equal_rows_are_one_row_paid_once():
+    class Alike(World):
+        def rows(self, mappings):
+            return [mapping[:2].tobytes() for mapping in mappings]
+
+    world = Alike(layers=6)
+    world.hurt[:, 2:] = 0
+    mappings = world.genomes(40)
+    kinds = len(np.unique(mappings[:, :2], axis=0))
+    race = Race(world, Plan(0))
+    race.drops(0, mappings, world.costs(mappings))
+    assert race.spent.passes == kinds * 8 * 64
+    assert race.spent.mappings == ((8, len(np.unique(mappings, axis=0))),)
+
+
+def test_the_order_of_a_pool_and_copies_in_it_change_nothing():
+    world, other = World(), World()
+    total = 64 * (3 * 20 + 7 * 8) * 2
+    one, two = (Race(each, Plan(total, 3, 20, 8)) for each in (world, other))
+    for call in range(3):
+        mappings = np.concatenate([world.genomes(20, 0)[: 10 * call], world.genomes(20, call)])
+        order = np.random.default_rng(call).permutation(len(mappings))
+        order = np.concatenate([order, order[:3]])
+        drops = one.drops(0, mappings, world.costs(mappings))
+        again = two.drops(0, mappings[order], other.costs(mappings[order]))
+        np.testing.assert_array_equal(drops[order], again)
+    assert sorted(world.asked) == sorted(other.asked) and one.spent == two.spent
+
+
+def some_pool(seed=0, count=30, trials=8):
+    world = World(seed, trials)
+    mappings = np.unique(world.genomes(count, seed), axis=0)
+    met = np.random.default_rng(seed).integers(1, trials + 1, len(mappings))
+    met[:3] = trials
+    right = world.right(mappings, range(trials))
+    right[np.arange(trials) >= met[:, None]] = 0
+    return Pool(world.costs(mappings), np.arange(len(mappings)), right, met)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_pairs_are_compared_on_common_draws_only(seed):
+    pool = some_pool(seed)
+    rivals = np.array([0, 7, 12])
+    pairs = compare(pool, rivals)
+    for i, (column, j) in itertools.product(range(len(pool.met)), enumerate(rivals)):
+        common = min(pool.met[i], pool.met[j])
+        differences = pool.right[j, :common] - pool.right[i, :common]
+        assert pairs.common[i, column] == common
+        assert pairs.squares[i, column] == (differences**2).sum()
+        np.testing.assert_allclose(pairs.gap[i, column], differences.mean(), atol=1e-12)
+        assert pairs.no_dearer[i, column] == (pool.costs[j] <= pool.costs[i]).all()
+        cheaper = (pool.costs[j] < pool.costs[i]).any()
+        assert pairs.cheaper[i, column] == (pairs.no_dearer[i, column] and cheaper)
+
+
+def test_margins_are_students_interval_and_vanish_when_all_is_met():
+    pool = some_pool(1)
+    rivals = np.arange(len(pool.met))
+    pairs = compare(pool, rivals)
+    got = margins(pool, pairs, rivals)
+    ordered = [(i, j) for i, j in itertools.product(rivals, rivals) if i != j]
+
+    def differences(i, j):
+        common = min(pool.met[i], pool.met[j])
+        return (pool.right[j] - pool.right[i])[:common]
+
+    usual = [(differences(i, j), pairs.comparable[i, j]) for i, j in ordered]
+    squares = sum(((d - d.mean()) ** 2).sum() for d, near in usual if near)
+    usual = max(squares / sum(len(d) - 1 for d, near in usual if near), 1)
+    for i, j in ordered:
+        d = differences(i, j)
+        freedom = 4 + len(d) - 1
+        variance = (4 * usual + ((d - d.mean()) ** 2).sum()) / freedom
+        error = np.sqrt(variance * (1 / len(d) - 1 / 8))
+        low, high = stats.t.interval(0.95, freedom, scale=max(error, 1e-300))
+        np.testing.assert_allclose(got[i, j], (high - low) / 2, rtol=1e-9, atol=1e-12)
+        assert (got[i, j] == 0) == (len(d) == 8)
+
+
+def test_margins_hold_what_the_remaining_draws_bring():
+    """Of gaps on three of twelve draws, 95 % of pairs move by no more until all twelve are met."""
+    kept = []
+    for seed in range(20):
+        world = World(seed, 12)
+        mappings = np.unique(world.genomes(25, seed), axis=0)
+        right, rivals = world.right(mappings, range(12)), np.arange(len(mappings))
+        first = np.where(np.arange(12) < 3, right, 0)
+        pool = Pool(world.costs(mappings), rivals, first, np.full(len(rivals), 3))
+        margin = margins(pool, compare(pool, rivals), rivals)
+        mean = right.mean(axis=1)
+        moved = first.sum(axis=1)[None] / 3 - first.sum(axis=1)[:, None] / 3
+        moved -= mean[None] - mean[:, None]
+        kept.append((np.abs(moved) <= margin)[~np.eye(len(rivals), dtype=bool)].mean())
+    assert 0.9 < np.mean(kept) < 0.995
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_whoever_met_fewer_draws_is_judged_beside_one_that_met_all(seed):
+    pool = some_pool(seed)
+    got, top = estimates(pool), pool.met.max()
+    for i, met in enumerate(pool.met):
+        if met == top:
+            assert got[i] == pool.right[i].mean()
+            continue
+        beside = []
+        for j in np.flatnonzero(pool.met == top):
+            d = (pool.right[j] - pool.right[i])[:met]
+            cheap = (pool.costs[j] <= pool.costs[i]).all()
+            beats = cheap and (
+                d.sum() > 0 or (d.sum() == 0 and (pool.costs[j] < pool.costs[i]).any())
+            )
+            beside.append((not beats, (d**2).mean(), j, pool.right[j].mean() - d.mean()))
+        np.testing.assert_allclose(got[i], min(beside)[3], atol=1e-12)
+
+
+def test_easy_first_draws_flatter_nobody():
+    """On two easy draws the beaten mapping got more right than its rival on all of them."""
+    costs = np.array([[1.0, 1.0], [2.0, 2.0]])
+    right = np.array([[60, 61, 30, 31], [55, 56, 0, 0]])
+    pool = Pool(costs, np.arange(2), right, np.array([4, 2]))
+    assert right[1].sum() / 2 > right[0].mean()
+    np.testing.assert_allclose(estimates(pool), [45.5, 40.5])
+
+
+def test_the_front_comes_first_and_who_is_clearly_beaten_never():
+    for seed in range(5):
+        pool = some_pool(seed, 60)
+        points = np.column_stack([pool.costs, -estimates(pool)])
+        front = {
+            i
+            for i, p in enumerate(points)
+            if not any((q <= p).all() and (q < p).any() for q in points)
+        }
+        got = contested(pool).tolist()
+        wanted = [i for i in front if pool.met[i] < 8]
+        assert set(got[: len(wanted)]) == set(wanted)
+        assert [pool.met[i] for i in got[: len(wanted)]] == sorted(pool.met[i] for i in wanted)
+        rivals = np.array(sorted(front))
+        pairs = compare(pool, rivals)
+        beaten = (pairs.no_dearer & (pairs.gap > margins(pool, pairs, rivals))).any(axis=1)
+        assert set(got) == {i for i in range(len(points)) if not beaten[i] and pool.met[i] < 8}
+        assert beaten.any() and len(got) > len(wanted)
+
+
+def test_totals_that_do_not_suffice_are_refused():
+    least = (10 * 20 + 4 * 7) * 64
+    Race(World(), Plan(least, 10, 20, 4))
+    message = f"search.effort: {least - 1} image passes are too few.* all 8 .* take {least};"
+    with pytest.raises(InputError, match=message):
+        Race(World(), Plan(least - 1, 10, 20, 4))
+    with pytest.raises(InputError, match=r"search\.effort: -1 image passes"):
+        Budget(8, 3, effort=-1)
+
+
+# On the small network
+
+
+@pytest.fixture
+def eight(struck):
+    return dataclasses.replace(struck, trials=8)
+
+
+class Noted:
+    """An evaluator that remembers which rows it was asked for, and under which trials."""
+
+    def __init__(self, evaluator):
+        self._evaluator, self.asked = evaluator, set()
+
+    def __getattr__(self, name):
+        return getattr(self._evaluator, name)
+
+    def correct(self, faults, limits, trials, *rest):
+        tables = [np.asarray(part) for part in limits]
+        for place, trial in itertools.product(range(len(tables[0])), trials):
+            self.asked.add((b"".join(part[place].tobytes() for part in tables), trial))
+        return self._evaluator.correct(faults, limits, trials, *rest)
+
+
+@pytest.mark.parametrize("renew", [False, True])
+@pytest.mark.parametrize("few", [0, 4096])
+def test_without_a_total_the_search_is_the_one_without_a_race(
+    tables, struck, monkeypatch, few, renew
+):
+    """Bit for bit, the fault-free accuracy and `Struck.drop` being all that it sees."""
+    monkeypatch.setattr(module, "FEW", few)
+    narrow = Caps(float(np.median(costs(tables, np.zeros((1, 5), np.int32)).latency_ms)))
+    budget = Budget(16, 12, renew)
+    front = search(KEY, tables, struck, budget, allowance=narrow)
+    plain = [with_faults(tables, caps, struck) for caps in (NO_CAPS, narrow)]
+    first = np.repeat(np.arange(3, dtype=np.int32)[:, None], 5, axis=1)
+    found = explore(KEY, np.full(5, 3), plain[0], budget, initial=first, focus=plain[1])
+    np.testing.assert_array_equal(front.mappings, found.genomes)
+    columns = np.column_stack([front.latency_ms, front.energy_mj, front.accuracy_drop])
+    np.testing.assert_array_equal(columns, found.objectives)
+    assert front.evaluations == found.evaluations and front.spent.total == 0
+
+
+@pytest.mark.parametrize("renew", [False, True])
+@pytest.mark.parametrize("few", [0, 4096])
+def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
+    tables, eight, monkeypatch, few, renew
+):
+    monkeypatch.setattr(module, "FEW", few)
+    evaluator = eight.evaluator
+    narrow = Caps(float(np.median(costs(tables, np.zeros((1, 5), np.int32)).latency_ms)))
+    fronts = []
+    for _ in range(2):  # the second one finds all its answers in the evaluator's memory
+        noted = Noted(evaluator)
+        watched = object.__new__(Struck)
+        watched.__dict__.update(eight.__dict__, evaluator=noted)
+        budget = Budget(16, 12, renew, effort=48 * 1000)
+        fronts.append(search(KEY, tables, watched, budget, allowance=narrow))
+        spent = fronts[-1].spent
+        clean = {(row, trial) for row, trial in noted.asked if not any(row)}
+        paid = {each for each in noted.asked - clean}
+        assert 48 * len(paid) <= spent.passes <= 48 * (len(paid) + 8 * 13) and spent.passes <= 48000
+    for name in ("mappings", "accuracy_drop", "spent", "history"):
+        np.testing.assert_array_equal(*(getattr(front, name) for front in fronts))
+    draw = 12 if renew and not few else 0
+    drop = eight.drop(fronts[0].mappings, draw).astype(np.float32)
+    np.testing.assert_array_equal(fronts[0].accuracy_drop, drop)
+    assert fronts[0].history[-1] == fronts[0].hypervolume
+
+
+@pytest.mark.parametrize("trials", [8, 16])
+def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, struck, trials):
+    """243 mappings: exactly at half of the effort; at a quarter it errs less than equal shares."""
+
+    def front(trials, share=0):
+        effort = share and 243 * 48 * trials // share
+        given = dataclasses.replace(struck, trials=trials)
+        found = search(KEY, tables, given, Budget(16, 12, effort=effort))
+        assert found.spent.passes <= effort or not share
+        return {mapping.tobytes() for mapping in found.mappings}
+
+    every = front(trials)
+    assert len(every) > 10
+    assert front(trials, 2) == every != front(trials // 2)
+    assert len(front(trials, 4) ^ every) < len(front(trials // 4) ^ every)
+
+
+def test_layers_struck_alone_have_no_effort_to_share_out(tables, struck):
+    alone = dataclasses.replace(struck, strategy="layerwise")
+    assert race_for(tables, alone, Budget(8, 3)) is None
+    assert search(KEY, tables, alone, Budget(8, 3)).spent is None
+    with pytest.raises(InputError, match=r"search.effort: with faults.strategy = layerwise"):
+        search(KEY, tables, alone, Budget(8, 3, effort=10**6))
+
+
+def test_struck_counts_what_the_evaluator_gets_right(struck, images, labels, quantized):
+    mappings = np.array([[0, 1, 2, 1, 0], [2, 2, 2, 2, 2]], np.int32)
+    got = struck.right(mappings, [3, 5])
+    for place, mapping in enumerate(mappings):
+        for column, trial in enumerate((3, 5)):
+            logits = quantized(images, mapping=mapping, faults=struck.faults, key=7, trial=trial)
+            assert got[place, column] == (np.asarray(logits).argmax(axis=1) == labels).sum()
+    one_rate = dataclasses.replace(struck, faults=dataclasses.replace(struck.faults, layers=("b",)))
+    rows = one_rate.rows(np.array([[0, 1, 0, 0, 0], [2, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.int32))
+    assert rows[0] == rows[1] != rows[2]
+    assert isinstance(struck.evaluator, Evaluator) and struck.images == 48
