@@ -1,6 +1,7 @@
 """How exact a layer's arithmetic is, what its transformations give, and what is refused."""
 
 import re
+from dataclasses import replace
 from fractions import Fraction
 
 import jax
@@ -12,7 +13,7 @@ from jax import lax
 from afpjax.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.quantized import Masks, Quantized, layer_on_codes, quantize
+from afpjax.network.quantized import Masks, Quantized, encoded, layer_on_codes, quantize
 from afpjax.network.trace import trace
 
 UNIT = 2.0**-24  # float32's unit roundoff
@@ -164,7 +165,15 @@ def convolutional(params, images):
 def small(normal) -> Quantized:
     shapes = dict(first=(3, 3, 2, 4), depthwise=(3, 3, 1, 4), head=(4, 5))
     params = {name: {"kernel": normal(*shape)} for name, shape in shapes.items()}
-    return quantize(trace(convolutional, params, normal(1, 6, 6, 2)), QFormat())
+    quantized = quantize(trace(convolutional, params, normal(1, 6, 6, 2)), QFormat())
+    return replace(quantized, units="float32")  # the texts below are those of float32 units
+
+
+def test_a_network_that_is_encoded_already_stays_as_it_is(small, normal):
+    once = encoded(small)
+    assert encoded(once) is once
+    images = normal(3, 6, 6, 2)
+    np.testing.assert_array_equal(encoded(once)(images), small(images))
 
 
 def test_it_jits_and_vmaps(small, normal):
