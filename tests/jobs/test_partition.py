@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from afpjax.experiment import SCENARIOS, prepare
-from afpjax.outcome import Work, result_text
+from afpjax.outcome import Work, result_text, tables
 from afpjax.progress import SILENT
 
 LAYERS = ["stem", "hidden", "head"]
@@ -70,6 +70,21 @@ def test_results_hold_the_contract(result_of, holds_the_contract, holds_estimate
         result["clean"]["accuracy"] - result["selected"]["accuracy"],
         abs_tol=1e-12,
     )
+
+
+def test_what_the_search_spent_is_told(result_of, holds_the_contract):
+    """Eight mappings of three layers on two devices, three draws and 16 images."""
+    free = result_of("partition", **TWO)["search"]["effort"]
+    assert free == {"spent": 8 * 3 * 16, "draws": [{"draws": 3, "mappings": 8}]}
+    result = result_of("partition", **TWO, search__effort=16 * 20)
+    holds_the_contract(result, 2)
+    effort = result["search"]["effort"]
+    assert effort["total"] == 16 * 20 >= effort["spent"]
+    counts = [(row["draws"], row["mappings"]) for row in effort["draws"]]
+    assert effort["spent"] == 16 * sum(draws * mappings for draws, mappings in counts)
+    assert sum(mappings for _, mappings in counts) == 8 and counts[0][0] < 3
+    assert tables(result)["search-effort-draws"].startswith("draws,mappings\n")
+    assert "effort" not in result_of("partition", **CHANGES["layerwise"])["search"]
 
 
 def test_the_table_is_measured_on_held_out_images_under_fresh_draws(config_of, result_of):

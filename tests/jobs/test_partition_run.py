@@ -139,6 +139,33 @@ def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):
         outcome_of("partition", faults__layers=[4])
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"search__effort": 16 * 8 - 1}, r"search.effort: 127 image passes are too few; .* 128;"),
+        ({"search__effort": 10**6, "faults__strategy": "layerwise"}, "nothing to share out"),
+    ],
+)
+def test_an_effort_that_cannot_be_is_refused_before_any_search(
+    outcome_of, monkeypatch, given, message
+):
+    def never(*args):
+        raise AssertionError("the search began")
+
+    monkeypatch.setattr(job, "_baselines", never)
+    with pytest.raises(InputError, match=message):
+        outcome_of("partition", **TWO, **given)
+
+
+def test_an_effort_goes_on_from_wherever_it_was_interrupted(outcome_of, monkeypatch):
+    monkeypatch.setattr(explore, "FEW", 0)
+    given = {**TWO, "search__effort": 16 * 80, "faults__trials": 4}
+    memory: dict[bytes, bytes] = {}
+    first = result_text(plain(outcome_of("partition", memory, **given).result))
+    half = dict(list(memory.items())[::2])
+    assert result_text(plain(outcome_of("partition", half, **given).result)) == first
+
+
 def test_memory_that_nothing_fits_in_is_told_with_layer_and_device(outcome_of, tmp_path):
     source = platform._HERE / "devices" / "eyeriss.toml"
     text = source.read_text().replace("memory_bytes = 536870912", "memory_bytes = 700")

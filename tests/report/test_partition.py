@@ -163,6 +163,23 @@ def test_method_says_when_the_search_struck_layers_one_at_a_time(make):
     assert "in every figure but the layers' own, all are struck together" in text
 
 
+def test_method_says_what_the_search_spent(make):
+    result = light(make())
+    assert "passes of an image" not in plain(partition_detail.method(result).html)
+    draws = [{"draws": 8, "mappings": 655}]
+    result["search"]["effort"] = {"spent": 335360, "draws": draws}
+    text = plain(partition_detail.method(result).html)
+    assert (
+        "It took 335,360 passes of an image under faults; fault draws that a mapping met: 8."
+        in text
+    )
+    draws.insert(0, {"draws": 2, "mappings": 400})
+    result["search"]["effort"] = {"total": 200000, "spent": 150000, "draws": draws}
+    text = plain(partition_detail.method(result).html)
+    assert "150,000 passes of an image under faults of the 200,000 it was given; " in text
+    assert "met: 2 to 8, more where the ranking was open" in text
+
+
 def test_method_says_when_all_mappings_were_tried(make):
     result = light(make())
     result["search"].update(method="enumeration", evaluations=81)
