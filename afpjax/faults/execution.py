@@ -221,10 +221,11 @@ class Execution:
 
     def _own_kernel(self, layer: int) -> Array:
         """The network's own kernel; on several devices, one of them on each."""
-        if self.programs.mesh is None:
-            return self._codes(layer)
-        none = np.zeros(len(self._draws.bits), np.uint32).tobytes()
-        return self.kernel(Kernel(layer, none, (0,) * self.programs.trials))
+        codes, mesh = self._codes(layer), self.programs.mesh
+        if mesh is None:
+            return codes
+        each = np.broadcast_to(np.asarray(codes), (mesh.size, *codes.shape))
+        return jax.device_put(each, NamedSharding(mesh, PartitionSpec("trials")))
 
     def _per_trial(self, stacked: np.ndarray) -> Any:
         """[D, …] as the programs take it: the axis over devices only where there are several."""

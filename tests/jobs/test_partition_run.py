@@ -8,7 +8,7 @@ from rich.console import Console
 
 from afpjax import compiler
 from afpjax.errors import InputError
-from afpjax.faults import evaluate
+from afpjax.faults import engine
 from afpjax.hardware import platform
 from afpjax.jobs import partition as job
 from afpjax.jobs.summary import comparison
@@ -83,7 +83,7 @@ def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(
 
 
 def test_results_do_not_depend_on_how_the_work_is_cut(outcome_of, result_of, monkeypatch):
-    monkeypatch.setattr(evaluate, "BATCH", 5)
+    monkeypatch.setattr(engine, "BATCH", 5)
     monkeypatch.setattr(compiler, "workers", lambda: 1)
     found = plain(outcome_of("partition", **TWO).result)
     assert result_text(found) == result_text(result_of("partition", **TWO))
