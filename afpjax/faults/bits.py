@@ -4,13 +4,16 @@ A *stream* (two 32-bit words) stands for (seed, trial, layer, target, image). Bi
 a tensor flips when its 31-bit uniform draw u(stream, i, b) is below the rate's threshold, so that
 one draw serves every device and every rate: flips at a lower rate are among those at a higher one.
 
-    x    = mix(i xor stream[0])            once per element, a bijection of the counter
-    u(b) = mix(x + word(stream[1], b)) / 2 once per bit
+    x    = mix(i xor stream[0])                   once per element, a bijection of the counter
+    u(b) = (x · MULTIPLIERS[b] + word(stream[1], b)) / 2    once per bit, modulo 2^32
 
-`mix` is Wellons' "triple32" (2018), three multiply-xorshift rounds, all of it elementwise, so XLA
-fuses it into the pass that uses the mask. Two keyed rounds make streams differ in more than a
-permutation of counters. Elements beyond 2^32 take a carry word; no index ever passes through a
-float. Threefry (Salmon et al., SC 2011) can stand in for the hash: `generator="threefry"`.
+`mix` is Wellons' "triple32" (2018), three multiply-xorshift rounds. A bit's draw costs one product
+more: over all x the draws of several bits are the points of a rank-1 lattice (Niederreiter
+1992, chapter 5), shifted by the stream, which fill the cube more evenly than independent points do,
+and a mixed counter picks points of it at random. Two streams whose first words differ in less than
+the tensor's size have the same points in another order and with another shift. All is elementwise:
+XLA fuses it into the pass that uses the mask. Elements beyond 2^32 take a carry word; no index ever
+passes through a float. Threefry (Salmon et al., SC 2011) can stand in: `generator="threefry"`.
 """
 
 from collections.abc import Sequence
@@ -26,6 +29,16 @@ from jaxtyping import Array, Int, Num, UInt32
 WEIGHTS, ACTIVATIONS = 0, 1
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
 _COUNTERS = 2**32
+# Found by random search, in this order, so that the dual lattices of any two, three or four of them
+# have no short vectors: the product of a vector's non-zero entries is at least 2e7, 4e5 and 2e4
+# among the first eight (1e5 of the first four), 2e7, 4e4 and 1,500 among the first sixteen, 6e6,
+# 8,000 and 500 among all. The probability of a joint flip is off by that product's inverse at most.
+MULTIPLIERS = (
+    0x79690975, 0x2A337357, 0x2FEF107B, 0xF70ABB35, 0xFE5DEFE9, 0x9FDED21D, 0xB494D689, 0x94269B57,
+    0xBE1EDEFD, 0x6ED5FF7B, 0xAF29109D, 0xEA2177D9, 0x76104A9F, 0x314320AB, 0x62DAFF17, 0x44A70507,
+    0x7F2E6911, 0x7FC92593, 0xFECEE737, 0x996D1B61, 0x2C1FB521, 0x262A1567, 0xA8519A5B, 0xBAD28E0D,
+    0x986A6865, 0xC10A152D, 0x37269C23, 0x68323FE3, 0xEA59A911, 0xBD619203, 0xDFD83D69, 0xF3FBE985,
+)  # fmt: skip
 
 
 def threshold(rates: Num[np.ndarray, "*N"]) -> UInt32[np.ndarray, "*N"]:
@@ -134,7 +147,7 @@ def draw_at(
     """The hash's 31-bit draw for faulty bit number `place` of element high · 2^32 + low."""
     first = stream[0] if high is None else mix(stream[0] + high)
     word = mix(stream[1] + jnp.uint32(place * _GOLDEN % _COUNTERS))
-    return mix(mix(low ^ first) + word) >> jnp.uint32(1)
+    return (mix(low ^ first) * jnp.uint32(MULTIPLIERS[place]) + word) >> jnp.uint32(1)
 
 
 def counters(shape: Sequence[int]) -> tuple[UInt32[Array, "..."] | None, UInt32[Array, "..."]]:

@@ -85,6 +85,37 @@ def test_bits_of_one_element_are_independent(generator, rate):
     assert stats.chisquare(pooled, wanted).pvalue > 1e-6
 
 
+def test_all_pairs_of_32_bits_are_independent():
+    """Each pair of places flips together as often as two independent coins of 20 %."""
+    flips = draws(shape=(1 << 18,), count=32) < 0.2 * 2**31
+    together = flips.astype(np.float32) @ flips.T.astype(np.float32)
+    pairs = together[np.triu_indices(32, 1)]
+    expected, sites = 0.04, flips.shape[1]
+    deviations = (pairs - expected * sites) / np.sqrt(sites * expected * (1 - expected))
+    assert np.abs(deviations).max() < 5, deviations
+    assert 0.6 < deviations.std() < 1.1  # random points of the lattice, marginals' part included
+
+
+@pytest.mark.parametrize("first", [0, 8, 16, 24])
+def test_eight_bits_are_independent(first):
+    """All 256 patterns of eight fair bits, of any eight neighbouring places."""
+    flips = draws(count=32)[first : first + 8] < 2**30
+    patterns = (flips * (1 << np.arange(8))[:, None]).sum(axis=0)
+    assert stats.chisquare(np.bincount(patterns, minlength=256)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize(("first", "least"), [(8, 2e7), (32, 6e6)])
+def test_no_two_bits_lie_on_few_lines(first, least):
+    """a·M + b·N = 0 modulo 2^32 has no small |a·b|: the two draws' lattice is an even one."""
+    largest = int(np.sqrt(least))
+    small = np.arange(1, largest + 1, dtype=np.uint32)
+    for one in bits.MULTIPLIERS[:first]:
+        for other in set(bits.MULTIPLIERS[:first]) - {one}:
+            ratio = np.uint32(one * pow(other, -1, 2**32) % 2**32)
+            other_factor = np.abs((small * ratio).view(np.int32).astype(np.float64))
+            assert (small * other_factor).min() >= least
+
+
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_neighbours_along_every_axis_are_independent(generator, rate):
