@@ -78,7 +78,7 @@ def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
     assert exact.method == "enumeration" and len(exact.genomes) > 8
     assert len(np.unique(exact.objectives[:, 2])) > 5  # accuracy is part of the trade-off
     monkeypatch.setattr(module, "FEW", 0)
-    found = explore(jax.random.key(seed), cardinality, evaluate, Budget(32, 20))
+    found = explore(jax.random.key(seed), cardinality, evaluate, Budget(64, 30))
     assert found.method == "nsga2" and found.evaluations <= 3**5
     corner = np.array(reference_point(tables))
     whole = moocore.hypervolume(exact.objectives.astype(np.float64), ref=corner)

@@ -116,7 +116,7 @@ def test_every_step_has_its_own_mapping_and_draw_and_every_epoch_its_scales(mode
 
 def test_it_learns_to_live_with_faults(model, dataset):
     """Beside the same training without faults, on the same 200 fault draws."""
-    faults = FaultModel(bits=range(4), weight_rate=0.3, activation_rate=0.3)
+    faults = FaultModel(bits=range(4), weight_rate=0.2, activation_rate=0.2)
     fmt = QFormat(8, frac=4)
     longer = replace(tiny.SETTINGS, fault_epochs=60, fault_learning_rate=0.02, augmentation="none")
     apply_fn = zoo.apply_fn_of("tiny", **SIZE)
