@@ -5,7 +5,8 @@ from collections.abc import Iterator, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, UInt32
+from jax import lax
+from jaxtyping import Array, Float
 
 from afpjax.search.nsga2 import NSGA2, State
 from afpjax.search.pareto import Fitness
@@ -17,6 +18,7 @@ from benchmarks.timing import Contestant, Effort, race
 GENES, OBJECTIVES = 12, 3
 LIMITS = {100: (5, 10), 1000: (8, 15), 5000: (8, 15)}  # population: required, aim
 KEY = 11
+MOST = 64  # generations of one call
 
 
 def dtlz2(genomes: Float[Array, "P G"]) -> Float[Array, "P M"]:
@@ -30,25 +32,33 @@ def dtlz2(genomes: Float[Array, "P G"]) -> Float[Array, "P M"]:
 
 
 class Search:
-    """Ours, one compiled program for a generation: ask, evaluate, tell."""
+    """Ours, generations inside one compiled program, as `afpjax.search.loop` runs them."""
 
     def __init__(self, population: int) -> None:
         bounds = np.zeros(GENES, np.float32), np.ones(GENES, np.float32)
         algorithm = NSGA2.reals(population, *bounds)
         params, key = algorithm.default_params, jax.random.key(KEY)
 
-        def generation(number: UInt32[Array, ""], state: State) -> State:
+        def generation(number: Array, state: State) -> State:
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, number))
             offspring, state = algorithm.ask(ask_key, state, params)
             return algorithm.tell(tell_key, offspring, _fitness(offspring), state, params)[0]
 
         start = algorithm.sample(key)
         self.state = algorithm.init(key, start, _fitness(start), params)
-        self.generation = jax.jit(generation)
+        self.generations = jax.jit(
+            lambda numbers, count, state: lax.fori_loop(
+                0, count, lambda place, state: generation(numbers[place], state), state
+            )
+        )
 
     def run(self, numbers: Sequence[int]) -> None:
-        for n in numbers:
-            self.state = self.generation(np.uint32(n), self.state)
+        """Passes by number; the array's length is fixed, so that one program does for all."""
+        for start in range(0, len(numbers), MOST):
+            part = numbers[start : start + MOST]
+            padded = np.zeros(MOST, np.uint32)
+            padded[: len(part)] = part
+            self.state = self.generations(padded, np.int32(len(part)), self.state)
         jax.block_until_ready(self.state)
 
 
