@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt32
 
 from afpjax.search.nsga2 import NSGA2, State
 from afpjax.search.pareto import Fitness
@@ -39,7 +39,7 @@ class Search:
         algorithm = NSGA2.reals(population, *bounds)
         params, key = algorithm.default_params, jax.random.key(KEY)
 
-        def generation(number: Array, state: State) -> State:
+        def generation(number: UInt32[Array, ""], state: State) -> State:
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, number))
             offspring, state = algorithm.ask(ask_key, state, params)
             return algorithm.tell(tell_key, offspring, _fitness(offspring), state, params)[0]

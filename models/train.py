@@ -18,6 +18,7 @@ from afpjax import sections
 from afpjax.cache import cache_folder
 from afpjax.data import Dataset
 from afpjax.errors import InputError
+from afpjax.faults import bits
 
 from . import zoo
 from .training.batches import Batches, Reading
@@ -154,7 +155,7 @@ class _Job:
         known = {**asdict(self.model), **asdict(self.settings)}
         known.update(mean=self.dataset.mean, std=self.dataset.std, seed=self.seed, recipe=_RECIPE)
         if conditions:
-            known["conditions"] = asdict(conditions)
+            known["conditions"] = asdict(conditions) | {"draws": bits.DRAWS}
         for name in _ASIDE if conditions is None else _ASIDE_UNDER_FAULTS:
             del known[name]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())

@@ -27,12 +27,14 @@ from jax import lax
 from jaxtyping import Array, Int, Num, UInt32
 
 WEIGHTS, ACTIVATIONS = 0, 1
+DRAWS = 2  # raise it whenever a seed's draws change: weights learnt under others are not reused
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
 _COUNTERS = 2**32
 # Found by random search, in this order, so that the dual lattices of any two, three or four of them
 # have no short vectors: the product of a vector's non-zero entries is at least 2e7, 4e5 and 2e4
 # among the first eight (1e5 of the first four), 2e7, 4e4 and 1,500 among the first sixteen, 6e6,
-# 8,000 and 500 among all. The probability of a joint flip is off by that product's inverse at most.
+# 8,000 and 500 among all. A box's share of the points differs from its volume by the sum, over the
+# dual lattice's vectors, of terms of at most 1 / (pi^d · the product of the d non-zero entries).
 MULTIPLIERS = (
     0x79690975, 0x2A337357, 0x2FEF107B, 0xF70ABB35, 0xFE5DEFE9, 0x9FDED21D, 0xB494D689, 0x94269B57,
     0xBE1EDEFD, 0x6ED5FF7B, 0xAF29109D, 0xEA2177D9, 0x76104A9F, 0x314320AB, 0x62DAFF17, 0x44A70507,

@@ -4,6 +4,8 @@ Every statistical test is a fixed computation (the seeds are written down): it c
 are 5 standard deviations wide, so a sound generator passes with any seed, not only with these.
 """
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -104,16 +106,41 @@ def test_eight_bits_are_independent(first):
     assert stats.chisquare(np.bincount(patterns, minlength=256)).pvalue > 1e-6
 
 
-@pytest.mark.parametrize(("first", "least"), [(8, 2e7), (32, 6e6)])
-def test_no_two_bits_lie_on_few_lines(first, least):
-    """a·M + b·N = 0 modulo 2^32 has no small |a·b|: the two draws' lattice is an even one."""
-    largest = int(np.sqrt(least))
-    small = np.arange(1, largest + 1, dtype=np.uint32)
-    for one in bits.MULTIPLIERS[:first]:
-        for other in set(bits.MULTIPLIERS[:first]) - {one}:
-            ratio = np.uint32(one * pow(other, -1, 2**32) % 2**32)
-            other_factor = np.abs((small * ratio).view(np.int32).astype(np.float64))
-            assert (small * other_factor).min() >= least
+def signed_vectors(length, most):
+    """Every vector of non-zero integers, up to its sign, whose entries' product is `most` at most.
+
+    As uint32 [length, N] modulo 2^32, and the products [N].
+    """
+    vectors, products = np.ones((0, 1), np.int64), np.ones(1, np.int64)
+    for place in range(length):
+        numbers = [np.arange(1, most // product + 1) for product in products]
+        repeats = [len(each) for each in numbers]
+        entries = np.concatenate(numbers)
+        vectors = np.vstack([np.repeat(vectors, repeats, axis=1), entries])
+        products = np.repeat(products, repeats) * entries
+        if place:
+            vectors = np.hstack([vectors, np.vstack([vectors[:-1], -vectors[-1:]])])
+            products = np.tile(products, 2)
+    return (vectors % 2**32).astype(np.uint32), products
+
+
+SMALLEST = [(2, 16, 2e7), (2, 32, 6e6), (3, 8, 4e5), (3, 16, 4e4), (3, 32, 8e3)]
+SMALLEST += [(4, 4, 1e5), (4, 8, 2e4), (4, 16, 1500), (4, 32, 500)]
+
+
+@pytest.mark.parametrize(("length", "first", "least"), SMALLEST)
+def test_the_lattices_of_few_bits_are_even(length, first, least):
+    """No vector a with sum of a·M = 0 modulo 2^32 has a small product of its entries.
+
+    The largest entry follows from the others, whose product is at most least^(1 - 1/length).
+    """
+    vectors, products = signed_vectors(length - 1, int(least ** (1 - 1 / length)) + 1)
+    for chosen in itertools.combinations(bits.MULTIPLIERS[:first], length):
+        for largest in range(length):
+            solved = pow(chosen[largest], -1, 2**32)
+            rest = [m * solved % 2**32 for m in (*chosen[:largest], *chosen[largest + 1 :])]
+            other = (vectors * np.array(rest, np.uint32)[:, None]).sum(axis=0, dtype=np.uint32)
+            assert (products * np.abs(other.view(np.int32).astype(np.float64))).min() >= least
 
 
 @pytest.mark.parametrize("generator", GENERATORS)

@@ -116,14 +116,16 @@ def test_the_table_is_measured_on_held_out_images_under_fresh_draws(config_of, r
 
 @pytest.mark.parametrize("changes", [{}, TWO])
 def test_faults_matter_in_these_tests(result_of, changes):
-    """A choice that may cost anything goes to the hardened device and keeps more images right."""
+    """The baselines lose images, and a choice that may cost anything keeps more of them right."""
     free = {"search__allow_latency": 9.0, "search__allow_energy": 9.0}
-    result = result_of("partition", **changes, **free)
-    assert len(result["front"]) > 2
-    chosen = row_of(result, "afarepart", "both")["accuracy"]
-    assert chosen > row_of(result, "fault-unaware", "both")["accuracy"]
-    for tool in ("cnnparted", "fault-unaware"):
-        assert row_of(result, tool, "both")["accuracy"] < result["clean"]["accuracy"]
+    for allowance in ({}, free):
+        result = result_of("partition", **changes, **allowance)
+        assert len(result["front"]) > 2
+        chosen = row_of(result, "afarepart", "both")["accuracy"]
+        unaware = row_of(result, "fault-unaware", "both")["accuracy"]
+        assert chosen > unaware if allowance else chosen >= unaware
+        for tool in ("cnnparted", "fault-unaware"):
+            assert row_of(result, tool, "both")["accuracy"] < result["clean"]["accuracy"]
 
 
 def test_baselines_have_one_mapping_for_all_scenarios(result_of):

@@ -10,6 +10,7 @@ from flax import nnx
 
 from afpjax import data, sections
 from afpjax.errors import InputError
+from afpjax.faults import bits
 from afpjax.models import train, zoo
 from afpjax.models.training import batches, from_scratch
 from afpjax.models.training.batches import Batches
@@ -105,7 +106,7 @@ def test_dropout_is_drawn_anew_in_every_step_and_leaves_nothing_behind(dataset, 
     assert set(params) == {"conv1", "bn1", "conv2", "conv3", "hidden", "fc"}
 
 
-def test_whatever_the_weights_depend_on_names_the_cache_file(dataset):
+def test_whatever_the_weights_depend_on_names_the_cache_file(dataset, monkeypatch):
     def name(model=MODEL, settings=SETTINGS, dataset=dataset, seed=0, under=None, start=None):
         job = train._Job(model, settings, dataset, seed, Batches(dataset.train, 16))
         return job.fingerprint(start, under)
@@ -138,6 +139,8 @@ def test_whatever_the_weights_depend_on_names_the_cache_file(dataset):
     without = replace(later, faults=True, fault_epochs=7, fault_learning_rate=7.0)
     assert name(settings=without) == name()
     assert name(under=CONDITIONS, settings=later, start=start) == names[9]
+    monkeypatch.setattr(bits, "DRAWS", bits.DRAWS + 1)
+    assert name() == names[0] and name(under=CONDITIONS, start=start) not in names
 
 
 def test_a_set_too_large_for_memory_is_streamed_to_the_same_weights(dataset, cache, monkeypatch):
