@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.errors import InputError
-from afpjax.network.fixed_point import QFormat, encode, change, round_through
+from afpjax.network.fixed_point import QFormat, change, encode, round_through
 
 WIDTHS = range(4, 17)
 STEPS = ("power-of-two", "maximum")
