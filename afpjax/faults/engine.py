@@ -6,15 +6,17 @@ cores share out. Units are independent, but for the struck kernels, made once fo
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Int, Num, Shaped
 
 from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.faults.execution import Execution, Kernels
-from afpjax.faults.plan import Plan, Row, in_order
+from afpjax.faults.judge import LOGITS, RIGHT, Judge
+from afpjax.faults.plan import CLEAN, Plan, Row, in_order
 from afpjax.faults.programs import Images, Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized, encoded
@@ -23,7 +25,7 @@ BATCH = 64  # images per forward pass; a last batch is padded
 ROWS = 64  # the most rows of a chunk: what an interrupt may cost
 _FULL = "RESOURCE_EXHAUSTED"
 
-Outcome = Bool[np.ndarray, "D B"]  # by trial and image
+Outcome = Shaped[np.ndarray, "D B ..."]  # by trial and image, as the judge gives it
 
 
 class Chunk(NamedTuple):
@@ -48,6 +50,7 @@ class Engine:
         memory_bytes: int = 0,
     ) -> None:
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)
+        self._judge, self._reference = RIGHT, None
         self._network, self._seed, self._prepare = encoded(quantized), seed, prepare
         self._mesh = compiler.mesh()
         self._call = BATCH  # images of a call, fewer where memory is short
@@ -59,15 +62,23 @@ class Engine:
         """How many trials run at once, one on each device."""
         return 1 if self._mesh is None else self._mesh.size
 
-    @property
-    def _size(self) -> int:
-        """Images of a batch."""
-        return min(self._call, len(self._images))
+    def _size(self, draws: Draws) -> int:
+        """Images of a batch: one, where each has kernels of its own."""
+        return 1 if draws.scope == "image" else min(self._call, len(self._images))
 
-    @property
-    def _slots(self) -> int:
+    def _slots(self, draws: Draws) -> int:
         """How many nodes a call has room for: more than one where images are few."""
-        return self._call // self._size
+        return 1 if draws.scope == "image" else self._call // self._size(draws)
+
+    def judging(self, judge: Judge) -> "Engine":
+        """The same engine with another judge, and fault-free logits where it compares with them."""
+        other = copy(self)
+        other._judge, other._ready = judge, None
+        if judge.compares:
+            clean = Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
+            ((_, logits),) = self.judging(LOGITS).run(Draws(), [clean])
+            other._reference = logits[0]
+        return other
 
     def run(self, draws: Draws, rows: Sequence[Row]) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its place among `rows`, chunk by chunk, in any order.
@@ -75,7 +86,7 @@ class Engine:
         A chunk for which memory does not reach after all runs again in halves, a single row with
         half the images at a time. Raises `InputError` where not even one image fits.
         """
-        pending, most = in_order(rows), ROWS * self._slots
+        pending, most = in_order(rows), ROWS * self._slots(draws)
         while pending:
             failed: list[list[int]] = []
             for places, outcomes in self._attempt(draws, rows, pending, most):
@@ -102,10 +113,10 @@ class Engine:
     ) -> Iterator[tuple[list[int], list[Outcome] | None]]:
         """Chunks of places and their outcomes; None for chunks that memory had no room for."""
         execution, workers = self._execution(draws), compiler.workers()
-        batches = list(self._batches())
+        batches = list(self._batches(draws))
         every = -(-len(places) * len(batches) // workers)  # something for every core
-        room = self._room // workers
-        chunks = list(self._chunks(execution, rows, places, min(most, every), room))
+        cut = (min(most, every), len(batches), self._room // workers)
+        chunks = list(self._chunks(execution, rows, places, *cut))
         with ThreadPoolExecutor(workers) as pool:
             units = [
                 [pool.submit(execution.outcomes, chunk.plan, chunk.kernels, b) for b in batches]
@@ -128,19 +139,24 @@ class Engine:
         return list(np.concatenate(parts, axis=2)[:, :, : len(self._images)])
 
     def _chunks(
-        self, execution: Execution, rows: Sequence[Row], places: list[int], most: int, room: int
+        self,
+        execution: Execution,
+        rows: Sequence[Row],
+        places: list[int],
+        most: int,
+        batches: int,
+        room: int,
     ) -> Iterator[Chunk]:
         """Rows in order, halved until they are `most` and fit in `room` bytes at once."""
         if len(places) <= max(most, 1):
             plan = Plan.of(execution.programs.stages, [rows[place] for place in places])
             if len(places) == 1 or execution.bytes_of(plan) <= room:
-                batches = -(-len(self._images) // self._size)
                 uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
                 yield Chunk(places, plan, Kernels(execution.kernel, uses))
                 return
         middle = len(places) // 2
         for half in (places[:middle], places[middle:]):
-            yield from self._chunks(execution, rows, half, most, room)
+            yield from self._chunks(execution, rows, half, most, batches, room)
 
     def _execution(self, draws: Draws) -> Execution:
         """Programs for batches as large as leave room for a row on every core, kept for reuse."""
@@ -151,10 +167,10 @@ class Engine:
         return self._ready[2]
 
     def _compiled(self, draws: Draws) -> Execution:
-        batch, slots = next(self._batches()), self._slots
+        batch, slots = next(self._batches(draws)), self._slots(draws)
 
         def programs(times: int) -> Programs:
-            many = Images(*(np.repeat(each, times, axis=0) for each in batch))
+            many = Images(*(np.repeat(each, times, axis=0) for each in batch[:3]))
             return compile_programs(
                 draws, self._prepare, Shapes.of(self._network, many), self._mesh
             )
@@ -164,16 +180,24 @@ class Engine:
             draws,
             self._network,
             self._seed,
+            judge=self._judge,
             slots=slots,
             packed=lambda: programs(slots),
         )
 
-    def _batches(self) -> Iterator[Images]:
-        """Batches of one fixed size; padding has the label -1 and is never right."""
-        images, labels, size = self._images, self._labels, self._size
-        for start in range(0, len(images), size):
-            part, missing = images[start : start + size], max(0, start + size - len(images))
-            if missing:
-                part = np.pad(part, [(0, missing)] + [(0, 0)] * (images.ndim - 1))
-            wanted = np.pad(labels[start : start + size], (0, missing), constant_values=-1)
-            yield Images(part, wanted, np.arange(start, start + size, dtype=np.uint32))
+    def _batches(self, draws: Draws) -> Iterator[Images]:
+        """Batches of one fixed size; padding has the label -1, and its answers are cut off."""
+        count, size = len(self._images), self._size(draws)
+        for start in range(0, count, size):
+            part, missing = slice(start, start + size), max(0, start + size - count)
+            reference = self._reference
+            yield Images(
+                _padded(self._images[part], missing),
+                np.pad(self._labels[part], (0, missing), constant_values=-1),
+                np.arange(start, start + size, dtype=np.uint32),
+                None if reference is None else _padded(reference[part], missing),
+            )
+
+
+def _padded(part: np.ndarray, missing: int) -> np.ndarray:
+    return np.pad(part, [(0, missing)] + [(0, 0)] * (part.ndim - 1)) if missing else part

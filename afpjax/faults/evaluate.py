@@ -12,20 +12,24 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget
 from afpjax.faults.engine import Engine
+from afpjax.faults.judge import RIGHT, Judge
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
-from afpjax.faults.plan import CLEAN, Row, Strike
+from afpjax.faults.placed import alike, row_at
+from afpjax.faults.plan import Row, Strike
 from afpjax.faults.programs import Prepare
-from afpjax.faults.sites import Site, check_sites
+from afpjax.faults.sites import Fault, Site, check_fault, check_sites
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
 Progress = Callable[[int], Any]
+#: By the names that their answers are remembered by: rows, and the programs that they need.
+Rows = dict[tuple[bytes, ...], tuple[Draws, Row]]
 
 
 def as_they_are(images: Array) -> Array:
@@ -41,8 +45,10 @@ class Evaluator:
     function share compiled programs); `labels` are int32 [B]. Image i keeps the number i whatever
     the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
     rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
-    share it. `memory_bytes` is what an evaluation may fill of each device, 0 for half of what is
-    free: answers do not depend on it. Raises `InputError` for images and labels that do not match.
+    share it. `judge` says what is kept of the logits: right or wrong, or how an answer differs
+    from the fault-free one. `memory_bytes` is what an evaluation may fill of each device, 0 for
+    half of what is free: answers do not depend on it. Raises `InputError` for images and labels
+    that do not match.
     """
 
     def __init__(
@@ -53,6 +59,7 @@ class Evaluator:
         key: Any,
         *,
         prepare: Prepare = as_they_are,
+        judge: Judge = RIGHT,
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
         memory_bytes: int = 0,
@@ -64,9 +71,12 @@ class Evaluator:
         self.memory = {} if memory is None else memory
         self.name = name
         self.evaluations = 0
-        self._engine = Engine(
+        self.judge = judge
+        self._engine = engine = Engine(
             quantized, images, labels, self.seed, prepare=prepare, memory_bytes=memory_bytes
         )
+        if judge is not RIGHT:
+            self._engine = engine.judging(judge)
 
     def correct(
         self,
@@ -83,36 +93,46 @@ class Evaluator:
         weights, inputs = (np.asarray(each, np.uint32) for each in limits)
         of_all = [Thresholds(*each) for each in zip(weights, inputs, strict=True)]
         names = [[self._name(draws, each, trial) for trial in trials] for each in of_all]
-        rows = dict[tuple[bytes, ...], Row]()
+        rows = Rows()
         for each, row in zip(of_all, names, strict=True):
             for start in range(0, len(trials), self._engine.trials):
                 part = slice(start, start + self._engine.trials)
                 wanted = tuple(row[part])
                 if wanted not in rows and any(name not in self.memory for name in wanted):
-                    rows[wanted] = self._row(draws, each, trials[part])
-        self._run(draws, rows, progress, len(of_all) * len(trials))
-        return self._answers([name for row in names for name in row]).reshape(
-            len(of_all), len(trials), self.count
-        )
+                    rows[wanted] = draws, self._row(draws, each, trials[part])
+        self._run(rows, progress, len(of_all) * len(trials))
+        answers = self._answers([name for row in names for name in row])
+        return answers.reshape(len(of_all), len(trials), *answers.shape[1:])
 
     def correct_at(
-        self,
-        sites: Sequence[Site],
-        progress: Progress = lambda rows: None,
+        self, sites: Sequence[Site], progress: Progress = lambda rows: None
     ) -> Bool[np.ndarray, "N B"]:
-        """Whether each image is classified right with one bit of one weight flipped, for N sites.
+        """Whether each image is classified right with one bit flipped, for N sites.
 
         Raises `InputError` for sites that the network or its format does not have.
         """
         check_sites(sites, self.quantized)
-        names = [f"{self.name} {site}".encode() for site in sites]
-        rows = dict[tuple[bytes, ...], Row]()
-        for name, site in zip(names, sites, strict=True):
-            if name not in self.memory:
-                strikes = [CLEAN] * len(self.quantized.layers)
-                strikes[site.layer] = Strike(site)
-                rows[(name,)] = Row((), tuple(strikes))
-        self._run(Draws.none(), rows, progress, len(sites))
+        return self.under([Fault.at(site) for site in sites], progress)
+
+    def under(
+        self, faults: Sequence[Fault], progress: Progress = lambda rows: None
+    ) -> Shaped[np.ndarray, "N B ..."]:
+        """The judge's answers under each fault at given places.
+
+        Raises `InputError` for places that the network, its format or its images do not have.
+        """
+        for fault in faults:
+            check_fault(fault, self.quantized, self.count)
+        names = [f"{self.name} at ".encode() + fault.name for fault in faults]
+        missing = {n: f for n, f in zip(names, faults, strict=True) if n not in self.memory}
+        rows = Rows()
+        together, layers = self._engine.trials, len(self.quantized.layers)
+        for kind in alike(missing):
+            for start in range(0, len(kind.names), together):
+                part = slice(start, start + together)
+                row = row_at(kind.faults[part], together, layers, kind.draws)
+                rows[tuple(kind.names[part])] = kind.draws, row
+        self._run(rows, progress, len(faults))
         return self._answers(names)
 
     def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:
@@ -122,7 +142,8 @@ class Evaluator:
         compiling other programs.
         """
         faults = faults or FaultModel()
-        none = np.zeros((1, len(self.quantized.layers), len(faults.bits)), np.uint32)
+        columns = Draws.of(faults).columns
+        none = np.zeros((1, len(self.quantized.layers), columns), np.uint32)
         return self.correct(faults, Thresholds(none, none), [0])[0, 0]
 
     def _name(self, draws: Draws, limits: Thresholds, trial: int) -> bytes:
@@ -146,26 +167,26 @@ class Evaluator:
         )
         return Row(trials, tuple(strikes))
 
-    def _run(
-        self, draws: Draws, rows: dict[tuple[bytes, ...], Row], progress: Progress, total: int
-    ) -> None:
+    def _run(self, rows: Rows, progress: Progress, total: int) -> None:
         """Run rows, each remembered under its trials' names; `total` answers were asked for."""
         missing = {name for names in rows for name in names if name not in self.memory}
         progress(total - len(missing))
-        wanted = list(rows)
-        with closing(self._engine.run(draws, list(rows.values()))) as outcomes:
-            for place, outcome in outcomes:
-                for name, right in zip(wanted[place], outcome, strict=False):
-                    if name in missing:
-                        missing.remove(name)
-                        self.memory[name] = np.packbits(right).tobytes()
-                        self.evaluations += 1
-                        progress(1)
+        for draws in dict.fromkeys(draws for draws, _ in rows.values()):
+            wanted = {names: row for names, (of, row) in rows.items() if of == draws}
+            named = list(wanted)
+            with closing(self._engine.run(draws, list(wanted.values()))) as outcomes:
+                for place, outcome in outcomes:
+                    for name, answer in zip(named[place], outcome, strict=False):
+                        if name in missing:
+                            missing.remove(name)
+                            self.memory[name] = self.judge.pack(answer)
+                            self.evaluations += 1
+                            progress(1)
 
-    def _answers(self, names: Sequence[bytes]) -> Bool[np.ndarray, "N B"]:
-        packed = np.frombuffer(b"".join(self.memory[name] for name in names), np.uint8)
-        packed = packed.reshape(len(names), -(-self.count // 8))
-        return np.unpackbits(packed, axis=1, count=self.count).astype(bool)
+    def _answers(self, names: Sequence[bytes]) -> Shaped[np.ndarray, "N B ..."]:
+        none = np.zeros((0, self.count), bool)
+        found = [self.judge.unpack(self.memory[name], self.count) for name in names]
+        return np.stack(found) if found else none
 
 
 def _words(limits: np.ndarray) -> bytes:

@@ -11,12 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, UInt32
+from jaxtyping import Array, Shaped, UInt32
 
 from afpjax.compiler import Compiled
+from afpjax.faults.arguments import met, spots_of
+from afpjax.faults.judge import Judge, Judged
 from afpjax.faults.plan import (
     CLEAN,
     Group,
+    Hits,
     Kernel,
     Node,
     Plan,
@@ -26,8 +29,16 @@ from afpjax.faults.plan import (
     peak_bytes,
     released,
 )
-from afpjax.faults.programs import Given, Images, Met, Programs, compile_flip, part_of
-from afpjax.faults.sites import Site
+from afpjax.faults.programs import (
+    Given,
+    Images,
+    Met,
+    Programs,
+    Spots,
+    compile_judge,
+    compile_places,
+    part_of,
+)
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
@@ -74,13 +85,14 @@ class Execution:
         network: Quantized,
         seed: UInt32[Array, "2"],
         *,
+        judge: Judge,
         slots: int = 1,
         packed: Callable[[], Programs] | None = None,
     ) -> None:
         if programs.mesh is not None:  # to every device once, not with every call
             network = jax.device_put(network, NamedSharding(programs.mesh, PartitionSpec()))
         self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
-        self._slots, self._pack = slots, packed
+        self._slots, self._pack, self._judge = slots, packed, judge
         self._parts = [part_of(network, stage) for stage in programs.stages]
         makers = {
             value: (number, place)
@@ -114,44 +126,53 @@ class Execution:
     def kernel(self, kernel: Kernel) -> Array:
         """A layer's codes as a trial has them, or on every device that trial's."""
         codes, number = self._codes(kernel.layer), np.uint32(kernel.layer)
-        if isinstance(kernel.strike, Site):
-            _, element, bit = kernel.strike
-            flip = compile_flip(self._network.format, codes.shape, self.programs.mesh)
-            place = np.full(self.programs.trials, element, np.uint32)
-            word = np.full(self.programs.trials, 1 << bit, np.uint32).view(np.int32)
-            return flip((self._per_trial(place), self._per_trial(word)), codes)[0]
-        limits = np.frombuffer(kernel.strike, np.uint32).reshape(-1, len(self._draws.bits))
+        if isinstance(kernel.strike, Hits):
+            how, places, *_ = kernel.strike
+            fmt, mesh = self._network.format, self.programs.mesh
+            at = compile_places(how, places, fmt, codes.shape, mesh)
+            spots = spots_of(kernel.strike, self.programs.trials)
+            return at(self._per_trial(Spots(*(each[:, 0] for each in spots))), codes)[0]
+        limits = np.frombuffer(kernel.strike, np.uint32).reshape(-1, self._draws.columns)
         limits = np.broadcast_to(limits, (self.programs.trials, limits.shape[1]))
         trials = np.array(kernel.trials, np.uint32)
-        struck = self._per_trial(limits), self._per_trial(trials)
+        image = np.full(self.programs.trials, kernel.image, np.uint32)
+        struck = self._per_trial((limits, trials, image))
         return self.programs.strike[kernel.layer](struck, (codes, number, self._seed))[0]
 
-    def outcomes(self, plan: Plan, kernels: Kernels, images: Images) -> Bool[np.ndarray, "R D B"]:
-        """Right or wrong for every row of the plan, trial and image (padding is wrong)."""
+    def outcomes(
+        self, plan: Plan, kernels: Kernels, images: Images
+    ) -> Shaped[np.ndarray, "R D B ..."]:
+        """The judge's answer for every row of the plan, trial and image, padding included."""
         left, values = list(plan.reads), dict[int, Value]()
-        right = dict[int, Bool[np.ndarray, "D B"]]()
+        answers = dict[int, Shaped[np.ndarray, "D B ..."]]()
         for call in groups(plan, self.programs.stages, self._slots):
             seen = images if len(call.nodes) == 1 else self._repeated(images)
             made = self._run(plan, call, values, kernels, seen)
             if call.stage == len(self.programs.stages) - 1:
-                right |= self._judged(call, made[self._logits], seen)
+                answers |= self._judged(call, made[self._logits], seen)
             for slot, number in enumerate(call.nodes):
                 values[number] = Value(made, slot if len(call.nodes) > 1 else None)
             for number in (n for each in call.nodes for n in released(plan, each, left)):
                 del values[number]
-        return np.stack([right[answer] for answer in plan.answers])
+        return np.stack([answers[answer] for answer in plan.answers])
 
     def _repeated(self, images: Images) -> Images:
         """The batch once for every slot; only the first stage needs the images themselves."""
-        return Images(None, *(np.tile(each, self._slots) for each in images[1:]))
+        times = {name: self._slots_over(getattr(images, name)) for name in Judged._fields}
+        return Images(None, indices=np.tile(images.indices, self._slots), **times)
+
+    def _slots_over(self, each: Any) -> Any:
+        return None if each is None else np.concatenate([each] * self._slots)
 
     def _judged(
         self, call: Group, logits: Array, images: Images
-    ) -> dict[int, Bool[np.ndarray, "D B"]]:
-        """Right or wrong for each node. Waiting for it keeps the host from running ahead of the
+    ) -> dict[int, Shaped[np.ndarray, "D B ..."]]:
+        """The answers for each node. Waiting for them keeps the host from running ahead of the
         device, whose buffers are taken when a call is dispatched."""
-        (judged,) = self._of(call).judge(logits, images.labels)
-        parts = np.split(np.atleast_2d(np.asarray(judged)), self._slots_of(call), axis=1)
+        judge = compile_judge(self._judge, self._of(call).logits, self.programs.mesh)
+        made = np.asarray(judge(logits, Judged(images.labels, images.reference))[0])
+        answers = made[None] if self.programs.mesh is None else made
+        parts = np.split(answers, self._slots_of(call), axis=1)
         return dict(zip(call.nodes, parts, strict=False))
 
     def _run(
@@ -173,10 +194,18 @@ class Execution:
         )
         if layer is None:
             return self._program(call)(Met(read, None, None, None), given)
-        kernel = kernel_of(self.programs.stages, nodes[0])
-        codes = kernels.take(kernel, len(nodes)) if kernel else self._own[layer]
-        limits, trials = self._faults(nodes, images.indices, self._slots_of(call))
-        return self._program(call)(Met(read, codes, limits, trials), given)
+        codes = self._kernel_for(kernel_of(self.programs.stages, nodes[0]), nodes, kernels, images)
+        faults = met(self._draws, self.programs.trials, nodes, images.indices, self._slots_of(call))
+        return self._program(call)(Met(read, codes, *self._per_trial(faults)), given)
+
+    def _kernel_for(
+        self, kernel: Kernel | None, nodes: Sequence[Node], kernels: Kernels, images: Images
+    ) -> Array:
+        if kernel is None:
+            return self._own[self.programs.stages[nodes[0].stage].layer]  # pyright: ignore
+        if kernel.trials and self._draws.scope == "image":  # used once: by this very call
+            return self.kernel(kernel._replace(image=int(images.indices[0])))
+        return kernels.take(kernel, len(nodes))
 
     def _gathered(self, sources: Sequence[Value], output: int) -> Array:
         """What a call reads: the value of one node, or of several one behind the other."""
@@ -199,23 +228,6 @@ class Execution:
         size = array.shape[self._axis] // self._slots
         return _cut(array, np.int32(source.slot * size), size, self._axis)
 
-    def _faults(self, nodes: Sequence[Node], indices: np.ndarray, slots: int) -> tuple[Any, Any]:
-        """Thresholds [B, bits] and trials [B] of every image of a call; none for empty slots."""
-        size, devices, bits = len(indices) // slots, self.programs.trials, len(self._draws.bits)
-        limits = np.zeros((devices, slots, size, bits), np.uint32)
-        trials = np.zeros((devices, slots, size), np.uint32)
-        for slot, node in enumerate(nodes):
-            if node.strike.inputs:
-                words = np.frombuffer(node.strike.inputs, np.uint32)
-                if self._draws.budget is None:
-                    limits[:, slot] = words
-                else:  # for every image of every trial
-                    each = words.reshape(devices, -1, bits)
-                    limits[:, slot] = each[:, np.minimum(indices[:size], each.shape[1] - 1)]
-            trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
-        stacked = limits.reshape(devices, len(indices), bits), trials.reshape(devices, -1)
-        return self._per_trial(stacked[0]), self._per_trial(stacked[1])
-
     def _codes(self, layer: int) -> Array:
         return self._network.parameters.layers[self._network.layers[layer].name].kernel
 
@@ -227,9 +239,10 @@ class Execution:
         each = np.broadcast_to(np.asarray(codes), (mesh.size, *codes.shape))
         return jax.device_put(each, NamedSharding(mesh, PartitionSpec("trials")))
 
-    def _per_trial(self, stacked: np.ndarray) -> Any:
+    def _per_trial(self, stacked: Any) -> Any:
         """[D, …] as the programs take it: the axis over devices only where there are several."""
-        return stacked if self.programs.mesh is not None else stacked[0]
+        alone = self.programs.mesh is None
+        return jax.tree.map(lambda each: each[0], stacked) if alone else stacked
 
     def _slots_of(self, call: Group) -> int:
         return 1 if len(call.nodes) == 1 else self._slots

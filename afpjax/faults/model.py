@@ -15,10 +15,13 @@ from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
 
 GENERATORS = ("hash", "threefry")
+BITWISE = ("flip", "stuck-at-0", "stuck-at-1")  # every faulty bit has a draw of its own
+KINDS = (*BITWISE, "burst", "zero", "random", "lost", "lost-last")
+SCOPES = ("", "run", "trial", "image")
 
 
 class Thresholds(NamedTuple):
-    """How often each bit of each layer's weights and inputs flips: data of the compiled program.
+    """How often each bit (or value) of each layer's operands is struck: data of the program.
 
     A bit flips when its 31-bit uniform draw is below its threshold, so the same draw serves every
     device and every rate (common random numbers).
@@ -30,15 +33,22 @@ class Thresholds(NamedTuple):
 
 @dataclass(frozen=True)
 class FaultModel:
-    """Independent bit-flips in the read copies of weights and activations.
+    """Faults in the read copies of weights and activations, each struck or not by its own draw.
 
-    `bits`: positions that may flip, 0 the lowest. `weight_rate`, `activation_rate`: probability
-    in [0, 1] that such a bit flips, one number, or one per device. `bit_profile`: a factor on the
-    rate for each faulty bit (empty: 1). `layers`: "all", a count of first layers, or names.
-    `budget`: at most so many flips in the whole model, drawn without replacement (None: no limit);
-    it is shared between weights and activations in proportion to their expected flips.
-    Weight flips are drawn once per trial and are shared by its images; activation flips are drawn
-    for every image. Raises `InputError` for values that make no sense.
+    `kind`: what a fault is, and so what a rate is the probability of:
+    - "flip", "stuck-at-0", "stuck-at-1": each of `bits` (positions, 0 the lowest) by itself;
+      `bit_profile` is a factor on the rate for each of them (empty: 1);
+    - "burst": `burst` adjacent ones of `bits` flip in a value, from a random one on;
+    - "zero", "random": a value becomes zero, or a random word of the format;
+    - "lost", "lost-last": `packet` values after one another are lost together on a link, and read
+      as zeros, or as the last value that arrived (zero before any did).
+    `weight_rate`, `activation_rate`: probability in [0, 1], one number, or one per device.
+    `layers`: "all", a count of first layers, or names.
+    `scope`: how long a draw holds: the "run", a "trial", or one "image"; by default ("") weights
+    are drawn once per trial, shared by its images, and activations for every image.
+    `budget`: at most so many struck bits in the whole model, drawn without replacement (None: no
+    limit); shared between weights and activations in proportion to their expected counts.
+    Raises `InputError` for values that make no sense.
     """
 
     bits: Sequence[int] = (0, 1, 2, 3)
@@ -48,6 +58,10 @@ class FaultModel:
     layers: str | int | Sequence[str] = "all"
     budget: int | None = None
     generator: str = "hash"
+    kind: str = "flip"
+    burst: int = 2
+    packet: int = 256
+    scope: str = ""
 
     def __post_init__(self) -> None:
         for name in ("bits", "bit_profile"):
@@ -66,14 +80,22 @@ class FaultModel:
             raise InputError("faults.bit_profile: a factor is negative; give numbers from 0 up")
         if self.budget is not None and self.budget < 0:
             raise InputError(f"faults.budget: {self.budget} flips; give 0 or more, or None")
-        if self.generator not in GENERATORS:
-            raise InputError(
-                f"faults.generator: {self.generator!r} is none of {', '.join(GENERATORS)}"
-            )
+        for name, known in (("generator", GENERATORS), ("kind", KINDS), ("scope", SCOPES)):
+            if getattr(self, name) not in known:
+                raise InputError(
+                    f"faults.{name}: {getattr(self, name)!r} is none of "
+                    + ", ".join(each or '""' for each in known)
+                )
+        _check_kind(self)
 
     def rates(self, target: str) -> np.ndarray:
-        """Probability that each faulty bit flips, [D, bits] float64; D is 1 for a single rate."""
+        """Probability that each faulty bit, or a value, is struck: [D, bits] float64, or [D, 1].
+
+        D is 1 for a single rate.
+        """
         rate = np.asarray(getattr(self, f"{target}_rate"), np.float64)
+        if self.kind not in BITWISE:
+            return rate[:, None]
         profile = np.asarray(self.bit_profile or [1.0] * len(self.bits), np.float64)
         return np.minimum(rate[:, None] * profile, 1.0)
 
@@ -138,6 +160,26 @@ def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:
     if unknown:
         raise InputError(f"faults.layers: no layer {unknown[0]!r}; layers: {', '.join(names)}")
     return np.isin(names, chosen)
+
+
+def _check_kind(faults: FaultModel) -> None:
+    """What only some kinds of fault can have."""
+    bits = faults.bits
+    if faults.kind not in BITWISE and faults.bit_profile:
+        raise InputError(f"faults.bit_profile: a {faults.kind} fault has one rate for all bits")
+    if faults.budget is not None and (faults.kind not in BITWISE or faults.scope):
+        raise InputError(
+            "faults.budget: counts struck bits of one inference; it needs the default scope and "
+            f"one of {', '.join(BITWISE)}"
+        )
+    if faults.kind == "burst" and list(bits) != list(range(bits[0], bits[0] + len(bits))):
+        raise InputError(f"faults.bits: a burst strikes adjacent bits, {list(bits)} are not")
+    if faults.kind == "burst" and not 1 <= faults.burst <= len(bits):
+        raise InputError(
+            f"faults.burst: {faults.burst} adjacent bits of {len(bits)}; give 1 to {len(bits)}"
+        )
+    if faults.packet < 1:
+        raise InputError(f"faults.packet: {faults.packet} values; give 1 or more")
 
 
 def _checked_rates(name: str, rate: Any) -> tuple[float, ...]:

@@ -10,17 +10,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from afpjax.faults.sites import Site
 from afpjax.network.stages import Stage
 
 Trials = tuple[int, ...]  # one for each device
 
 
-class Strike(NamedTuple):
-    """What a layer meets: thresholds (bytes of uint32) or a site; empty where nothing can flip."""
+class Hits(NamedTuple):
+    """Faults at given places of one operand, by device [D, n] or by device and image [D, I, n]."""
 
-    weights: bytes | Site = b""
-    inputs: bytes = b""
+    how: str
+    places: int  # n
+    elements: bytes  # of uint32, beyond the operand where there are fewer places
+    words: bytes  # of int32: which bits
+
+
+class Strike(NamedTuple):
+    """What a layer meets: thresholds (bytes of uint32) or places; empty where nothing is struck."""
+
+    weights: bytes | Hits = b""
+    inputs: bytes | Hits = b""
+
+    @property
+    def drawn(self) -> bool:
+        """Whether what happens depends on the trial."""
+        return any(isinstance(each, bytes) and each for each in self)
 
 
 CLEAN = Strike()
@@ -46,8 +59,9 @@ class Kernel(NamedTuple):
     """A layer's weights as a trial has them."""
 
     layer: int
-    strike: bytes | Site
+    strike: bytes | Hits
     trials: Trials
+    image: int = 0  # where every image has a kernel of its own
 
 
 @dataclass(frozen=True)
@@ -82,9 +96,8 @@ class Plan:
 
 def _node(place: int, stage: Stage, row: Row, mine: Sequence[int]) -> Node:
     strike = CLEAN if stage.layer is None else row.strikes[stage.layer]
-    drawn = strike.inputs or (isinstance(strike.weights, bytes) and strike.weights)
     parents = tuple(mine[parent] for parent in stage.parents)
-    return Node(place, strike, row.trials if drawn else (), parents)
+    return Node(place, strike, row.trials if strike.drawn else (), parents)
 
 
 def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
@@ -92,7 +105,7 @@ def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
     layer, strike = stages[node.stage].layer, node.strike.weights
     if layer is None or not strike:
         return None
-    return Kernel(layer, strike, () if isinstance(strike, Site) else node.trials)
+    return Kernel(layer, strike, () if isinstance(strike, Hits) else node.trials)
 
 
 def in_order(rows: Sequence[Row]) -> list[int]:
@@ -102,7 +115,7 @@ def in_order(rows: Sequence[Row]) -> list[int]:
         trials, strikes = rows[place]
         # What is struck before what is not: calls of several nodes then begin with those whose
         # parents ran together.
-        return trials, tuple((each == CLEAN, repr(each.weights), each.inputs) for each in strikes)
+        return trials, tuple((each == CLEAN, repr(each)) for each in strikes)
 
     return sorted(range(len(rows)), key=key)
 

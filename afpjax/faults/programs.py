@@ -16,15 +16,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from afpjax import compiler
 from afpjax.faults import bits
+from afpjax.faults.judge import Judge, Judged
+from afpjax.faults.patterns import struck, struck_at
 from afpjax.faults.strike import Draws
 from afpjax.network.execute import run_steps
-from afpjax.network.fixed_point import QFormat, flip
+from afpjax.network.fixed_point import QFormat
 from afpjax.network.program import LayerCall, Parameters, Value
-from afpjax.network.quantized import Masks, Quantized, layer_on_codes
+from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
@@ -32,11 +34,12 @@ Prepare = Callable[[Array], Array]
 
 
 class Images(NamedTuple):
-    """One batch of images as they are kept, their labels (-1: padding) and their numbers."""
+    """One batch of images as they are kept, what their logits are held against, their numbers."""
 
     images: Any
-    labels: Any
+    labels: Any  # -1: padding
     indices: Any
+    reference: Any = None  # fault-free logits, where a judge asks for them
 
 
 class Met(NamedTuple):
@@ -44,8 +47,15 @@ class Met(NamedTuple):
 
     values: tuple[Array, ...]  # [B, ...] each, of the stages before
     kernel: Array | None  # codes, struck already
-    limits: Any  # thresholds of the read inputs, uint32 [B, bits]
+    limits: Any  # of the read inputs: thresholds, uint32 [B, columns], or `Spots` [B, n]
     trials: Any  # uint32 [B]
+
+
+class Spots(NamedTuple):
+    """Places of an operand, and which of their bits are struck."""
+
+    elements: Any  # uint32
+    words: Any  # int32
 
 
 class Given(NamedTuple):
@@ -64,8 +74,8 @@ class Programs:
     stages: tuple[Stage, ...]
     first: compiler.Compiled  # (images as kept, Given) -> values
     run: tuple[compiler.Compiled | None, ...]  # by stage: (Met, Given) -> values; None for `first`
-    strike: tuple[compiler.Compiled, ...]  # by layer: ((limits, trial), (codes, number, seed))
-    judge: compiler.Compiled  # (logits, labels) -> right or wrong
+    strike: tuple[compiler.Compiled, ...]  # by layer: ((limits, trial, image), (codes, …))
+    logits: jax.ShapeDtypeStruct
     mesh: Mesh | None
 
     @property
@@ -112,7 +122,7 @@ def compile_programs(
     quantized, batch = shapes.arguments()
     cut, layers = stages(quantized.program), quantized.layers
     number, trials = _uint(), _uint(*batch.indices.shape)
-    limits = _uint(*batch.indices.shape, len(draws.bits))
+    limits = _limits(draws, *batch.indices.shape)
     values: dict[Value, Any] = {}
     lowered = []
     for stage in cut:
@@ -130,16 +140,34 @@ def compile_programs(
             arguments = (met, given)
         values.update(zip(stage.outputs, jax.eval_shape(function, *arguments), strict=True))
         lowered.append(_lower(function, mesh, *arguments))
+    drawn = replace(draws, places=0)  # kernels are struck at places by programs of their own
     for layer in layers:
         kernel = quantized.parameters.layers[layer.name].kernel
-        struck = ((_uint(len(draws.bits)), _uint()), (kernel, number, _uint(2)))
-        lowered.append(_lower(partial(_strike, draws, quantized.format), mesh, *struck))
+        struck = ((_limits(drawn), _uint(), _uint()), (kernel, number, _uint(2)))
+        lowered.append(_lower(partial(_strike, drawn, quantized.format), mesh, *struck))
     logits = values[quantized.program.output]
-    lowered.append(_lower(_judge, mesh, logits, batch.labels))
     first, *rest = compiler.compile_all(lowered)
-    return Programs(
-        cut, first, (None, *rest[: len(cut) - 1]), tuple(rest[len(cut) - 1 : -1]), rest[-1], mesh
-    )
+    run, strike = rest[: len(cut) - 1], rest[len(cut) - 1 :]
+    return Programs(cut, first, (None, *run), tuple(strike), logits, mesh)
+
+
+@lru_cache(maxsize=32)
+def compile_judge(
+    judge: Judge, logits: jax.ShapeDtypeStruct, mesh: Mesh | None
+) -> compiler.Compiled:
+    """(logits, `Judged`) -> one answer for each image."""
+    labels = jax.ShapeDtypeStruct(logits.shape[:1], jnp.int32)
+    reference = jax.ShapeDtypeStruct(logits.shape, jnp.float32) if judge.compares else None
+    lowered = _lower(judge.of, mesh, logits, Judged(labels, reference))
+    return compiler.compile_all([lowered])[0]
+
+
+def _limits(draws: Draws, *batch: int) -> Any:
+    """What strikes the inputs of a batch, or one kernel."""
+    if not draws.places:
+        return _uint(*batch, draws.columns)
+    words = jax.ShapeDtypeStruct((*batch, draws.places), jnp.int32)
+    return Spots(_uint(*batch, draws.places), words)
 
 
 def _uint(*shape: int) -> jax.ShapeDtypeStruct:
@@ -184,7 +212,7 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
     layers, part = given.part.parameters.layers, given.part
     streams = None
     if stage.layer is not None:
-        streams = bits.stream(
+        streams = draws.stream(
             given.seed,
             trial=met.trials,
             layer=given.number,
@@ -194,17 +222,10 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
         layers = {name: layer._replace(kernel=met.kernel) for name, layer in layers.items()}
 
     def one(values: tuple[Array, ...], stream: Array | None, limit: Any) -> tuple[Array, ...]:
-        def masks(call: LayerCall) -> Masks:
-            if not draws.bits:
-                return Masks()
-            assert stream is not None, "a stage with a layer has draws"
-            shape = call.layer.input_shape
-            return Masks(
-                None,
-                bits.flip_mask(stream, shape, draws.bits, limit, generator=draws.generator),
-            )
+        def strikes(call: LayerCall) -> Strikes:
+            return Strikes(None, lambda codes: _on_codes(draws, part.format, codes, stream, limit))
 
-        hook = layer_on_codes(part, masks)
+        hook = layer_on_codes(part, strikes)
         environment = _constants(stage, part) | dict(zip(stage.inputs, values, strict=True))
         run_steps(stage.steps, environment, layers, hook)
         return tuple(environment[value] for value in stage.outputs)
@@ -217,29 +238,26 @@ def _constants(stage: Stage, part: Quantized) -> dict[Value, Array]:
 
 
 def _strike(draws: Draws, fmt: QFormat, of_trial: Any, common: Any) -> Float[Array, "..."]:
-    """A kernel's codes as one trial has them."""
-    (limits, trial), (codes, number, seed) = of_trial, common
-    stream = bits.stream(seed, trial=trial, layer=number, target=bits.WEIGHTS)
-    mask = bits.flip_mask(stream, codes.shape, draws.bits, limits, generator=draws.generator)
-    return flip(fmt, codes, mask)
+    """A kernel's codes as one trial, or one image of it, has them."""
+    (limits, trial, image), (codes, number, seed) = of_trial, common
+    stream = draws.stream(seed, trial=trial, layer=number, target=bits.WEIGHTS, image=image)
+    return _on_codes(draws, fmt, codes, stream, limits)
 
 
-def _judge(logits: Float[Array, "B classes"], labels: Int[Array, "B"]) -> Bool[Array, "B"]:
-    """Top-1 agreement; logits that are not finite are never right."""
-    return (logits.argmax(axis=1) == labels) & jnp.isfinite(logits).all(axis=1)
+def _on_codes(draws: Draws, fmt: QFormat, codes: Array, stream: Any, limits: Any) -> Array:
+    if draws.places:
+        return struck_at(draws.kind, fmt, codes, limits.elements, limits.words)
+    return struck(draws, fmt, codes, stream, limits) if draws.bits else codes
 
 
 @lru_cache(maxsize=128)
-def compile_flip(fmt: QFormat, shape: tuple[int, ...], mesh: Mesh | None) -> compiler.Compiled:
-    """((element, mask int32), codes) -> codes with some bits of one element flipped."""
-    kernel, mask = jax.ShapeDtypeStruct(shape, jnp.float32), jax.ShapeDtypeStruct((), jnp.int32)
-    (compiled,) = compiler.compile_all(
-        [_lower(partial(_flip_one, fmt), mesh, (_uint(), mask), kernel)]
-    )
-    return compiled
+def compile_places(
+    how: str, places: int, fmt: QFormat, shape: tuple[int, ...], mesh: Mesh | None
+) -> compiler.Compiled:
+    """(`Spots` [n], codes) -> codes with these places struck."""
+    draws, kernel = Draws.at(how, places), jax.ShapeDtypeStruct(shape, jnp.float32)
 
+    def at(spots: Spots, codes: Array) -> Array:
+        return struck_at(how, fmt, codes, spots.elements, spots.words)
 
-def _flip_one(fmt: QFormat, of_trial: Any, codes: Float[Array, "..."]) -> Float[Array, "..."]:
-    element, mask = of_trial
-    flat = codes.reshape(-1)
-    return flat.at[element].set(flip(fmt, flat[element], mask)).reshape(codes.shape)
+    return compiler.compile_all([_lower(at, mesh, _limits(draws), kernel)])[0]

@@ -8,30 +8,65 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import within_budget
-from afpjax.faults.model import FaultModel, Thresholds, thresholds
+from afpjax.faults.model import BITWISE, FaultModel, Thresholds, thresholds
+from afpjax.faults.patterns import struck
 from afpjax.network.execute import execute
 from afpjax.network.program import LayerCall
-from afpjax.network.quantized import Masks, Quantized, layer_on_codes
+from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
 
 
 @dataclass(frozen=True)
 class Draws:
-    """What of a fault model is part of the compiled program; rates are data."""
+    """What of a fault model is part of the compiled program; rates and places are data."""
 
-    bits: tuple[int, ...]
-    generator: str
-    budget: int | None
+    kind: str = "flip"
+    bits: tuple[int, ...] = ()
+    generator: str = "hash"
+    budget: int | None = None
+    scope: str = ""
+    length: int = 0  # bits of a burst, values of a packet
+    places: int = 0  # of faults at given places: how many an operand has room for
 
     @classmethod
     def of(cls, faults: FaultModel) -> "Draws":
-        return cls(tuple(faults.bits), faults.generator, faults.budget)
+        lengths = {"burst": faults.burst, "lost": faults.packet, "lost-last": faults.packet}
+        # Activations are drawn per image anyway; kernels of each image are dear.
+        scope = "" if faults.scope == "image" and not any(faults.weight_rate) else faults.scope
+        return cls(
+            faults.kind,
+            tuple(faults.bits),
+            faults.generator,
+            faults.budget,
+            scope,
+            lengths.get(faults.kind, 0),
+        )
 
     @classmethod
-    def none(cls) -> "Draws":
-        """Nothing is drawn: masks are no part of the program."""
-        return cls((), "hash", None)
+    def at(cls, how: str, places: int) -> "Draws":
+        """Nothing is drawn: bits are flipped, cleared or set at up to `places` given places."""
+        return cls(how, places=places)
+
+    @property
+    def bitwise(self) -> bool:
+        return self.kind in BITWISE
+
+    @property
+    def columns(self) -> int:
+        """Rates for each layer and target."""
+        return len(self.bits) if self.bitwise else 1
+
+    def stream(
+        self, seed: Array, *, trial: Array, layer: Array, target: int, image: Array
+    ) -> UInt32[Array, "... 2"]:
+        """The stream that a layer's operand is struck from; `trial`, `image` may be [B]."""
+        shared = "trial" if target == bits.WEIGHTS else "image"
+        scope = self.scope or shared
+        trial = jnp.zeros_like(trial) if scope == "run" else trial
+        number = image if scope == "image" else None
+        return bits.stream(seed, trial=trial, layer=layer, target=target, image=number)
 
 
 class Flips(NamedTuple):
@@ -80,29 +115,35 @@ def logits_of_trial(
     seed: UInt32[Array, "2"],
     trial: UInt32[Array, ""],
 ) -> Float[Array, "B classes"]:
-    """Logits of one trial of one mapping: weights struck once, activations per image.
+    """Logits of one trial of one mapping: weights struck once, activations per image (see `scope`).
 
     `indices` number the images, so that their draws do not depend on how they are batched.
     """
-    program, layers = quantized.program, quantized.layers
+    program, layers, fmt = quantized.program, quantized.layers, quantized.format
     numbers = {layer.name: number for number, layer in enumerate(layers)}
     scaled = within_budget(draws, layers, limits, seed, trial)
-    strike = partial(bits.flip_mask, generator=draws.generator)
-    kernels = bits.streams(seed, trial, len(layers), bits.WEIGHTS)
+    every = jnp.arange(len(layers), dtype=jnp.uint32)
+
+    def streams(target: int, image: Array) -> UInt32[Array, "L 2"]:
+        # Of all layers at once: one small elementwise program, not one for each layer.
+        return draws.stream(seed, trial=trial, layer=every, target=target, image=image)
 
     def one(image: Array, index: Array) -> Array:
         inputs = scaled.of_image(index)
-        reads = bits.streams(seed, trial, len(layers), bits.ACTIVATIONS, index)
+        kernels, reads = streams(bits.WEIGHTS, index), streams(bits.ACTIVATIONS, index)
 
-        def masks(call: LayerCall) -> Masks:
-            number, layer = numbers[call.layer.name], call.layer
-            return Masks(
-                strike(kernels[number], layer.kernel_shape, draws.bits, scaled.weights[number]),
-                strike(reads[number], layer.input_shape, draws.bits, inputs[number]),
-            )
+        def strikes(call: LayerCall) -> Strikes:
+            number = numbers[call.layer.name]
 
-        return execute(program, quantized.parameters, image, layer_on_codes(quantized, masks))
+            def strike(stream: Array, limit: Array) -> Any:
+                return lambda codes: struck(draws, fmt, codes, stream[number], limit[number])
 
+            return Strikes(strike(kernels, scaled.weights), strike(reads, inputs))
+
+        return execute(program, quantized.parameters, image, layer_on_codes(quantized, strikes))
+
+    if draws.scope == "image":  # a kernel for each image: never as a batch of kernels
+        return jax.lax.map(lambda pair: one(*pair), (images, indices))
     return jax.vmap(one)(images, indices)
 
 
@@ -118,6 +159,8 @@ def flips_of_trial(
     """How many bits `logits_of_trial` flips with the same arguments, layer by layer."""
     layers = quantized.layers
     scaled = within_budget(draws, layers, limits, seed, trial)
+    if not draws.bitwise or draws.scope:
+        raise InputError("flips are counted of faults that strike bit by bit, of the default scope")
     count = partial(bits.count_flips, generator=draws.generator)
 
     def flips(stream: Array, limit: Array, shapes: list[tuple[int, ...]]) -> Array:

@@ -19,6 +19,7 @@ from afpjax.errors import InputError
 KINDS = ("fixed", "float32", "bfloat16")
 SCALES = ("global", "tensor", "channel")
 STEPS = ("power-of-two", "maximum")
+HOW = ("flip", "clear", "set")  # what a fault does to the bits it strikes
 SMALLEST = 2.0**-40  # steps are those of a tensor with at least this largest magnitude
 _WIDTH = {"float32": 32, "bfloat16": 16}
 
@@ -103,13 +104,15 @@ def round_through(values: Float[Array, "..."]) -> Float[Array, "..."]:
     return _round(values, -np.inf, np.inf)
 
 
-def flip(fmt: QFormat, codes: Float[Array, "..."], mask: Int[Array, "..."]) -> Float[Array, "..."]:
-    """Flip the bits of `mask` (int32, broadcast against `codes`) in the stored words of `codes`.
+def change(
+    fmt: QFormat, codes: Float[Array, "..."], mask: Int[Array, "..."], how: str = "flip"
+) -> Float[Array, "..."]:
+    """Flip, clear or set the bits of `mask` (int32, broadcast) in the stored words of `codes`.
 
-    Fixed point: two's complement of `fmt.bits` bits, wrapping as memory does. The gradient passes
-    through unchanged (straight-through).
+    `how` is one of `HOW`. Fixed point: two's complement of `fmt.bits` bits, wrapping as memory
+    does. The gradient passes through unchanged (straight-through).
     """
-    return _flip(fmt, codes, mask)
+    return _change(fmt, how, codes, mask)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
@@ -134,23 +137,29 @@ def _to_bfloat16_jvp(primals, tangents):
     return _to_bfloat16(*primals), tangents[0]
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _flip(fmt: QFormat, codes: Array, mask: Array) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _change(fmt: QFormat, how: str, codes: Array, mask: Array) -> Array:
     if fmt.kind == "float32":
-        return _reinterpret(_reinterpret(codes, jnp.int32) ^ mask, jnp.float32)
+        return _reinterpret(_words(how, _reinterpret(codes, jnp.int32), mask), jnp.float32)
     if fmt.kind == "bfloat16":
         words = _reinterpret(codes.astype(jnp.bfloat16), jnp.int16)
-        struck = words ^ mask.astype(jnp.int16)
+        struck = _words(how, words, mask.astype(jnp.int16))
         return _reinterpret(struck, jnp.bfloat16).astype(jnp.float32)
     unused = 32 - fmt.bits
-    struck = (codes.astype(jnp.int32) ^ mask) << unused >> unused  # extend the sign bit
+    struck = _words(how, codes.astype(jnp.int32), mask) << unused >> unused  # extend the sign bit
     return struck.astype(jnp.float32)
 
 
-@_flip.defjvp
-def _flip_jvp(fmt: QFormat, primals, tangents):
-    struck = _flip(fmt, *primals)
+@_change.defjvp
+def _change_jvp(fmt: QFormat, how: str, primals, tangents):
+    struck = _change(fmt, how, *primals)
     return struck, jnp.broadcast_to(tangents[0], struck.shape)
+
+
+def _words(how: str, words: Array, mask: Array) -> Array:
+    if how == "flip":
+        return words ^ mask
+    return words | mask if how == "set" else words & ~mask
 
 
 def _reinterpret(words: Array, dtype: type) -> Array:

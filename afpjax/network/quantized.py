@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Float, Num
 
 from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.network.execute import Hook, affine, execute
-from afpjax.network.fixed_point import QFormat, encode, flip, round_through
+from afpjax.network.fixed_point import QFormat, encode, round_through
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
@@ -45,11 +45,15 @@ class Steps(NamedTuple):
     inputs: Float[Array, ""]
 
 
-class Masks(NamedTuple):
-    """The bits that flip in a layer's read copies, int32; None where none can."""
+#: Codes -> the codes that a fault leaves of them (the values, in float formats).
+OnCodes = Callable[[Array], Array]
 
-    weights: Int[Array, "..."] | None = None
-    inputs: Int[Array, "..."] | None = None
+
+class Strikes(NamedTuple):
+    """What happens to a layer's read copies; None where nothing does."""
+
+    weights: OnCodes | None = None
+    inputs: OnCodes | None = None
 
 
 @jax.tree_util.register_dataclass
@@ -96,14 +100,14 @@ class Quantized:
 @jax.jit
 def run_clean(quantized: Quantized, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
     """Fault-free logits of a quantised network."""
-    hook = layer_on_codes(quantized, lambda call: Masks())
+    hook = layer_on_codes(quantized, lambda call: Strikes())
     return jax.vmap(lambda image: execute(quantized.program, quantized.parameters, image, hook))(
         images
     )
 
 
-def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) -> Hook:
-    """The hook that encodes a layer's operands, flips bits in these copies, and multiplies codes.
+def layer_on_codes(quantized: Quantized, strikes: Callable[[LayerCall], Strikes]) -> Hook:
+    """The hook that encodes a layer's operands, strikes these copies, and multiplies codes.
 
     output = (x_code · w_code + round(bias / grid)) · grid, with grid = step_w · step_x: the bias is
     added on the accumulator's grid, as integer hardware does.
@@ -111,15 +115,15 @@ def layer_on_codes(quantized: Quantized, masks: Callable[[LayerCall], Masks]) ->
     fmt = quantized.format
 
     def hook(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
-        step, struck = quantized.steps[call.layer.name], masks(call)
+        step, struck = quantized.steps[call.layer.name], strikes(call)
         kernel = parameters.kernel
         if not quantized.encoded:
             kernel = encode(fmt, kernel, call.per_kernel(step.weights))
         codes = encode(fmt, image.astype(jnp.float32), step.inputs)
         if struck.weights is not None:
-            kernel = flip(fmt, kernel, struck.weights)
+            kernel = struck.weights(kernel)
         if struck.inputs is not None:
-            codes = flip(fmt, codes, struck.inputs)
+            codes = struck.inputs(codes)
         parameters = parameters._replace(kernel=kernel)
         layer = affine if fmt.kind != "fixed" else partial(_accumulate, quantized)
         return layer(call, codes, parameters)

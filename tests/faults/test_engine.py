@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from afpjax import compiler
-from afpjax.faults import engine
+from afpjax.faults import engine, execution
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.execution import Execution
 from afpjax.faults.model import FaultModel, thresholds
@@ -169,10 +169,13 @@ def counted(monkeypatch):
         run = (counting(("stage", k), run) if run else None for k, run in enumerate(made.run))
         strike = (counting(("strike", k), each) for k, each in enumerate(made.strike))
         first = counting(("stage", 0), made.first)
-        judge = counting("judge", made.judge)
-        return replace(made, first=first, run=tuple(run), strike=tuple(strike), judge=judge)
+        return replace(made, first=first, run=tuple(run), strike=tuple(strike))
+
+    def compile_judge(*arguments, compiled=execution.compile_judge):
+        return counting("judge", compiled(*arguments))
 
     monkeypatch.setattr(engine, "compile_programs", compile_programs)
+    monkeypatch.setattr(execution, "compile_judge", compile_judge)
     monkeypatch.setattr(compiler, "workers", lambda: 1)  # a Counter is not for several threads
     return calls
 

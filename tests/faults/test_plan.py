@@ -9,6 +9,7 @@ import pytest
 from afpjax.faults.plan import (
     CLEAN,
     Group,
+    Hits,
     Kernel,
     Plan,
     Row,
@@ -19,12 +20,15 @@ from afpjax.faults.plan import (
     peak_bytes,
     released,
 )
-from afpjax.faults.sites import Site
 from afpjax.network.program import Value
 from afpjax.network.stages import Stage
 
 LOW, HIGH = (np.full(4, n, np.uint32).tobytes() for n in (5, 9))
 SEEDS = range(6)
+
+
+def hits(element, bit):
+    return Hits("flip", 1, np.uint32(element).tobytes(), np.uint32(1 << bit).tobytes())
 
 
 def stage(place, layer, parents):
@@ -57,7 +61,7 @@ def random_rows(rng, stages, count=30):
 
     def strike(layer):
         kinds = [CLEAN, CLEAN, CLEAN, Strike(LOW, LOW), Strike(LOW), Strike(HIGH), Strike(b"", LOW)]
-        kinds += [Strike(Site(layer, 3, 1)), Strike(Site(layer, 3, 2), HIGH)]
+        kinds += [Strike(hits(3, 1)), Strike(hits(3, 2), HIGH), Strike(b"", hits(3, 1))]
         return kinds[rng.integers(len(kinds))]
 
     def row():
@@ -76,7 +80,7 @@ def ancestors(stages, place):
 
 
 def is_drawn(strike):
-    return bool(strike.inputs) or (isinstance(strike.weights, bytes) and bool(strike.weights))
+    return any(isinstance(each, bytes) and each != b"" for each in strike)
 
 
 def identity(stages, place, row):
@@ -93,7 +97,7 @@ def kernels(stages, rows):
         for place, stage in enumerate(stages):
             if stage.layer is None or not (weights := row.strikes[stage.layer].weights):
                 continue
-            trials = () if isinstance(weights, Site) else row.trials
+            trials = () if isinstance(weights, Hits) else row.trials
             needed.add((Kernel(stage.layer, weights, trials), identity(stages, place, row)))
     return Counter(kernel for kernel, _ in needed)
 
@@ -150,7 +154,7 @@ def test_rows_without_faults_are_one_in_all_trials():
 
 def test_what_is_drawn_differs_between_trials_and_a_site_does_not():
     stages = [stage(0, None, []), stage(1, 0, [0]), stage(2, 1, [1])]
-    for strike, nodes in [(Strike(LOW), 5), (Strike(b"", LOW), 5), (Strike(Site(0, 1, 2)), 3)]:
+    for strike, nodes in [(Strike(LOW), 5), (Strike(b"", LOW), 5), (Strike(hits(1, 2)), 3)]:
         rows = [Row((trial,), (strike, CLEAN)) for trial in (0, 1)]
         assert len(Plan.of(stages, rows).nodes) == nodes
 

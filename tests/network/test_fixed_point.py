@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.errors import InputError
-from afpjax.network.fixed_point import QFormat, encode, flip, round_through
+from afpjax.network.fixed_point import QFormat, encode, change, round_through
 
 WIDTHS = range(4, 17)
 STEPS = ("power-of-two", "maximum")
@@ -100,7 +100,7 @@ def test_flips_are_those_of_twos_complement_memory(bits):
     masks = np.concatenate([2 ** np.arange(bits), [0, 2**bits - 1], rng.integers(0, 2**bits, 8)])
     words = (codes[:, None] % 2**bits) ^ masks[None, :]  # unsigned, as memory holds them
     expected = np.where(words >= high, words - 2**bits, words)
-    struck = flip(
+    struck = change(
         QFormat(bits=bits),
         jnp.broadcast_to(jnp.asarray(codes, jnp.float32)[:, None], expected.shape),
         jnp.asarray(masks, jnp.int32)[None, :],
@@ -110,7 +110,7 @@ def test_flips_are_those_of_twos_complement_memory(bits):
 
 
 def test_the_sign_bit_wraps_and_never_saturates():
-    struck = flip(QFormat(bits=8), jnp.array([127.0, -128.0, 0.0, -1.0]), jnp.int32(0x80))
+    struck = change(QFormat(bits=8), jnp.array([127.0, -128.0, 0.0, -1.0]), jnp.int32(0x80))
     np.testing.assert_array_equal(struck, [-1, 0, -128, 127])
 
 
@@ -121,7 +121,7 @@ def test_float32_flips_are_those_of_the_stored_word():
     masks = np.concatenate([2 ** np.arange(31), [-(2**31)], rng.integers(-(2**31), 2**31, 9)])
     masks = masks.astype(np.int32)[None, :]
     shape = np.broadcast_shapes(values.shape, masks.shape)
-    struck = flip(
+    struck = change(
         QFormat(kind="float32"), jnp.asarray(np.broadcast_to(values, shape)), jnp.asarray(masks)
     )
     np.testing.assert_array_equal(np.asarray(struck).view(np.int32), values.view(np.int32) ^ masks)
@@ -148,7 +148,7 @@ def test_bfloat16_values_and_flips_are_those_of_the_upper_half_word():
     masks = np.concatenate([2 ** np.arange(16), [0, 0xFFFF, 0x8001]]).astype(np.uint32)
     expected = as_float32(upper_half(values)[:, None] ^ masks[None, :])
     stored = jnp.broadcast_to(jnp.asarray(stored)[:, None], expected.shape)
-    struck = flip(fmt, stored, jnp.asarray(masks, jnp.int32)[None, :])
+    struck = change(fmt, stored, jnp.asarray(masks, jnp.int32)[None, :])
     np.testing.assert_array_equal(struck, expected)  # NaN at the same places
 
 
@@ -168,7 +168,7 @@ def test_a_flip_passes_the_gradient_through(kind):
     fmt = QFormat(bits=8, kind=kind)
 
     def struck(values):
-        return flip(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5)).sum()
+        return change(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5)).sum()
 
     np.testing.assert_array_equal(jax.grad(struck)(jnp.array([-3.25, 0.0, 7.5])), 1)
 

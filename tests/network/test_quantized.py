@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,8 @@ from jax import lax
 
 from afpjax.errors import InputError
 from afpjax.network.execute import execute
-from afpjax.network.fixed_point import QFormat
-from afpjax.network.quantized import Masks, Quantized, encoded, layer_on_codes, quantize
+from afpjax.network.fixed_point import QFormat, change
+from afpjax.network.quantized import Quantized, Strikes, encoded, layer_on_codes, quantize
 from afpjax.network.trace import trace
 
 UNIT = 2.0**-24  # float32's unit roundoff
@@ -110,7 +111,10 @@ def test_faults_strike_the_codes_of_a_layers_own_operands(normal):
     quantized = quantize(trace(dense, params, image), QFormat(bits=8, frac=5))
     rng = np.random.default_rng(0)
     weights, inputs = rng.integers(0, 256, (3, 4)), rng.integers(0, 256, (1, 3))
-    masks = Masks(jnp.asarray(weights, jnp.int32), jnp.asarray(inputs, jnp.int32))
+    strikes = Strikes(
+        lambda codes: change(quantized.format, codes, jnp.asarray(weights, jnp.int32)),
+        lambda codes: change(quantized.format, codes, jnp.asarray(inputs, jnp.int32)),
+    )
 
     def struck(values, mask):
         codes = np.clip(np.rint(np.asarray(values) * 32), -128, 127).astype(np.int8)
@@ -118,7 +122,7 @@ def test_faults_strike_the_codes_of_a_layers_own_operands(normal):
 
     total = struck(image, inputs) @ struck(normal(3, 4), weights)
     expected = (total + np.rint(np.asarray(normal(1, 4)) * 1024)) / 1024
-    hook = layer_on_codes(quantized, lambda call: masks)
+    hook = layer_on_codes(quantized, lambda call: strikes)
     got = execute(quantized.program, quantized.parameters, image[0], hook)
     np.testing.assert_array_equal(got, expected[0])
 
@@ -192,7 +196,9 @@ def test_a_batch_of_images_never_becomes_a_grouped_convolution(small, normal):
             masks = dict(first=mask, depthwise=jnp.repeat(mask, 2, axis=-1))
 
             def of(call):
-                return Masks(inputs=masks.get(call.layer.name))
+                mask = masks.get(call.layer.name)
+                struck = None if mask is None else partial(change, small.format, mask=mask)
+                return Strikes(inputs=struck)
 
             hook = layer_on_codes(small, of)
             return execute(small.program, small.parameters, image, hook)

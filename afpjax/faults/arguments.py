@@ -1,0 +1,71 @@
+"""What a call is given of its nodes' faults: rates or places for every image, on every device."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from afpjax.faults.plan import Hits, Node
+from afpjax.faults.programs import Spots
+from afpjax.faults.strike import Draws
+
+NOWHERE = 2**32 - 1  # an element beyond every operand
+
+
+def met(
+    draws: Draws, devices: int, nodes: Sequence[Node], indices: np.ndarray, slots: int
+) -> tuple[Any, np.ndarray]:
+    """What strikes the inputs of every image of a call, and its trial [D, B].
+
+    `nodes` fill the first of `slots` slots of equally many images, whose numbers `indices` repeats
+    for each slot; empty slots have nothing.
+    """
+    size = len(indices) // slots
+    trials = np.zeros((devices, slots, size), np.uint32)
+    for slot, node in enumerate(nodes):
+        trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
+    of_inputs = _places if draws.places else _rates
+    return of_inputs(draws, devices, nodes, indices[:size], slots), trials.reshape(
+        devices, slots * size
+    )
+
+
+def spots_of(hits: Hits, devices: int) -> Spots:
+    """By device and image, [D, I, n]."""
+    shape = (devices, -1, hits.places)
+    elements = np.frombuffer(hits.elements, np.uint32).reshape(shape)
+    return Spots(elements, np.frombuffer(hits.words, np.int32).reshape(shape))
+
+
+def _rates(
+    draws: Draws, devices: int, nodes: Sequence[Node], indices: np.ndarray, slots: int
+) -> np.ndarray:
+    """Thresholds, [D, B, columns]."""
+    limits = np.zeros((devices, slots, len(indices), draws.columns), np.uint32)
+    for slot, node in enumerate(nodes):
+        inputs = node.strike.inputs
+        if not isinstance(inputs, bytes) or not inputs:
+            continue
+        words = np.frombuffer(inputs, np.uint32)
+        if draws.budget is None:
+            limits[:, slot] = words
+        else:  # for every image of every trial
+            each = words.reshape(devices, -1, draws.columns)
+            limits[:, slot] = each[:, np.minimum(indices, each.shape[1] - 1)]
+    return limits.reshape(devices, slots * len(indices), draws.columns)
+
+
+def _places(
+    draws: Draws, devices: int, nodes: Sequence[Node], indices: np.ndarray, slots: int
+) -> Spots:
+    """Places, [D, B, n]."""
+    elements = np.full((devices, slots, len(indices), draws.places), NOWHERE, np.uint32)
+    words = np.zeros(elements.shape, np.int32)
+    for slot, node in enumerate(nodes):
+        if isinstance(node.strike.inputs, Hits):
+            spots = spots_of(node.strike.inputs, devices)
+            images = np.minimum(indices, spots.elements.shape[1] - 1)
+            elements[:, slot], words[:, slot] = (each[:, images] for each in spots)
+    return Spots(
+        *(each.reshape(devices, slots * len(indices), draws.places) for each in (elements, words))
+    )

@@ -1,0 +1,100 @@
+"""What is kept of the logits that a faulty network gives: right or wrong, or how it failed."""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, Shaped
+
+# The flags of `OUTCOME`, after Li et al. (SC 2017); what is not finite is seen, so not silent.
+RIGHT_BIT, CHANGED, SDC1, SDC5, SDC10, SDC20, NON_FINITE = (1 << n for n in range(7))
+CLASS_SHIFT = 8  # the class that was said stands above the flags
+ROUNDING = 2.0**-18  # of the largest logit: what two orders of summation may differ by
+
+
+class Judged(NamedTuple):
+    """What logits are held against."""
+
+    labels: Int[Array, "B"]  # -1: padding
+    reference: Float[Array, "B classes"] | None  # fault-free logits
+
+
+class Judge(NamedTuple):
+    """One answer for each image from its logits, and how a trial's answers are stored."""
+
+    of: Callable[[Array, Judged], Array]  # (logits [B, classes], ...) -> [B] or [B, ...]
+    pack: Callable[[np.ndarray], bytes]
+    unpack: Callable[[bytes, int], np.ndarray]  # (stored, images)
+    compares: bool  # with the fault-free logits
+
+
+def _right(logits: Float[Array, "B classes"], judged: Judged) -> Bool[Array, "B"]:
+    """Top-1 agreement; logits that are not finite are never right."""
+    return (logits.argmax(axis=1) == judged.labels) & jnp.isfinite(logits).all(axis=1)
+
+
+def _outcome(logits: Float[Array, "B classes"], judged: Judged) -> Int[Array, "B"]:
+    """Flags, and the class that was said, in one int32.
+
+    Against the fault-free logits: `CHANGED`, any logit beyond rounding; `SDC1`, another class;
+    `SDC5`, the fault-free class is not among the five highest (of four classes or more it always
+    is among five of five); `SDC10` and `SDC20`, the probability of the fault-free class is off by
+    more than 10 and 20 % of itself.
+    """
+    clean = judged.reference
+    assert clean is not None, "outcomes are held against the fault-free logits"
+    finite = jnp.isfinite(logits).all(axis=1)
+    logits = jnp.where(finite[:, None], logits, 0.0)
+    top = clean.argmax(axis=1)
+    said, own = logits.argmax(axis=1), jnp.take_along_axis(logits, top[:, None], axis=1)
+    moved = jnp.abs(logits - clean).max(axis=1) > ROUNDING * jnp.abs(clean).max(axis=1)
+    before, after = (_probability(each, top) for each in (clean, logits))
+    off = jnp.abs(after - before) / before
+    ahead = (logits > own).sum(axis=1)
+    flags = [
+        (RIGHT_BIT, finite & (said == judged.labels)),
+        (CHANGED, moved | ~finite),
+        (SDC1, finite & (said != top)),
+        (SDC5, finite & (ahead >= 5)),
+        (SDC10, finite & (off > 0.10)),
+        (SDC20, finite & (off > 0.20)),
+        (NON_FINITE, ~finite),
+    ]
+    word = said.astype(jnp.int32) << jnp.int32(CLASS_SHIFT)
+    for bit, holds in flags:
+        word = word | jnp.where(holds, jnp.int32(bit), jnp.int32(0))
+    return word
+
+
+def _probability(logits: Array, of: Array) -> Array:
+    return jnp.take_along_axis(jax.nn.softmax(logits, axis=1), of[:, None], axis=1)[:, 0]
+
+
+def _bits(stored: bytes, count: int) -> np.ndarray:
+    return np.unpackbits(np.frombuffer(stored, np.uint8), count=count).astype(bool)
+
+
+def _compressed(answers: Shaped[np.ndarray, "..."]) -> bytes:
+    return zlib.compress(answers.tobytes(), 1)
+
+
+def _stored(dtype: Any) -> Callable[[bytes, int], np.ndarray]:
+    def read(stored: bytes, count: int) -> np.ndarray:
+        return np.frombuffer(zlib.decompress(stored), dtype).reshape(count, -1).squeeze(axis=1)
+
+    return read
+
+
+def _logits(stored: bytes, count: int) -> np.ndarray:
+    return np.frombuffer(stored, np.float32).reshape(count, -1)
+
+
+#: Right or wrong, bool [B].
+RIGHT = Judge(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
+#: Flags and class, int32 [B].
+OUTCOME = Judge(_outcome, _compressed, _stored(np.int32), True)
+#: The logits themselves, float32 [B, classes].
+LOGITS = Judge(lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False)
