@@ -1,0 +1,136 @@
+"""Neurons left out for real, one at a time: exact divergences, and the accuracy that is lost.
+
+A batch of images runs once without loss; then a layer's neurons are left out, several in a call,
+and what depends on the layer runs again. There is one program for each layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from afpjax import compiler
+from afpjax.network.program import Value
+from afpjax.robust import ablation
+from afpjax.robust.ablation import Scored
+from afpjax.robust.divergence import jensen_shannon
+from afpjax.robust.importance import at_once
+from afpjax.robust.subject import (
+    Advance,
+    Batch,
+    Subject,
+    Vectors,
+    clean_values,
+    key_of,
+    lower,
+    on_all_cores,
+    remembered,
+)
+
+
+class Lost(NamedTuple):
+    """What leaving neurons out, one at a time, does: means over images."""
+
+    divergence: Float[np.ndarray, "N"]  # nats
+    drop: Float[np.ndarray, "N"]  # of accuracy, a fraction of 1
+
+
+def left_out(
+    subject: Subject,
+    wanted: Mapping[int, Int[np.ndarray, "N"]],
+    advance: Advance = lambda passes: None,
+) -> dict[int, Lost]:
+    """What leaving out each of some neurons of some layers does, exactly, by layer.
+
+    One step of progress for each neuron and image. A layer that is done is kept.
+    """
+    count = len(subject.images)
+    keys = {n: f"left out {n} {count} {crc32(of.tobytes())}" for n, of in wanted.items()}
+    missing = [layer for layer in wanted if key_of(keys[layer]) not in subject.memory]
+    programs = _Programs.of(subject, missing) if missing else None
+    found = {}
+    for layer, neurons in wanted.items():
+
+        def make(layer: int = layer, neurons: Any = neurons) -> Vectors:
+            assert programs is not None, "what is not known has its programs"
+            return programs.run(subject, layer, neurons, advance)
+
+        steps = len(neurons) * count
+        sums = remembered(subject.memory, keys[layer], make, advance, steps)
+        found[layer] = Lost(sums["divergence"], subject.right - sums["right"])
+    return found
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """A clean run of a batch, and for each layer one that leaves some of its neurons out."""
+
+    clean: compiler.Compiled
+    values: Sequence[Value]  # what a clean run gives, in order
+    without: Mapping[int, compiler.Compiled]
+
+    @classmethod
+    def of(cls, subject: Subject, layers: Sequence[int]) -> "_Programs":
+        network, batch = subject.network, subject.batches()[0]
+        kept = jax.eval_shape(clean_values, network, batch.images)
+        lowered = [lower(clean_values, network, batch.images)]
+        for layer in layers:
+            needed = _needed(network, layer, kept)
+            masks = jax.ShapeDtypeStruct(_masks(network, layer), bool)
+            lowered.append(lower(_without(layer), network, needed, batch.labels, masks))
+        first, *rest = compiler.compile_all(lowered)
+        return cls(first, sorted(kept), dict(zip(layers, rest, strict=True)))
+
+    def run(
+        self, subject: Subject, layer: int, neurons: Int[np.ndarray, "N"], advance: Advance
+    ) -> Vectors:
+        network = subject.network
+        group, width = _masks(network, layer)
+        masks = np.ones((-(-len(neurons) // group) * group, width), bool)
+        masks[np.arange(len(neurons)), neurons] = False
+        several = [masks[start : start + group] for start in range(0, len(masks), group)]
+
+        def work(batch: Batch) -> Any:
+            made = self.clean(network, batch.images)
+            kept = _needed(network, layer, dict(zip(self.values, made, strict=True)))
+            parts = [self.without[layer](network, kept, batch.labels, m) for m in several]
+            return [
+                np.concatenate([np.asarray(each, np.float64) for each in both])[:, : batch.count]
+                for both in zip(*parts, strict=True)
+            ]
+
+        batches = subject.batches()
+        steps = [len(neurons) * batch.count for batch in batches]
+        found = on_all_cores(work, batches, steps, advance)
+        means = [
+            np.concatenate(each, axis=1)[: len(neurons)].mean(axis=1)
+            for each in zip(*found, strict=True)
+        ]
+        return dict(zip(("divergence", "right"), means, strict=True))
+
+
+def _needed(network: Scored, layer: int, kept: Mapping[Value, Any]) -> dict[Value, Any]:
+    return {value: kept[value] for value in ablation.read_again(network.program, layer)}
+
+
+def _masks(network: Scored, layer: int) -> tuple[int, int]:
+    """Shape of the masks of one call: neurons that are left out, and neurons."""
+    return at_once(network.program, layer), network.program.graph.layers[layer].neurons
+
+
+def _without(layer: int) -> Callable[..., Any]:
+    """(network, kept [B], labels [B], masks [N C]) -> divergences [N B], right or wrong [N B]."""
+
+    def one(network: Scored, kept: Any, label: Array, present: Array) -> tuple[Array, Array]:
+        logits = ablation.logits_of(network.program, kept)
+        others = ablation.without(network, kept, layer, present)
+        right = (others.argmax() == label) & jnp.isfinite(others).all()
+        return jensen_shannon(logits, others), right
+
+    images = jax.vmap(one, in_axes=(None, 0, 0, None))
+    return jax.vmap(images, in_axes=(None, None, None, 0))
