@@ -15,6 +15,7 @@ from afpjax.config import Config
 from afpjax.data import Dataset, Images, Progress, Split, load, normalise
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.judge import OUTCOME, RIGHT, Judge
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
@@ -98,6 +99,11 @@ class Experiment:
     def held_out(self) -> Evaluator:
         return self._evaluator("held out", self.held)
 
+    @cached_property
+    def struck_images(self) -> Evaluator:
+        """How each held-out image fails, not only whether."""
+        return self._evaluator("campaign", self.held, OUTCOME)
+
     def inputs(self, images: Images) -> Array:
         """Images as the network takes them."""
         return self._prepare(images.images)
@@ -106,13 +112,14 @@ class Experiment:
     def _prepare(self) -> Callable[[Any], Array]:
         return partial(normalise, mean=self.mean, std=self.std)
 
-    def _evaluator(self, name: str, images: Images) -> Evaluator:
+    def _evaluator(self, name: str, images: Images, judge: Judge = RIGHT) -> Evaluator:
         return Evaluator(
             self.quantized,
             images.images,
             images.labels,
             self.key(f"draws {name}"),
             prepare=self._prepare,
+            judge=judge,
             memory=self.work.memory,
             name=name,
             memory_bytes=round(self.config.run.memory_gb * 1e9),
@@ -160,6 +167,10 @@ def fault_model(config: Config, platform: Platform) -> FaultModel:
         layers=_layers(given.layers),
         budget=given.budget or None,
         generator=given.generator,
+        kind=given.kind,
+        burst=given.burst,
+        packet=given.packet,
+        scope=given.scope,
     )
 
 
@@ -201,7 +212,9 @@ def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Ima
         raise InputError(f"data: {count} test images; a search and its measurement need one each")
     order = np.random.default_rng(config.run.seed).permutation(count)
     first = min(config.search.images, count // 2)
-    rest = order[first:][: config.search.held_out or None]
+    campaign = config.run.job == "campaign"
+    wanted = config.campaign.images if campaign else config.search.held_out
+    rest = order[first:][: wanted or None]
     taken = first + len(rest)
     return (
         test.take(order[:first], lambda done, _: progress(done, taken)),

@@ -178,6 +178,30 @@ class Faults:
         0, "most flips in the whole model in one inference, 0 for no budget", low=0, high=2**31 - 1
     )
     trials: int = setting(2, "fault draws behind each accuracy that the search sees", low=1)
+    kind: str = setting(
+        "flip",
+        "what a fault does: bits (each of faults.bits at its rate) flip or are stuck; faults.burst "
+        "adjacent bits flip; a value becomes zero or random; faults.packet values are lost on a "
+        "link and read as zeros or as the last that arrived",
+        choices=(
+            "flip",
+            "stuck-at-0",
+            "stuck-at-1",
+            "burst",
+            "zero",
+            "random",
+            "lost",
+            "lost-last",
+        ),
+    )
+    burst: int = setting(2, "adjacent bits of a burst", low=1, high=32)
+    packet: int = setting(256, "values of a packet", low=1)
+    scope: str = setting(
+        "",
+        "how long a drawn fault stays: the whole run, a trial, or one image",
+        choices=("", "run", "trial", "image"),
+        empty="weights a trial, activations an image",
+    )
     generator: str = setting(
         "hash",
         "fault bits from a counter hash (fast) or from threefry (JAX's own)",
@@ -228,6 +252,64 @@ class Search:
 
 
 @dataclass(frozen=True)
+class Campaign:
+    """A Monte-Carlo fault campaign: which faults, how many, and how sure the answer must be.
+
+    faults.kind, burst, packet, scope and layers say what a fault is; rates are for bernoulli.
+    """
+
+    design: str = setting(
+        "single",
+        "single: faults drawn uniformly in each stratum; neyman: campaign.trials shared out after "
+        "a pilot; exhaustive: every fault; bernoulli: masks at faults' rates; listed: those of "
+        "campaign.sites",
+        choices=("single", "neyman", "exhaustive", "bernoulli", "listed"),
+    )
+    targets: tuple[str, ...] = setting(
+        ("weights",),
+        "what is struck: weights, activations (layers' inputs), or those that cross a link",
+        choices=("weights", "activations", "link"),
+    )
+    strata: str = setting(
+        "layer-bit",
+        "what an answer is asked for each of",
+        choices=("network", "layer", "bit", "layer-bit"),
+    )
+    bits: tuple[int, ...] = setting(
+        (), "bits that single faults strike, lowest is 0", low=0, high=31, empty="every bit"
+    )
+    count: int = setting(1, "faults in each trial, of one stratum, none twice", low=1)
+    margin: float = setting(
+        0.1, "half the width of the interval that is wanted of each stratum's SDC rate", high=0.5
+    )
+    confidence: float = setting(0.95, "how sure the intervals are", above=0.0, high=0.9999)
+    interval: str = setting("wilson", "kind of interval", choices=("wilson", "clopper-pearson"))
+    sequential: bool = setting(True, "strata stop when their interval is narrow enough")
+    trials: int = setting(
+        0,
+        "most trials of each stratum, 0 for as many as the margin asks for; of all strata together "
+        "for neyman; masks of each cell for bernoulli",
+        low=0,
+        high=2**63 - 1,
+    )
+    images: int = setting(64, "test images that every fault meets, 0 for all", low=0)
+    rates: tuple[float, ...] = setting(
+        (),
+        "rates to sweep for bernoulli",
+        low=0.0,
+        high=1.0,
+        empty="those of each device, faults.weight_rate and activation_rate",
+    )
+    mapping: tuple[int, ...] = setting(
+        (), "device of each layer, for target link", low=0, empty="every layer on one of its own"
+    )
+    sites: tuple[str, ...] = setting(
+        (),
+        "faults for listed, LAYER/TARGET/ELEMENT/BIT (BIT+BIT for several), as a report has them",
+    )
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole experiment; every key has a default."""
 
@@ -239,3 +321,4 @@ class Config:
     faults: Faults = Faults()
     platform: PlatformChoice = PlatformChoice()
     search: Search = Search()
+    campaign: Campaign = Campaign()

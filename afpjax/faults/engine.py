@@ -7,10 +7,11 @@ cores share out. Units are independent, but for the struck kernels, made once fo
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from time import monotonic
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Array, Int, Num, Shaped
+from jaxtyping import Array, Float, Int, Num, Shaped
 
 from afpjax import compiler
 from afpjax.errors import InputError
@@ -74,11 +75,39 @@ class Engine:
         """The same engine with another judge, and fault-free logits where it compares with them."""
         other = copy(self)
         other._judge, other._ready = judge, None
-        if judge.compares:
-            clean = Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
-            ((_, logits),) = self.judging(LOGITS).run(Draws(), [clean])
-            other._reference = logits[0]
+        other._reference = self.clean_logits() if judge.compares else None
         return other
+
+    def clean_logits(self) -> Float[np.ndarray, "N classes"]:
+        """Fault-free logits of every image."""
+        if self._reference is None:
+            ((_, logits),) = self.judging(LOGITS).run(Draws(), [self._clean])
+            return logits[0]
+        return self._reference
+
+    @property
+    def _clean(self) -> Row:
+        return Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
+
+    def clean_rate(self, seconds: float = 0.5) -> float:
+        """Fault-free images per second, with batches on every core at once."""
+        execution = self._execution(Draws())
+        plan = Plan.of(execution.programs.stages, [self._clean])
+        batches, workers = list(self._batches(Draws())), compiler.workers()
+        size = len(batches[0].indices) * self.trials
+
+        def keep_on(first: int) -> int:
+            done, start = 0, monotonic()
+            while monotonic() - start < seconds or not done:
+                batch = batches[(first + done) % len(batches)]
+                execution.outcomes(plan, Kernels(execution.kernel, {}), batch)
+                done += 1
+            return done
+
+        start = monotonic()
+        with ThreadPoolExecutor(workers) as pool:
+            done = sum(pool.map(keep_on, range(workers)))
+        return done * size / (monotonic() - start)
 
     def run(self, draws: Draws, rows: Sequence[Row]) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its place among `rows`, chunk by chunk, in any order.

@@ -7,6 +7,7 @@ from these (`plan`), and equal rows are one: mappings that give every layer the 
 
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import closing
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -89,6 +90,16 @@ class Evaluator:
 
         An image whose logits are not finite (float formats) counts as wrong.
         """
+        return self.drawn(faults, limits, trials, progress)
+
+    def drawn(
+        self,
+        faults: FaultModel,
+        limits: Thresholds,
+        trials: Sequence[int],
+        progress: Progress = lambda rows: None,
+    ) -> Shaped[np.ndarray, "P K B ..."]:
+        """The judge's answers for P thresholds under the given trials."""
         draws, trials = Draws.of(faults), tuple(trials)
         weights, inputs = (np.asarray(each, np.uint32) for each in limits)
         of_all = [Thresholds(*each) for each in zip(weights, inputs, strict=True)]
@@ -145,6 +156,15 @@ class Evaluator:
         columns = Draws.of(faults).columns
         none = np.zeros((1, len(self.quantized.layers), columns), np.uint32)
         return self.correct(faults, Thresholds(none, none), [0])[0, 0]
+
+    @cached_property
+    def reference(self) -> Float[np.ndarray, "B classes"]:
+        """Fault-free logits."""
+        return self._engine.clean_logits()
+
+    def clean_rate(self) -> float:
+        """Fault-free images per second, in the programs of faults at places, all cores at work."""
+        return self._engine.clean_rate()
 
     def _name(self, draws: Draws, limits: Thresholds, trial: int) -> bytes:
         """What a row is remembered by."""

@@ -15,8 +15,7 @@ from afpjax.network.fixed_point import QFormat, change
 if TYPE_CHECKING:
     from afpjax.faults.strike import Draws
 
-#: Kind of fault -> what becomes of the bits that it strikes.
-HOW = {"stuck-at-0": "clear", "stuck-at-1": "set", "zero": "clear"}
+_HOW = {"stuck-at-0": "clear", "stuck-at-1": "set", "zero": "clear", "lost": "clear"}
 _ALL = np.int32(-1)
 _SALT = 0x6C62272E
 
@@ -31,7 +30,7 @@ def struck(
     """The codes after the faults of one stream; all that is drawn fuses into this pass."""
     if draws.kind == "lost-last":
         return _held(codes, _lost(draws, codes.shape, stream, limits))
-    return change(fmt, codes, _mask(draws, codes.shape, stream, limits), _how(draws.kind))
+    return change(fmt, codes, _mask(draws, codes.shape, stream, limits), how_of(draws.kind))
 
 
 def struck_at(
@@ -50,8 +49,9 @@ def struck_at(
     return flat.at[elements].set(change(fmt, found, words, how), mode="drop").reshape(codes.shape)
 
 
-def _how(kind: str) -> str:
-    return HOW.get(kind, "clear" if kind == "lost" else "flip")
+def how_of(kind: str) -> str:
+    """What a kind of fault does to the bits that it strikes: one of `fixed_point.HOW`."""
+    return _HOW.get(kind, "flip")
 
 
 def _mask(draws: "Draws", shape: Sequence[int], stream: Array, limits: Array) -> Array:

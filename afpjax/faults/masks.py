@@ -1,0 +1,125 @@
+"""Campaigns of masks: every bit (or value) struck at a rate, in one layer or bit, or everywhere."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.faults.bits import threshold
+from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.judge import RIGHT_BIT
+from afpjax.faults.model import FaultModel, Thresholds
+from afpjax.faults.statistics import accuracy_interval
+
+FIRST, RATIO, MOST = 8, 1.6, 256  # masks at the first look, from look to look, and at most
+CHUNK = 64  # masks of cells that an evaluator is handed at once
+
+
+class Cell(NamedTuple):
+    """What is struck, and how often."""
+
+    target: str  # "weights", "activations" or "link"
+    layers: tuple[int, ...]
+    columns: tuple[int, ...]  # places among the fault model's bits
+    rate: float
+    device: int | None = None  # whose rate it is
+
+
+class Counted(NamedTuple):
+    """What a cell's masks did: `judge.OUTCOME` of every mask and image."""
+
+    cell: Cell
+    answers: Int[np.ndarray, "K B"]
+    confidence: float  # at which intervals are to be computed
+
+
+def cells(
+    faults: FaultModel,
+    *,
+    by: str,
+    targets: Sequence[str],
+    layers: Sequence[int],
+    crossing: Sequence[int],
+    rates: Sequence[float],
+) -> list[Cell]:
+    """Every layer and bit that `by` tells apart, at every rate; without `rates`, each device's."""
+    columns = tuple(range(faults.rates("weight").shape[1]))
+    groups = [[layer] for layer in layers] if by.startswith("layer") else [list(layers)]
+    parts = [(column,) for column in columns] if by.endswith("bit") else [columns]
+    made = []
+    for target in targets:
+        name = "weight" if target == "weights" else "activation"
+        of_devices = list(enumerate(getattr(faults, f"{name}_rate")))
+        for group in groups:
+            own = tuple(layer for layer in group if target != "link" or layer in crossing)
+            for part in parts if own else []:
+                for device, rate in [(None, rate) for rate in rates] or of_devices:
+                    made.append(Cell(target, own, part, float(rate), device))
+    return made
+
+
+def limits_of(faults: FaultModel, cell: Cell, layers: int) -> Thresholds:
+    """Thresholds [L, columns] of one cell."""
+    profile = np.asarray(faults.bit_profile or [1.0] * faults.rates("weight").shape[1])
+    struck = np.zeros((layers, len(profile)), np.uint32)
+    rates = threshold(np.minimum(cell.rate * profile, 1.0))
+    struck[np.ix_(cell.layers, cell.columns)] = rates[list(cell.columns)]
+    none = np.zeros_like(struck)
+    return Thresholds(struck, none) if cell.target == "weights" else Thresholds(none, struck)
+
+
+def looks(trials: int) -> list[int]:
+    """Numbers of masks at which a cell may stop: all `trials`, or where 0, a few up to `MOST`."""
+    if trials:
+        return [trials]
+    found, size = [], float(FIRST)
+    while size < MOST:
+        found.append(round(size))
+        size *= RATIO
+    return [*found, MOST]
+
+
+def run(
+    evaluator: Evaluator,
+    faults: FaultModel,
+    wanted: Sequence[Cell],
+    *,
+    trials: int,
+    margin: float,
+    confidence: float,
+    advance: Callable[[int], None],
+) -> list[Counted]:
+    """Masks of every cell until the accuracy's interval, over new masks and new images, is narrow.
+
+    All cells meet the same draws, mask by mask. Alpha is spent equally over the looks, so that the
+    interval at the stop covers (Bonferroni); with a given number of `trials` there is one look.
+    """
+    at = looks(trials)
+    level = 1 - (1 - confidence) / len(at)
+    found: list[Counted | None] = [None] * len(wanted)
+    open_ = list(range(len(wanted)))
+    for before, look in zip([0, *at], at, strict=False):
+        still = []
+        for start in range(0, len(open_), CHUNK):
+            part = open_[start : start + CHUNK]
+            answers = _answers(evaluator, faults, [wanted[place] for place in part], look)
+            advance((look - before) * len(part))
+            for place, each in zip(part, answers, strict=True):
+                found[place] = Counted(wanted[place], each, level)
+                low, high = accuracy_interval((each & RIGHT_BIT) > 0, level)
+                if (high - low) / 2 > margin and look < at[-1]:
+                    still.append(place)
+                else:
+                    advance(at[-1] - look)
+        open_ = still
+    return [each for each in found if each is not None]
+
+
+def _answers(
+    evaluator: Evaluator, faults: FaultModel, wanted: Sequence[Cell], trials: int
+) -> Int[np.ndarray, "P K B"]:
+    layers = len(evaluator.quantized.layers)
+    each = [limits_of(faults, cell, layers) for cell in wanted]
+    weights, inputs = (np.stack(part) for part in zip(*each, strict=True))
+    return evaluator.drawn(faults, Thresholds(weights, inputs), range(trials))

@@ -1,0 +1,189 @@
+"""Job `campaign`: how vulnerable a network is, where, and with what certainty."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import numpy as np
+
+from afpjax.config import Config
+from afpjax.errors import InputError
+from afpjax.experiment import Experiment, prepare
+from afpjax.faults import masks, strata
+from afpjax.faults.campaign import Rules, Walk
+from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.model import layer_mask
+from afpjax.faults.tally import Tally
+from afpjax.jobs import campaign_listed, campaign_masks, campaign_single, records
+from afpjax.jobs.campaign_plan import Plan, shown
+from afpjax.jobs.campaign_summary import summary
+from afpjax.jobs.records import Record
+from afpjax.outcome import Outcome, Work
+
+_SPENT = b"campaign: seconds and passes"
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """What an experiment's campaign is made of."""
+
+    experiment: Experiment
+    evaluator: Evaluator
+    layers: tuple[int, ...]
+    crossing: tuple[int, ...]  # layers that read across a link
+
+    @property
+    def config(self) -> Config:
+        return self.experiment.config
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Every cell's SDC rate and accuracy with intervals, how faults end, and the worst of them."""
+    campaign = _campaign(prepare(config, work))
+    experiment, settings = campaign.experiment, config.campaign
+    found, throughput = _timed(campaign, _design(campaign))
+    clean = campaign.evaluator.reference.argmax(axis=1) == experiment.held.labels
+    result = {
+        "model": records.model(experiment),
+        "data": {"name": config.data.name, "images": len(experiment.held.labels)},
+        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "clean": {"accuracy": clean.mean(), "images": len(clean)},
+        "targets": list(settings.targets),
+        **found,
+        "throughput": throughput,
+    }
+    return Outcome(result, summary(result))
+
+
+def plan(config: Config, work: Work) -> object:
+    """What `run` would do, without doing it: trials, passes, and the time they may take."""
+    campaign = _campaign(prepare(config, work))
+    return shown(_planned(campaign), campaign.evaluator)
+
+
+def _campaign(experiment: Experiment) -> Campaign:
+    graph, settings = experiment.quantized.graph, experiment.config.campaign
+    struck = np.flatnonzero(layer_mask(experiment.faults, graph))
+    crossing = _crossing(experiment) if "link" in settings.targets else ()
+    return Campaign(experiment, experiment.struck_images, tuple(struck.tolist()), crossing)
+
+
+def _crossing(experiment: Experiment) -> tuple[int, ...]:
+    """Layers that read what another device has made, under `campaign.mapping`."""
+    graph, given = experiment.quantized.graph, experiment.config.campaign.mapping
+    count = len(graph.layers)
+    if given and len(given) != count:
+        raise InputError(
+            f"campaign.mapping: {len(given)} devices for {count} layers; give one for each"
+        )
+    home = given or tuple(range(count))
+    found = {
+        reader
+        for tensor in graph.tensors
+        for reader in tensor.consumers
+        if tensor.producer >= 0 and home[reader] != home[tensor.producer]
+    }
+    if not found:
+        raise InputError("campaign.targets: nothing crosses a link under campaign.mapping")
+    return tuple(sorted(found))
+
+
+def _design(campaign: Campaign) -> Callable[[], Record]:
+    """What the design is to do, checked but not yet begun."""
+    experiment, settings = campaign.experiment, campaign.config.campaign
+    if settings.design == "bernoulli":
+        wanted = _cells(campaign)
+        return lambda: campaign_masks.found(experiment, campaign.evaluator, wanted)
+    if settings.design == "listed":
+        faults = campaign_listed.faults(experiment, settings.sites)
+        return lambda: campaign_listed.found(experiment, campaign.evaluator, faults)
+    walk = _walk(campaign)
+
+    def single() -> Record:
+        with experiment.work.progress.task("Striking", int(walk.most().sum())) as task:
+            walk.run(task.advance)
+        return campaign_single.found(experiment, walk)
+
+    return single
+
+
+def _cells(campaign: Campaign) -> list[masks.Cell]:
+    settings = campaign.config.campaign
+    made = masks.cells(
+        campaign.experiment.faults,
+        by=settings.strata,
+        targets=settings.targets,
+        layers=campaign.layers,
+        crossing=campaign.crossing,
+        rates=settings.rates,
+    )
+    if not made:
+        raise InputError("campaign: no layer of faults.layers reads across a link")
+    return made
+
+
+def _walk(campaign: Campaign) -> Walk:
+    config, quantized = campaign.config, campaign.experiment.quantized
+    settings, faults = config.campaign, config.faults
+    if faults.scope == "image" and "weights" in settings.targets:
+        raise InputError(
+            "faults.scope: single faults of weights stay for all images of a trial; use "
+            "campaign.design = bernoulli for weights struck anew for every image"
+        )
+    lengths = {"burst": faults.burst, "lost": faults.packet}
+    made = strata.strata(
+        quantized,
+        strata.Kind(faults.kind, lengths.get(faults.kind, 1), settings.count),
+        by=settings.strata,
+        targets=settings.targets,
+        layers=campaign.layers,
+        bits=sorted(settings.bits) or range(quantized.format.width),
+        crossing=campaign.crossing,
+    )
+    rules = Rules(
+        settings.design,
+        settings.interval,
+        settings.margin,
+        settings.confidence,
+        settings.trials,
+        settings.sequential,
+    )
+    reference = campaign.evaluator.reference
+    count = campaign.evaluator.count
+    tally = Tally(len(made), count, reference.argmax(axis=1), reference.shape[1])
+    own = faults.scope in ("", "image") and settings.design != "exhaustive"
+    images = count if own else 1
+    return Walk(campaign.evaluator, made, rules, tally, seed=config.run.seed, images=images)
+
+
+def _planned(campaign: Campaign) -> Plan:
+    settings, images = campaign.config.campaign, campaign.evaluator.count
+    if settings.design == "bernoulli":
+        wanted, at = _cells(campaign), masks.looks(settings.trials)
+        return Plan(len(wanted), len(wanted) * at[0], len(wanted) * at[-1], images)
+    if settings.design == "listed":
+        count = len(campaign_listed.faults(campaign.experiment, settings.sites))
+        return Plan(count, count, count, images)
+    walk = _walk(campaign)
+    return Plan(len(walk.strata), int(walk.least().sum()), int(walk.most().sum()), images)
+
+
+def _timed(campaign: Campaign, design: Callable[[], Record]) -> tuple[Record, Record]:
+    """What a design found, and its speed: over all attempts, where it was interrupted."""
+    evaluator, memory = campaign.evaluator, campaign.experiment.work.memory
+    clean = evaluator.clean_rate()
+    seconds, passes = np.frombuffer(memory.get(_SPENT, bytes(16)), np.float64).tolist()
+    before, start = evaluator.evaluations, monotonic()
+
+    def spent() -> tuple[float, float]:
+        done = (evaluator.evaluations - before) * evaluator.count
+        return seconds + monotonic() - start, passes + done
+
+    try:
+        found = design()
+    finally:
+        memory[_SPENT] = np.array(spent(), np.float64).tobytes()
+    total, done = spent()
+    rate: dict[str, Any] = {"inferences_per_second": done / total if done else 0.0}
+    return found, rate | {"clean_inferences_per_second": clean, "passes": int(done)}

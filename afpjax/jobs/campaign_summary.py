@@ -1,0 +1,66 @@
+"""What a campaign prints when it is done: the most vulnerable cells, and how fast it was."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from afpjax.jobs.records import Record
+
+_SHOWN = 12
+
+
+def summary(result: Mapping[str, Any]) -> RenderableType:
+    """Cells by SDC rate, the highest first; the whole network's first of all."""
+    cells = sorted(result["cells"], key=lambda cell: (_rank(cell), -cell["sdc_rate"]))
+    table = Table(box=None, pad_edge=False)
+    for head in ("layer", "bit", "target"):
+        table.add_column(head)
+    for head in ("faults", "class changed, interval", "images right"):
+        table.add_column(head, justify="right")
+    for cell in cells[:_SHOWN]:
+        table.add_row(*_words(cell))
+    return Group(table, Text(), *map(Text, _notes(result, len(cells))))
+
+
+def _rank(cell: Record) -> int:
+    """The whole first, then layers, then the rest."""
+    return (
+        (cell["layer"] != "all") + (cell["bit"] != "all") + (cell["layer"] == "all" != cell["bit"])
+    )
+
+
+def _words(cell: Record) -> tuple[str, ...]:
+    low, high = (100 * float(each) for each in cell["sdc_interval"])
+    where = f"{cell['target']}" + (f" at {cell['rate']:g}" if "rate" in cell else "")
+    where += f" ({cell['device']})" if "device" in cell else ""
+    return (
+        str(cell["layer"]),
+        str(cell["bit"]),
+        where,
+        f"{cell['trials']:,}",
+        f"{100 * float(cell['sdc_rate']):.2f} % [{low:.2f}, {high:.2f}]",
+        f"{100 * float(cell['accuracy']):.1f} %",
+    )
+
+
+def _notes(result: Mapping[str, Any], cells: int) -> list[str]:
+    design, speed = result["design"], result["throughput"]
+    faulty, clean = (
+        float(speed[key]) for key in ("inferences_per_second", "clean_inferences_per_second")
+    )
+    notes = [
+        f"Without faults {100 * float(result['clean']['accuracy']):.1f} % of "
+        f"{result['clean']['images']} images are right. {design['trials']:,} trials of "
+        f"{design['fault']} faults in {design['strata']} cells; {design['interval']} intervals of "
+        f"{100 * design['confidence']:g} %."
+    ]
+    if cells > _SHOWN:
+        notes.append(f"{_SHOWN} of {cells} cells are shown; cells.csv has all.")
+    if faulty:
+        notes.append(
+            f"{faulty:,.0f} images x trials a second; without faults {clean:,.0f} images a second."
+        )
+    return notes
