@@ -49,6 +49,7 @@ class Experiment:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     work: Work
+    train: Split | None = None  # training images, where the data set has any
 
     def key(self, name: str) -> PRNGKeyArray:
         """The random key of one part of the run: a function of the seed and the part's name."""
@@ -151,8 +152,9 @@ def prepare(config: Config, work: Work) -> Experiment:
     else:
         images = None
     quantized = quantize(network, fmt, images)
+    means = dataset.mean, dataset.std
     return Experiment(
-        config, network, quantized, platform, searched, held, dataset.mean, dataset.std, work
+        config, network, quantized, platform, searched, held, *means, work, dataset.train
     )
 
 

@@ -310,6 +310,31 @@ class Campaign:
 
 
 @dataclass(frozen=True)
+class Importance:
+    """Scores of every neuron, for job importance."""
+
+    images: int = setting(
+        256, "images behind the scores, training images where there are any", low=1
+    )
+    target: str = setting(
+        "winner",
+        "y of the Taylor score: the winning logit, the label's logit, or the cross-entropy loss",
+        choices=("winner", "label", "loss"),
+    )
+    exact_passes: int = setting(
+        100_000,
+        "most passes of an image through the network for exact divergences; where leaving out "
+        "every neuron takes more, they are estimated",
+        low=0,
+    )
+    classes: int = setting(16, "likeliest classes whose logits an estimate follows", low=2)
+    sample: int = setting(
+        16, "neurons of each layer that are left out for real to check an estimate", low=3
+    )
+    sample_images: int = setting(64, "images that they are left out on", low=1)
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole experiment; every key has a default."""
 
@@ -322,3 +347,4 @@ class Config:
     platform: PlatformChoice = PlatformChoice()
     search: Search = Search()
     campaign: Campaign = Campaign()
+    importance: Importance = Importance()

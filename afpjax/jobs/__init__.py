@@ -17,4 +17,6 @@ def _late(name: str) -> "Job":
 
 
 #: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name here.
-JOBS: Mapping[str, "Job"] = {name: _late(name) for name in ("partition", "campaign", "profile")}
+JOBS: Mapping[str, "Job"] = {
+    name: _late(name) for name in ("partition", "campaign", "importance", "profile")
+}
