@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
     from afpjax.network.trace import trace as trace
+    from afpjax.robust.importance import importance as importance
     from afpjax.search.partition import Front as Front
     from afpjax.search.partition import partition as partition
 
@@ -33,6 +34,7 @@ _HOMES = {
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
     "trace": "network.trace",
+    "importance": "robust.importance",
     "Front": "search.partition",
     "partition": "search.partition",
 }

@@ -32,6 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "hardware": {"network.layers"},
     "faults": {*BASE, "network"},
     "search": {"faults", "hardware", "network"},
+    "robust": {*BASE, "network", "faults"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
     "experiment": {
         *SETTINGS,
@@ -42,14 +43,14 @@ ALLOWED: dict[str, set[str]] = {
         "network",
         "search",
     },
-    "jobs": {*SETTINGS, "data", "experiment", "search", "faults", "hardware", "network"},
-    "report": {*SETTINGS, "search", "faults", "hardware", "network"},
+    "jobs": {*SETTINGS, "data", "experiment", "search", "robust", "faults", "hardware", "network"},
+    "report": {*SETTINGS, "search", "robust", "faults", "hardware", "network"},
     "command": {"config", "sections", "settings"},
     "run_folder": {"config"},
     "run": {*SETTINGS, *BASE, "command", "run_folder", "store", "jobs", "report"},
     "__main__": {"run"},
     # The public names, each imported at its first use.
-    "__init__": {"network", "hardware", "faults", "search"},
+    "__init__": {"network", "hardware", "faults", "robust", "search"},
 }
 #: The zoo is a package beside the library's parts, installed into it.
 ZOO = {*BASE, "data", "faults", "images", "sections", "network"}

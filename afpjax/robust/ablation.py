@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float
 from afpjax.network.execute import Hook, affine, run_steps
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters, Program, Value
-from afpjax.network.quantized import Masks, Quantized, layer_on_codes
+from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: A network whose neurons are scored, in floating point or in a number format.
@@ -29,11 +29,11 @@ Kept = Mapping[Value, Array]
 
 def hook_of(network: Scored) -> Hook:
     """How the network computes a layer."""
-    return layer_on_codes(network, _no_masks) if isinstance(network, Quantized) else affine
+    return layer_on_codes(network, _fault_free) if isinstance(network, Quantized) else affine
 
 
-def _no_masks(call: LayerCall) -> Masks:
-    return Masks()
+def _fault_free(call: LayerCall) -> Strikes:
+    return Strikes()
 
 
 def clean(network: Scored, image: Array) -> dict[Value, Array]:

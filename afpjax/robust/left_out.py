@@ -18,7 +18,7 @@ from afpjax import compiler
 from afpjax.network.program import Value
 from afpjax.robust import ablation
 from afpjax.robust.ablation import Scored
-from afpjax.robust.divergence import jensen_shannon
+from afpjax.robust.divergence import LARGEST, jensen_shannon
 from afpjax.robust.importance import at_once
 from afpjax.robust.subject import (
     Advance,
@@ -52,7 +52,7 @@ def left_out(
     count = len(subject.images)
     keys = {n: f"left out {n} {count} {crc32(of.tobytes())}" for n, of in wanted.items()}
     missing = [layer for layer in wanted if key_of(keys[layer]) not in subject.memory]
-    programs = _Programs.of(subject, missing) if missing else None
+    programs = _Programs.of(subject, {n: wanted[n] for n in missing}) if missing else None
     found = {}
     for layer, neurons in wanted.items():
 
@@ -75,22 +75,22 @@ class _Programs:
     without: Mapping[int, compiler.Compiled]
 
     @classmethod
-    def of(cls, subject: Subject, layers: Sequence[int]) -> "_Programs":
+    def of(cls, subject: Subject, wanted: Mapping[int, Int[np.ndarray, "_"]]) -> "_Programs":
         network, batch = subject.network, subject.batches()[0]
         kept = jax.eval_shape(clean_values, network, batch.images)
         lowered = [lower(clean_values, network, batch.images)]
-        for layer in layers:
+        for layer, neurons in wanted.items():
             needed = _needed(network, layer, kept)
-            masks = jax.ShapeDtypeStruct(_masks(network, layer), bool)
+            masks = jax.ShapeDtypeStruct(_masks(network, layer, len(neurons)), bool)
             lowered.append(lower(_without(layer), network, needed, batch.labels, masks))
         first, *rest = compiler.compile_all(lowered)
-        return cls(first, sorted(kept), dict(zip(layers, rest, strict=True)))
+        return cls(first, sorted(kept), dict(zip(wanted, rest, strict=True)))
 
     def run(
         self, subject: Subject, layer: int, neurons: Int[np.ndarray, "N"], advance: Advance
     ) -> Vectors:
         network = subject.network
-        group, width = _masks(network, layer)
+        group, width = _masks(network, layer, len(neurons))
         masks = np.ones((-(-len(neurons) // group) * group, width), bool)
         masks[np.arange(len(neurons)), neurons] = False
         several = [masks[start : start + group] for start in range(0, len(masks), group)]
@@ -118,19 +118,25 @@ def _needed(network: Scored, layer: int, kept: Mapping[Value, Any]) -> dict[Valu
     return {value: kept[value] for value in ablation.read_again(network.program, layer)}
 
 
-def _masks(network: Scored, layer: int) -> tuple[int, int]:
-    """Shape of the masks of one call: neurons that are left out, and neurons."""
-    return at_once(network.program, layer), network.program.graph.layers[layer].neurons
+def _masks(network: Scored, layer: int, count: int) -> tuple[int, int]:
+    """Shape of the masks of one call: of `count` neurons as many as go at once, by neurons."""
+    calls = -(-count // at_once(network.program, layer))
+    return -(-count // calls), network.program.graph.layers[layer].neurons
 
 
 def _without(layer: int) -> Callable[..., Any]:
-    """(network, kept [B], labels [B], masks [N C]) -> divergences [N B], right or wrong [N B]."""
+    """(network, kept [B], labels [B], masks [N C]) -> divergences [N B], right or wrong [N B].
+
+    Where a neuron's absence makes logits NaN or infinite, nothing is left of the answer: the
+    divergence is the largest, and the image is not right.
+    """
 
     def one(network: Scored, kept: Any, label: Array, present: Array) -> tuple[Array, Array]:
         logits = ablation.logits_of(network.program, kept)
         others = ablation.without(network, kept, layer, present)
-        right = (others.argmax() == label) & jnp.isfinite(others).all()
-        return jensen_shannon(logits, others), right
+        sound = jnp.isfinite(others).all()
+        far = jnp.where(sound, jensen_shannon(logits, others), LARGEST)
+        return far, sound & (others.argmax() == label)
 
     images = jax.vmap(one, in_axes=(None, 0, 0, None))
     return jax.vmap(images, in_axes=(None, None, None, 0))

@@ -61,7 +61,7 @@ class Subject:
         return [Batch(images[places[cut]], labels[places[cut]], share[cut]) for cut in cuts]
 
     @cached_property
-    def right(self) -> Float[np.ndarray, ""]:
+    def right(self) -> float:
         """Accuracy of the whole network; raises `InputError` where it gives NaN or infinity."""
         (program,) = compiler.compile_all([lower(_logits, self.network, self.batches()[0].images)])
         found = []
@@ -71,7 +71,7 @@ class Subject:
         logits = np.concatenate(found)
         if not np.isfinite(logits).all():
             raise InputError("the network: its logits hold NaN or infinity on these images")
-        return np.mean(logits.argmax(axis=1) == np.asarray(self.labels))
+        return float(np.mean(logits.argmax(axis=1) == np.asarray(self.labels)))
 
 
 def clean_values(network: Scored, images: Array) -> dict[Value, Array]:
@@ -80,7 +80,10 @@ def clean_values(network: Scored, images: Array) -> dict[Value, Array]:
 
 
 def _logits(network: Scored, images: Array) -> Array:
-    return ablation.logits_of(network.program, clean_values(network, images))
+    def one(image: Array) -> Array:
+        return ablation.logits_of(network.program, ablation.clean(network, image))
+
+    return jax.vmap(one)(images)
 
 
 def lower(function: Callable[..., Any], *arguments: Any) -> Any:

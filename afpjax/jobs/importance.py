@@ -1,0 +1,191 @@
+"""Job `importance`: RobustDiCE's three scores of every neuron, and how far they agree.
+
+Scores are those of the network in floating point, as in the paper. Its divergence takes one run of
+the network for each neuron: beyond `importance.exact_passes` it is estimated, and a sample of each
+layer's neurons is left out for real, to say how good the estimate is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from afpjax.config import Config
+from afpjax.data import Images
+from afpjax.experiment import Experiment, prepare
+from afpjax.jobs import records
+from afpjax.jobs.importance_summary import summary
+from afpjax.jobs.records import Record
+from afpjax.outcome import Outcome, Work
+from afpjax.progress import counted
+from afpjax.robust import ablation
+from afpjax.robust.agreement import agreement, spearman
+from afpjax.robust.first_order import Scores
+from afpjax.robust.importance import l1
+from afpjax.robust.left_out import Lost, left_out
+from afpjax.robust.measure import estimate, taylor
+from afpjax.robust.subject import Subject
+
+SCORES = ("l1", "taylor", "jsd")
+
+
+class Neurons(NamedTuple):
+    """What was found of one layer's neurons."""
+
+    name: str
+    scores: Mapping[str, Float[np.ndarray, " C"]]
+    out: Int[np.ndarray, " N"]  # neurons that were left out for real
+    lost: Lost  # what that did
+    estimated: Float[np.ndarray, " N"] | None  # their estimate on the same images, if there is one
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Scores of every neuron, their rank correlations, and accuracy lost without a neuron."""
+    experiment = prepare(config, work)
+    subject, source = _subject(experiment)
+    program, settings = experiment.network.program, config.importance
+    clean, cost = subject.right, ablation.exact_passes(program, len(subject.images))
+    exact = cost <= settings.exact_passes
+    with work.progress.task("Taylor scores", len(subject.images)) as task:
+        slopes = taylor(subject, settings.target, task.advance)
+    sizes = l1(experiment.network)
+    layers, about = (_exact if exact else _estimated)(experiment, subject, sizes, slopes)
+    result = {
+        "model": records.model(experiment),
+        "data": {"name": config.data.name},
+        "images": {"count": len(subject.images), "from": source},
+        "clean": {"accuracy": clean},
+        "target": settings.target,
+        "divergence": {"unit": "nats", "method": "exact" if exact else "estimate"}
+        | {"exact_passes": cost, "limit": settings.exact_passes}
+        | about,
+        "layers": [_record(layer) for layer in layers],
+        "correlations": _correlations(layers),
+        "neurons": [row for layer in layers for row in _neurons(layer)],
+    }
+    return Outcome(result, summary(result))
+
+
+def _subject(experiment: Experiment) -> tuple[Subject, str]:
+    """The network on training images drawn from the seed, else on those that a search would see."""
+    config, split = experiment.config, experiment.train
+    wanted = config.importance.images
+    if split is None or len(split) == 0:
+        images, source = Images(*(each[:wanted] for each in experiment.searched)), "search"
+    else:
+        order = np.random.default_rng(config.run.seed).permutation(len(split))
+        with counted(experiment.work.progress, "Reading images to score on") as progress:
+            images, source = split.take(order[:wanted], progress), "training"
+    inputs = np.asarray(experiment.inputs(images))
+    return Subject(experiment.network, inputs, images.labels, experiment.work.memory), source
+
+
+def _exact(
+    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+) -> tuple[list[Neurons], Record]:
+    """Every neuron of every layer left out."""
+    layers = experiment.network.layers
+    every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
+    lost = _left_out(experiment, subject, every, "Leaving out neurons")
+    found = []
+    for number, layer in enumerate(layers):
+        scores = _scores(sizes[layer.name], slopes[layer.name], lost[number].divergence)
+        found.append(Neurons(layer.name, scores, every[number], lost[number], None))
+    return found, {}
+
+
+def _estimated(
+    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+) -> tuple[list[Neurons], Record]:
+    """All divergences estimated, and some of every layer's neurons left out to check them."""
+    layers, settings = experiment.network.layers, experiment.config.importance
+    checked = subject.first(settings.sample_images)
+    with experiment.work.progress.task("Estimating divergences", len(subject.images)) as task:
+        guessed, neglected = estimate(subject, settings.classes, task.advance)
+    with experiment.work.progress.task("Estimates to check", len(checked.images)) as task:
+        same, _ = estimate(checked, settings.classes, task.advance)
+    some = {n: _sample(experiment, n, layer.neurons) for n, layer in enumerate(layers)}
+    lost = _left_out(experiment, checked, some, "Leaving out a sample of neurons")
+    found = []
+    for number, layer in enumerate(layers):
+        scores = _scores(sizes[layer.name], slopes[layer.name], guessed[layer.name])
+        out = some[number]
+        found.append(Neurons(layer.name, scores, out, lost[number], same[layer.name][out]))
+    classes = min(settings.classes, experiment.config.model.classes)
+    about = {"classes": classes, "neglected": neglected, "sample_images": len(checked.images)}
+    return found, about
+
+
+def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray, " N"]:
+    """Some neurons of a layer, in order, drawn from the seed."""
+    key = jax.random.fold_in(experiment.key("importance"), number)
+    count = min(experiment.config.importance.sample, neurons)
+    return np.sort(np.asarray(jax.random.permutation(key, neurons)[:count]))
+
+
+def _left_out(
+    experiment: Experiment, subject: Subject, wanted: Mapping[int, Any], description: str
+) -> dict[int, Lost]:
+    runs = len(subject.images) * sum(map(len, wanted.values()))
+    with experiment.work.progress.task(description, runs) as task:
+        return left_out(subject, wanted, task.advance)
+
+
+def _scores(*scores: Any) -> dict[str, Float[np.ndarray, " C"]]:
+    return {name: np.asarray(each, np.float32) for name, each in zip(SCORES, scores, strict=True)}
+
+
+def _record(layer: Neurons) -> Record:
+    """A layer's scores, and how good its estimate is where there is one."""
+    record: Record = {"name": layer.name, **layer.scores}
+    if layer.estimated is None:
+        return record | {"drop": layer.lost.drop, "jsd_method": "exact"}
+    off = layer.estimated - layer.lost.divergence
+    record |= {"jsd_method": "estimate", "jsd_error": np.sqrt(np.mean(off**2))}
+    record |= {"jsd_sample_mean": layer.lost.divergence.mean(), "jsd_sampled": len(layer.out)}
+    order = spearman(layer.estimated, layer.lost.divergence)
+    return record if order is None else record | {"jsd_rank_correlation": order}
+
+
+def _correlations(layers: Sequence[Neurons]) -> Record:
+    """Over all neurons, and within each layer."""
+
+    def all_of(parts: Sequence[Any]) -> Float[np.ndarray, " N"]:
+        return np.concatenate(parts)
+
+    scores = {name: all_of([layer.scores[name] for layer in layers]) for name in SCORES}
+    out = {name: all_of([layer.scores[name][layer.out] for layer in layers]) for name in SCORES}
+    whole = _agreement(scores, out, all_of([layer.lost.drop for layer in layers]))
+    return {"all": whole, "layers": [_within(layer) for layer in layers]}
+
+
+def _within(layer: Neurons) -> Record:
+    out = {name: scores[layer.out] for name, scores in layer.scores.items()}
+    return {"layer": layer.name} | _agreement(layer.scores, out, layer.lost.drop)
+
+
+def _agreement(
+    scores: Mapping[str, Any], out: Mapping[str, Any], drop: Float[np.ndarray, " N"]
+) -> dict[str, float]:
+    """Between each two scores; between each score and the drop, of neurons that were left out."""
+    found = agreement(scores)
+    for name in SCORES:
+        if (value := spearman(out[name], drop)) is not None:
+            found[f"{name}_drop"] = value
+    return found
+
+
+def _neurons(layer: Neurons) -> list[Record]:
+    """A record for each neuron; where divergences are estimated, what was measured beside them."""
+    rows: list[Record] = [
+        {"layer": layer.name, "neuron": neuron}
+        | {name: scores[neuron] for name, scores in layer.scores.items()}
+        for neuron in range(len(layer.scores["l1"]))
+    ]
+    for place, neuron in enumerate(layer.out):
+        rows[neuron]["drop"] = layer.lost.drop[place]
+        if layer.estimated is not None:
+            rows[neuron]["jsd_left_out"] = layer.lost.divergence[place]
+    return rows
