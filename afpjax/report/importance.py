@@ -42,7 +42,7 @@ def answer(result: Result) -> Html:
         return html("How much each neuron matters")
     most = max(rows, key=lambda row: row["jsd"])
     first = (
-        f"The neuron that matters most is {number(most['neuron'])} of "
+        f"The neuron that matters most is number {most['neuron']} of "
         f"<b>{html(short(most['layer'], 40))}</b>: without it the network's answer moves by "
         f"{number(most['jsd'])}\u00a0of at most {number(math.log(2))}\u00a0nats"
     )
@@ -118,8 +118,8 @@ def heaviest(result: Result) -> Block:
         join(
             [
                 paragraph(
-                    f"Where the {count:,} neurons with the highest divergence are, a "
-                    f"{'tenth' if count > 1 else 'share'} of all {len(rows):,}:"
+                    f"The tenth of all {len(rows):,} neurons with the highest divergence "
+                    f"({count:,}), by layer:"
                 ),
                 table(("layer", "of these", "share of the layer"), listed),
                 details(

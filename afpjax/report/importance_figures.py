@@ -5,16 +5,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from afpjax.report.drawing import draw
 from afpjax.report.style import TOOLS
-from afpjax.report.wording import short_names
+from afpjax.report.wording import rate, short_names
 
 __all__ = ["SHOWN", "shown", "spread"]
 
 SHOWN = 40  # layers that a figure has room for
 _DECADES = 5  # below the largest score; what is smaller stands at the left edge
+_NARROW = 50  # a highest score by so much above the lowest needs a logarithmic axis
 _COLOUR = TOOLS["afarepart"]
 
 
@@ -49,10 +50,14 @@ def spread(layers: Sequence[Mapping[str, Any]], key: str, label: str) -> bytes:
         axes.set_yticks(range(len(rows)), short_names(names, 19))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.grid(visible=False, axis="y")
-        if top > 0:
+        smallest = max(min(min(layer[key]) for layer in rows), floor)
+        if top > _NARROW * smallest:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(numticks=6))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: rate(value)))
             axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
         axes.set_xlabel(label)
 
     return draw(paint, height=0.75 + 0.19 * max(len(rows), 3))
