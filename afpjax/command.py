@@ -36,7 +36,7 @@ JOB_LINES: Mapping[str, str] = {
     "export": "one deployable model per device, from an earlier run",
     "serve": "run an export for real: every device a process",
 }
-_SHORT = {"run.out": ("--out",), "run.seed": ("--seed",)}
+_SHORT = {"run.out": ("--out",), "run.seed": ("--seed",), "run.cluster": ("--cluster",)}
 _METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
 
 # Every option takes any number of words, so that tyro finds nothing to complain of in its own way;
@@ -50,6 +50,7 @@ class Request(NamedTuple):
     file: Path | None  # --config
     overrides: Mapping[str, object]  # section.key -> value
     resume: bool
+    dry_run: bool = False
 
 
 def read(argv: Sequence[str], jobs: Iterable[str] = JOB_NAMES) -> Request:
@@ -91,7 +92,7 @@ def _request(given: Any) -> Request:
             raise InputError("--config: needs a file, or the name of one shipped with afpjax")
         file = find_file(given.config[0])
         stray += given.config[1:]
-    return Request(file, _with_job(overrides, stray), given.resume)
+    return Request(file, _with_job(overrides, stray), given.resume, given.dry_run)
 
 
 def _words_given(given: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -118,7 +119,8 @@ def _what_it_might_be(unknown: Sequence[str]) -> str:
     option = next((word for word in unknown if word.startswith("-")), unknown[0])
     wrong = option.partition("=")[0]
     key = wrong.lstrip("-").replace("-", "_")
-    known = [*all_settings(), "config", "resume", "version", "out", "seed", "help"]
+    own = ["config", "resume", "dry_run", "version", "out", "seed", "cluster", "help"]
+    known = [*all_settings(), *own]
     # A key that lacks its section is meant more surely than what it merely resembles.
     meant = [f"--{name}" for name in known if name.rpartition(".")[2] == key]
     hint = (
@@ -134,6 +136,11 @@ def _options(jobs: Iterable[str]) -> type:
         ("job", tyro.conf.Positional[Annotated[tuple[str, ...], _job_help(jobs)]], ()),
         ("config", Annotated[_Words, _config_help()], None),
         ("resume", Annotated[bool, resume], False),
+        (
+            "dry_run",
+            Annotated[bool, _help("say what the job would take, and do not begin it")],
+            False,
+        ),
         ("version", Annotated[bool, _help("show the version and exit")], False),
     ]
     return _dataclass("Options", own + [_group(*section) for section in sections().items()])

@@ -78,11 +78,15 @@ def to_toml(config: Config) -> str:
     return "\n".join(lines[1:]) + "\n"
 
 
+#: Where and on what a run is worked out: nothing in its answer depends on that.
+PLACE = ("run.out", "run.memory_gb", "run.cluster", "run.workers")
+
+
 def first_difference(old: Config, new: Config) -> str:
-    """`section.key: OLD -> NEW` for the first key that differs, but for run.out; else empty."""
+    """`section.key: OLD -> NEW` for the first key that differs, but for `PLACE`; else empty."""
     for name in all_settings():
         before, after = _get(old, name), _get(new, name)
-        if before != after and name != "run.out":
+        if before != after and name not in PLACE:
             return f"{name}: {toml_value(before)} -> {toml_value(after)}"
     return ""
 

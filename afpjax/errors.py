@@ -6,3 +6,7 @@ class InputError(ValueError):
 
     The command prints it as `afpjax: error: …` and exits with status 2.
     """
+
+
+class Halted(Exception):
+    """A run cannot go on for now, by no fault of what was asked; what it has done is kept."""

@@ -14,7 +14,9 @@ from jaxtyping import Array, PRNGKeyArray, UInt8
 from afpjax.config import Config
 from afpjax.data import Dataset, Images, Progress, Split, load, normalise
 from afpjax.errors import InputError
+from afpjax.faults.engine import Engine
 from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.fleet import Fleet
 from afpjax.faults.judge import OUTCOME, RIGHT, Judge
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
@@ -24,7 +26,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.outcome import Work
-from afpjax.progress import counted
+from afpjax.progress import SILENT, counted
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import Caps, Struck, explained
@@ -124,7 +126,24 @@ class Experiment:
             memory=self.work.memory,
             name=name,
             memory_bytes=round(self.config.run.memory_gb * 1e9),
+            spread=self._spread(name) if self.config.run.cluster else None,
         )
+
+    def _spread(self, name: str) -> Callable[[Engine], Fleet]:
+        """Workers that build the evaluator of this name for themselves."""
+        run = self.config.run
+        here = replace(self.config, run=replace(run, cluster=""))
+        make = partial(_worker_engine, here, name)
+        return lambda own: Fleet(own, make, address=run.cluster, workers=run.workers)
+
+
+_EVALUATORS = {"search": "search_evaluator", "held out": "held_out", "campaign": "struck_images"}
+
+
+def _worker_engine(config: Config, name: str) -> Engine:
+    """In a worker's process: the engine of one of the experiment's evaluators."""
+    experiment = prepare(config, Work({}, SILENT))
+    return getattr(experiment, _EVALUATORS[name]).own_engine
 
 
 def prepare(config: Config, work: Work) -> Experiment:

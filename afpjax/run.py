@@ -1,5 +1,6 @@
 """`python -m afpjax.run`: read the command line, run one job, write its run folder."""
 
+import errno
 import os
 import shlex
 import signal
@@ -8,6 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -15,7 +17,7 @@ from afpjax import __version__
 from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, load
-from afpjax.errors import InputError
+from afpjax.errors import Halted, InputError
 from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
 from afpjax.progress import on_stderr
 from afpjax.run_folder import (
@@ -107,6 +109,8 @@ def _run(
     argv: Sequence[str], jobs: Mapping[str, Job], started: float, interrupts: _Interrupts
 ) -> int:
     request = read(argv, jobs)
+    if request.dry_run:
+        return _plan(request, jobs)
     config, folder = _resumed(request) if request.resume else _begun(request, jobs)
     try:
         outcome = _work(jobs[config.run.job], config, folder)
@@ -115,10 +119,13 @@ def _run(
         publish(folder, files)
     except BaseException as error:
         interrupts.ignore()
+        go_on = f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
+        if isinstance(error, Halted) or _disk_is_full(error):
+            _say(f"error: {error}; what was worked out is kept, go on with: {go_on}")
+            return BAD_INPUT
         if isinstance(error, InputError) and not interrupts.seen:
             discard(folder)
             raise
-        go_on = f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
         if interrupts.seen:
             _say(f"interrupted; go on with: {go_on}")
             return INTERRUPTED
@@ -128,14 +135,39 @@ def _run(
     return DONE
 
 
+def _disk_is_full(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
+    """Say what a job would take; nothing is written."""
+    from rich.console import Console
+
+    from afpjax.jobs import PLANS
+
+    config = _checked(request, jobs)
+    if config.run.job not in PLANS:
+        raise InputError(f"--dry-run: job {config.run.job} has no plan; {', '.join(PLANS)} has")
+    _keep_compiled_programs()
+    with on_stderr() as progress:
+        planned = PLANS[config.run.job](config, Work({}, progress))
+    Console().print(planned, markup=False)
+    return DONE
+
+
 def _begun(request: Request, jobs: Mapping[str, Job]) -> tuple[Config, RunFolder]:
+    config = _checked(request, jobs)
+    return config, begin(config)
+
+
+def _checked(request: Request, jobs: Mapping[str, Job]) -> Config:
     config = load(request.file, request.overrides)
     if config.run.job not in jobs:
         raise InputError(
             f"run.job: this version of afpjax cannot do `{config.run.job}` yet; "
             f"it can do {', '.join(jobs)}"
         )
-    return config, begin(config)
+    return config
 
 
 def _resumed(request: Request) -> tuple[Config, RunFolder]:
@@ -145,15 +177,14 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
     any_job = not request.file and "run.job" not in place
     folder = find(asked.run.out, "" if any_job else asked.run.job)
     config = started_with(folder)
-    difference = first_difference(
-        config, load(request.file or folder.config_file, request.overrides)
-    )
+    again = load(request.file or folder.config_file, request.overrides)
+    difference = first_difference(config, again)
     if difference:
         raise InputError(
             f"--resume: {folder.shown} was begun with other settings, {difference}; "
             "ask for the same ones, or start anew without --resume"
         )
-    return config, folder
+    return replace(config, run=again.run), folder  # it may go on elsewhere
 
 
 def _work(job: Job, config: Config, folder: RunFolder) -> Outcome:

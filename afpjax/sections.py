@@ -36,6 +36,16 @@ class Run:
         "memory that fault evaluation may fill on each device, GB, 0 for half of what is free",
         low=0.0,
     )
+    cluster: str = setting(
+        "",
+        "Ray cluster that fault evaluation runs on, HOST:PORT or auto (this machine's own, begun "
+        "if there is none); needs the extra `cluster`",
+        empty="this process alone",
+        metavar="ADDRESS",
+    )
+    workers: int = setting(
+        0, "workers on the cluster, 0 for one on each machine, or on each GPU", low=0
+    )
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from afpjax.errors import InputError
+from afpjax.errors import Halted, InputError
 
 _TABLE = "CREATE TABLE IF NOT EXISTS rows (key BLOB PRIMARY KEY, value BLOB) WITHOUT ROWID"
 _INSERT = "INSERT OR REPLACE INTO rows VALUES (?, ?)"
@@ -19,10 +19,12 @@ class RowStore(MutableMapping[bytes, bytes]):
     Every assignment, and every `update` as a whole, is one transaction: when it returns, the rows
     outlive the process, however that ends. Write-ahead logging makes a transaction cost tens of
     microseconds, so nothing needs to be held back. Only one process at a time can have the file
-    open. Raises `InputError` where the file is in use, is no such store or cannot be written.
+    open. Raises `InputError` where the file is in use, is no such store or cannot be opened, and
+    `Halted` where a row cannot be written.
     """
 
     def __init__(self, path: Path) -> None:
+        self._path = path
         try:
             # isolation_level=None: transactions are the ones written below, and no others.
             self._rows = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -51,7 +53,8 @@ class RowStore(MutableMapping[bytes, bytes]):
         return found[0]
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        self._rows.execute(_INSERT, (key, value))
+        with self._kept():
+            self._rows.execute(_INSERT, (key, value))
 
     def __delitem__(self, key: bytes) -> None:
         if not self._rows.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount:
@@ -71,7 +74,7 @@ class RowStore(MutableMapping[bytes, bytes]):
         pairs: Iterable[tuple[bytes, bytes]] = (
             other.items() if isinstance(other, Mapping) else other
         )
-        with self._transaction():
+        with self._kept(), self._transaction():
             self._rows.executemany(_INSERT, pairs)
 
     def close(self) -> None:
@@ -90,11 +93,20 @@ class RowStore(MutableMapping[bytes, bytes]):
         self.close()
 
     @contextmanager
+    def _kept(self) -> Iterator[None]:
+        """A disk that is full, or fails, stops the run: rows written before can still be read."""
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise Halted(f"{self._path}: cannot be written: {error}") from error
+
+    @contextmanager
     def _transaction(self) -> Iterator[None]:
         self._rows.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._rows.execute("ROLLBACK")
+            if self._rows.in_transaction:  # SQLite itself rolls back when the disk is full
+                self._rows.execute("ROLLBACK")
             raise
         self._rows.execute("COMMIT")

@@ -4,12 +4,14 @@ A *chunk* is a plan for rows that run together; one chunk on one batch of images
 cores share out. Units are independent, but for the struck kernels, made once for all batches.
 """
 
+import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
 from time import monotonic
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 
@@ -71,6 +73,14 @@ class Engine:
         """How many nodes a call has room for: more than one where images are few."""
         return 1 if draws.scope == "image" else self._call // self._size(draws)
 
+    @property
+    def fingerprint(self) -> bytes:
+        """A digest of what its answers follow from: kernels, biases, images, labels."""
+        digest = hashlib.blake2b(digest_size=16)
+        for leaf in [*jax.tree.leaves(self._network), self._images, self._labels]:
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+        return digest.digest()
+
     def judging(self, judge: Judge) -> "Engine":
         """The same engine with another judge, and fault-free logits where it compares with them."""
         other = copy(self)
@@ -96,14 +106,18 @@ class Engine:
         batches, workers = list(self._batches(Draws())), compiler.workers()
         size = len(batches[0].indices) * self.trials
 
+        def run(number: int) -> None:
+            batch = batches[number % len(batches)]
+            execution.outcomes(plan, Kernels(execution.kernel, {}), batch)
+
         def keep_on(first: int) -> int:
             done, start = 0, monotonic()
             while monotonic() - start < seconds or not done:
-                batch = batches[(first + done) % len(batches)]
-                execution.outcomes(plan, Kernels(execution.kernel, {}), batch)
+                run(first + done)
                 done += 1
             return done
 
+        run(0)  # what is not yet compiled is compiled now
         start = monotonic()
         with ThreadPoolExecutor(workers) as pool:
             done = sum(pool.map(keep_on, range(workers)))

@@ -19,6 +19,7 @@ from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget
 from afpjax.faults.engine import Engine
+from afpjax.faults.fleet import Fleet
 from afpjax.faults.judge import RIGHT, Judge
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.placed import alike, row_at
@@ -49,7 +50,7 @@ class Evaluator:
     share it. `judge` says what is kept of the logits: right or wrong, or how an answer differs
     from the fault-free one. `memory_bytes` is what an evaluation may fill of each device, 0 for
     half of what is free: answers do not depend on it. Raises `InputError` for images and labels
-    that do not match.
+    that do not match. `spread` makes of this process's engine one whose work runs elsewhere.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Evaluator:
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
         memory_bytes: int = 0,
+        spread: Callable[[Engine], Fleet] | None = None,
     ) -> None:
         _check_images(quantized, jax.eval_shape(prepare, images), labels)
         self.quantized = quantized
@@ -73,11 +75,11 @@ class Evaluator:
         self.name = name
         self.evaluations = 0
         self.judge = judge
-        self._engine = engine = Engine(
+        engine = Engine(
             quantized, images, labels, self.seed, prepare=prepare, memory_bytes=memory_bytes
         )
-        if judge is not RIGHT:
-            self._engine = engine.judging(judge)
+        self.own_engine = engine if judge is RIGHT else engine.judging(judge)
+        self._engine = spread(self.own_engine) if spread else self.own_engine
 
     def correct(
         self,

@@ -5,6 +5,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from afpjax.config import Config
     from afpjax.outcome import Job, Outcome, Work
 
@@ -20,3 +22,14 @@ def _late(name: str) -> "Job":
 JOBS: Mapping[str, "Job"] = {
     name: _late(name) for name in ("partition", "campaign", "importance", "profile")
 }
+
+
+def _plan(name: str) -> "Callable[[Config, Work], object]":
+    def plan(config: "Config", work: "Work", /) -> object:
+        return import_module(f"{__name__}.{name}").plan(config, work)
+
+    return plan
+
+
+#: Jobs that can say what they would take before they begin: `plan(config, work)` in their module.
+PLANS: "Mapping[str, Callable[[Config, Work], object]]" = {"campaign": _plan("campaign")}
