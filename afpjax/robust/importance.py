@@ -58,7 +58,8 @@ def importance(
     RobustDiCE (Guo et al.), Algorithm 1, step 1.
     """
     known = check(network, images, labels, target)
-    inside = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((network, images)))
+    arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
+    inside = any(isinstance(array, Tracer) for array in arrays)
     scores = _scores if inside else _compiled()  # only the outermost program takes options
     found = scores(
         network, images, known, target=target, exact_passes=exact_passes, classes=classes

@@ -185,6 +185,19 @@ def _smooth(params, images):
     return jnp.tanh(pooled @ params["main"]["kernel"][0, 0]) + pooled
 
 
+def test_it_can_be_called_while_something_else_is_traced(case):
+    """Closed over, with no argument of its own traced, or with the labels alone."""
+    tiny = trace(lambda p, x: x.reshape(len(x), -1) @ p, jnp.eye(50, 3), case.images)
+    (expected,) = importance(tiny, case.images, case.labels % 3, target="label").values()
+    for call in (
+        lambda labels: importance(tiny, case.images, case.labels % 3, target="label"),
+        lambda labels: importance(tiny, case.images, labels, target="label"),
+    ):
+        (found,) = jax.jit(call)(case.labels % 3).values()
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("score", ["l1", "taylor", "jsd", "estimate"])
 def test_gradients_through_the_scores_are_those_of_finite_differences(case, score):
     """Along a random direction of all parameters, of a random weighting of all neurons.
