@@ -25,8 +25,8 @@ def render(result: Result, config: object) -> Page:
     """The report of `result`, the content of result.json, obtained with `config`.
 
     `config` is a dataclass of dataclasses, or a mapping of mappings. A part whose data the result
-    lacks is left out. Nothing in the page depends on when, where or how fast the job ran, so equal
-    answers give equal pages.
+    lacks is left out. Nothing in the page depends on when or where the job ran, so equal answers
+    give equal pages; how fast it ran is told where the result has a `throughput`.
     """
     story = _story(str(result["job"]))
     figures: dict[str, bytes] = {}
@@ -34,6 +34,8 @@ def render(result: Result, config: object) -> Page:
     for part in story.parts:
         if all(result.get(key) for key in part.needs):
             block = part.build(result)
+            if not block.html:
+                continue
             figures.update(block.figures)
             body.append(Html(f"<h2>{html(part.title)}</h2>{block.html}"))
     body.append(_settings(config))

@@ -18,7 +18,10 @@ class Block(NamedTuple):
 
 
 class Part(NamedTuple):
-    """One section of the page; left out where a key of the result that it needs is absent."""
+    """One section of the page; left out where a key of the result that it needs is absent.
+
+    So is one that builds nothing.
+    """
 
     title: str
     needs: Sequence[str]

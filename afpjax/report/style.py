@@ -7,8 +7,8 @@ variable of the same name, so an inlined figure follows the reader's light or da
 from collections.abc import Mapping
 from typing import Final
 
-__all__ = ["COLOURS", "CSS", "DEVICES", "GRID", "INK", "MARKERS", "MUTED", "PAPER", "TOOLS"]
-__all__ += ["contrast"]
+__all__ = ["COLOURS", "CSS", "DEVICES", "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PAPER"]
+__all__ += ["TOOLS", "contrast"]
 
 INK: Final = "#1b2128"
 MUTED: Final = "#5a6572"
@@ -29,6 +29,27 @@ DEVICES: Final = (
 )
 # One fewer than the colours: devices that must share a colour still differ by their marker.
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X")
+# Steps of a heat map, none first: each stands out more from the paper than the one before.
+HEAT: Final = (
+    "#e9edf1",
+    "#fbe3b4",
+    "#f8c684",
+    "#f2a154",
+    "#e27a36",
+    "#c24f2a",
+    "#932c29",
+    "#5b1226",
+)
+_DARK_HEAT: Final = (
+    "#242b33",
+    "#40302a",
+    "#5f3a2b",
+    "#87462c",
+    "#b45a30",
+    "#dc7f42",
+    "#f3b06e",
+    "#fde7c2",
+)
 
 _DARK: Final = {
     "ink": "#e8ebef",
@@ -46,6 +67,7 @@ _DARK: Final = {
     "device-5": "#8478d8",
     "device-6": "#e08a98",
     "device-7": "#3fa866",
+    **{f"heat-{index}": colour for index, colour in enumerate(_DARK_HEAT)},
 }
 
 #: CSS variable name -> the light colour that figures are drawn in.
@@ -56,6 +78,7 @@ COLOURS: Final = {
     "paper": PAPER,
     **TOOLS,
     **{f"device-{index}": colour for index, colour in enumerate(DEVICES)},
+    **{f"heat-{index}": colour for index, colour in enumerate(HEAT)},
 }
 
 
@@ -148,6 +171,9 @@ figure svg text{font-family:system-ui,-apple-system,"Segoe UI",Roboto,sans-serif
 details{border-top:1px solid var(--grid);margin:.9rem 0 0}
 details+details{margin:0}
 details:last-child{border-bottom:1px solid var(--grid)}
+.command{font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere;
+ background:var(--soft);border-radius:3px;padding:.6rem .7rem}
+.sites{font-size:.85rem;white-space:normal;overflow-wrap:anywhere}
 summary{cursor:pointer;padding:.55rem 0;font-size:.92rem;font-weight:550}
 ul{padding-left:1.1rem;margin:.4rem 0;max-width:44em}
 li{margin:.25rem 0}

@@ -1,0 +1,150 @@
+"""The report of job `campaign`: how vulnerable the network is, where, and with what certainty."""
+
+from collections.abc import Sequence
+
+from afpjax.report.campaign_cells import (
+    TARGETS,
+    Record,
+    apart,
+    bits_words,
+    bounds,
+    by_bit,
+    by_layer,
+    share,
+    span,
+    targets,
+    telling,
+    whole,
+)
+from afpjax.report.campaign_ends import ENDS
+from afpjax.report.campaign_measured import MEASURED, speed, struck
+from afpjax.report.campaign_where import WHERE
+from afpjax.report.markup import Html, html, join, paragraph
+from afpjax.report.story import Result, Story
+from afpjax.report.wording import GAP, percent, rate, short
+from afpjax.report.wording import join as listing
+
+__all__ = ["STORY"]
+
+_ONE = {
+    "flip": "One random bit flip",
+    "stuck-at-0": "One random bit stuck at 0",
+    "stuck-at-1": "One random bit stuck at 1",
+    "burst": "One random burst of flipped bits",
+    "zero": "One random value set to zero",
+    "random": "One random value replaced",
+    "lost": "One lost packet",
+}
+
+
+def answer(result: Result) -> Html:
+    """How likely a fault changes a class, and where it is worst."""
+    design, cells = result.get("design", {}), result.get("cells", ())
+    if not cells:
+        return html("How vulnerable the network is")
+    if any("site" in cell for cell in cells):
+        return _listed(cells)
+    if any("rate" in cell for cell in cells):
+        return _masks(result)
+    most = max(targets(result), key=lambda target: whole(result, target)[0]["sdc_rate"])
+    count = design.get("faults_per_trial", 1)
+    one = _ONE.get(design.get("fault", ""), "One random fault")
+    one = one if count == 1 else f"{one.replace('One', f'{count:,}')} at once"
+    chances = listing([_chance(result, target) for target in targets(result)])
+    return Html(
+        f"{html(one)} changes the class of an image with a chance of {chances}"
+        f"{_worst(result, most, (None, None))}."
+    )
+
+
+def _chance(result: Result, target: str) -> Html:
+    (cell,) = whole(result, target)
+    where = TARGETS.get(target, target)
+    return Html(f"<b>{share(cell['sdc_rate'])}</b> {_small(cell)} in {html(where)}")
+
+
+def _small(cell: Record) -> Html:
+    return Html(f"<small class=nobr>{html(span(bounds(cell, 'sdc_rate')))}</small>")
+
+
+def _worst(result: Result, target: str, setting: tuple) -> Html:
+    """`; worst in conv1 (38.3 %) and in bits 13, 14 and 15 (the sign)`; nothing of one stratum."""
+    layers, bits = by_layer(result, target, setting), by_bit(result, target, setting)
+    found = []
+    if len(layers) > 1 and layers[0]["sdc_rate"] is not None:
+        found.append(_worst_layer(apart(layers)))
+    if len(bits) > 1:
+        worst = apart(bits)
+        few = worst if len(worst) < len(bits) else worst[:1]
+        highest = share(few[0]["sdc_rate"])
+        up_to = "up to " if len(few) > 1 else ""
+        words = bits_words([cell["bit"] for cell in few], result)
+        found.append(Html(f"<b>{html(words)}</b> ({up_to}{highest})"))
+    among = f" among {html(TARGETS.get(target, target))}" if len(targets(result)) > 1 else ""
+    return Html(f"; it is worst{among} in {' and in '.join(found)}") if found else Html()
+
+
+def _worst_layer(cells: Sequence[Record]) -> Html:
+    first, others = cells[0], len(cells) - 1
+    close = f"; {others} more within the interval" if others else ""
+    name = html(short(first["layer"], 40))
+    return Html(f"<b>{name}</b> ({share(first['sdc_rate'])}{close})")
+
+
+def _listed(cells: Sequence[Record]) -> Html:
+    worst = max(cells, key=lambda cell: cell["sdc_rate"])
+    count = f"Of the {len(cells):,} listed faults, struck again, the worst" if cells[1:] else (
+        "The listed fault, struck again,"
+    )  # fmt: skip
+    return Html(
+        f"{count} changes the class of <b>{share(worst['sdc_rate'])}</b> {_small(worst)} of the "
+        f"images: bit {html(worst['bit'])} of a value in <b>{html(short(worst['layer'], 40))}</b> "
+        f"({html(worst['target'])})."
+    )
+
+
+def _masks(result: Result) -> Html:
+    """The highest cell at the rate that tells most."""
+    options = []
+    for target in targets(result):
+        setting = telling(result, target)
+        mine = [c for c in result["cells"] if (c.get("rate"), c.get("device")) == setting]
+        mine = [c for c in mine if c["target"] == target]
+        options.append((max(mine, key=lambda cell: cell["sdc_rate"]), setting))
+    cell, setting = max(options, key=lambda option: option[0]["sdc_rate"])
+    struck_bits = "each faulty bit" if cell["bit"] == "all" else f"bit{GAP}{cell['bit']}"
+    alone = cell["layer"] != "all"
+    place = f" of <b>{html(short(cell['layer'], 40))}</b> alone" if alone else ""
+    most = "the most vulnerable" if alone else ""
+    where = html(TARGETS.get(cell["target"], cell["target"]))
+    device = f" (that of {html(setting[1])})" if setting[1] else ""
+    return Html(
+        f"Struck at a rate of {rate(cell['rate'])}{device} in {struck_bits} of {where}{place}"
+        f"{f', {most} layer' if most else ''}, the network gives <b>{share(cell['sdc_rate'])}</b> "
+        f"{_small(cell)} of the images another class and has {percent(cell['accuracy'])} right."
+    )
+
+
+def lead(result: Result) -> Html:
+    """What was struck and how often, what a rate is a share of, and how fast it was."""
+    design, clean = result.get("design", {}), result.get("clean", {})
+    if not design:
+        return Html()
+    estimands = dict.fromkeys(design.get("estimand", {}).values())
+    shares = "".join(f" A rate here is the {html(text)}." for text in estimands if text)
+    if len(estimands) > 1:
+        shares = f" What a rate is a share of: see {MEASURED[-1].title.lower()}."
+    right = (
+        f" Without faults {percent(clean['accuracy'])} of {clean['images']:,} images are right."
+        if "accuracy" in clean
+        else ""
+    )
+    kind = {"wilson": "Wilson", "clopper-pearson": "Clopper-Pearson"}.get(
+        design["interval"], "two-way (masks and images)"
+    )
+    intervals = f" Intervals are {kind}, {100 * design['confidence']:g}{GAP}%."
+    body = [struck(result), Html(shares), right, intervals, speed(result)]
+    return paragraph(join(body))
+
+
+STORY = Story(answer, lead, (*WHERE, *ENDS, *MEASURED))
