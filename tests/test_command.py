@@ -65,7 +65,8 @@ def test_reads_file_and_resume(tmp_path):
         ),
         (
             "--images 3",
-            "--images: there is no such option; did you mean --data.images or --search.images?",
+            "--images: there is no such option; did you mean --data.images, --search.images, "
+            "--campaign.images or --importance.images?",
         ),
         ("--resme", "--resme: there is no such option; did you mean `--resume`?"),
         ("-q", "-q: there is no such option; python -m afpjax.run --help lists them"),

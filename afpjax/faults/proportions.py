@@ -23,8 +23,8 @@ from jaxtyping import Float, Integer, Num, Shaped
 from scipy import special, stats
 
 from afpjax.errors import InputError
-from afpjax.faults.statistics import CONFIDENCE
 
+CONFIDENCE = 0.95
 KINDS = ("wilson", "clopper-pearson")
 EXACT = 2.0**31  # strata of up to so many faults are inverted exactly
 SMALL = 1e-3  # a smaller part of a stratum is as good as drawn with replacement

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int64, Integer, Num
 from scipy import stats
 
 from afpjax.errors import InputError
-from afpjax.faults.statistics import CONFIDENCE
+from afpjax.faults.proportions import CONFIDENCE
 
 
 def sample_size(

@@ -25,9 +25,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Integer, Num
 from scipy import stats
 
-from afpjax.faults.proportions import check_kind, interval
+from afpjax.faults.proportions import CONFIDENCE, check_kind, interval
 from afpjax.faults.sampling import check_margin, sample_size
-from afpjax.faults.statistics import CONFIDENCE
 
 RATIO = 1.6
 RECURSION = 20_000  # trials up to which the recursion takes a second or two

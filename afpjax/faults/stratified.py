@@ -16,9 +16,8 @@ from jaxtyping import Float, Integer, Num
 from scipy import stats
 
 from afpjax.errors import InputError
-from afpjax.faults.proportions import beta_limits, check_kind, score_limits
+from afpjax.faults.proportions import CONFIDENCE, beta_limits, check_kind, score_limits
 from afpjax.faults.sampling import check_populations
-from afpjax.faults.statistics import CONFIDENCE
 
 
 class Estimate(NamedTuple):

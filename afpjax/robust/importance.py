@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
 from afpjax import compiler
@@ -57,7 +58,8 @@ def importance(
     RobustDiCE (Guo et al.), Algorithm 1, step 1.
     """
     known = check(network, images, labels, target)
-    inside = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((network, images)))
+    arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
+    inside = any(isinstance(array, Tracer) for array in arrays)
     scores = _scores if inside else _compiled()  # only the outermost program takes options
     found = scores(
         network, images, known, target=target, exact_passes=exact_passes, classes=classes
@@ -94,7 +96,7 @@ def taylor(
         return wide.reshape(-1, min(size, len(images)), *each.shape[1:])
 
     def add(sums: Any, batch: Any) -> tuple[Any, None]:
-        gradient = total_gradient(network, *batch, target)
+        gradient = total_gradient(network, *batch, target=target)
         return jax.tree.map(jnp.add, sums, gradient), None
 
     start = jax.tree.map(jnp.zeros_like, network.parameters.layers)

@@ -1,7 +1,6 @@
 """The three scores against slow loops over the original network, and as functions in research."""
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +28,8 @@ from .conftest import (
     without_neuron,
 )
 
+TARGETS = ("winner", "label", "loss")
+estimate = jax.jit(jsd_estimate, static_argnames="classes")
 layers = pytest.mark.parametrize("layer", SHAPES)
 
 
@@ -79,53 +80,59 @@ def test_divergence_agrees_with_the_direct_loop(case, scores, exact, layer):
     np.testing.assert_allclose(found, exact[layer], rtol=1e-3, atol=1e-9)
 
 
-def _finite_difference(case, target, layer, neuron):
-    """Σ |Δȳ/Δw · w| over a neuron's filter and bias, from runs of the original in float64."""
-    step, total = 1e-4, 0.0
+def _moved(case, layer, neuron):
+    """Logits [2, P, B, classes] with each parameter of a neuron a little up and down; float64.
+
+    And the parameters [P], and how far they were moved.
+    """
+    step, values, either = 1e-4, [], []
     with jax.enable_x64(True):
-        params = jax.tree.map(lambda each: jnp.asarray(each, jnp.float64), case.params)
-        images = jnp.asarray(case.images, jnp.float64)
-        run = jax.jit(lambda own: logits(params | {layer: own}, images))
-        winners = np.asarray(run(params[layer])).argmax(axis=1)
-
-        def mean(own):
-            found = np.asarray(run(own))
-            label = winners if target == "winner" else case.labels
-            chosen = found[np.arange(IMAGES), label]
-            if target == "loss":
-                return (np.log(np.exp(found).sum(axis=1)) - chosen).mean()
-            return chosen.mean()
-
-        for name, values in params[layer].items():
-            values = np.asarray(values)
-            for place in np.ndindex(values.shape[:-1]):
-                either = []
+        params = jax.tree.map(lambda each: np.asarray(each, np.float64), case.params)
+        for name, array in params[layer].items():
+            for place in np.ndindex(array.shape[:-1]):
+                values.append(array[(*place, neuron)])
                 for sign in (1, -1):
-                    moved = np.array(values)
+                    moved = np.array(array)
                     moved[(*place, neuron)] += sign * step
-                    either.append(mean(params[layer] | {name: jnp.asarray(moved)}))
-                slope = (either[0] - either[1]) / (2 * step)
-                total += abs(slope * values[(*place, neuron)])
-    return total
+                    either.append(params[layer] | {name: moved})
+        several = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *either)
+        images = jnp.asarray(case.images, jnp.float64)
+        run = jax.jit(jax.vmap(lambda own: logits(params | {layer: own}, images)))
+        found = np.asarray(run(several))
+    return found.reshape(-1, 2, *found.shape[1:]).swapaxes(0, 1), np.array(values), step
 
 
-@pytest.mark.parametrize("target", ["winner", "label", "loss"])
-@pytest.mark.parametrize("layer", ["depthwise", "right", "fc", "head", "stem"])
-def test_taylor_agrees_with_finite_differences(case, target, layer):
+def _mean_of(target, outputs, labels, winners):
+    """y, averaged over the images: the last axes of `outputs` are images and classes."""
+    chosen = outputs[..., np.arange(IMAGES), winners if target == "winner" else labels]
+    if target == "loss":
+        return (np.log(np.exp(outputs).sum(axis=-1)) - chosen).mean(axis=-1)
+    return chosen.mean(axis=-1)
+
+
+@pytest.fixture(scope="module")
+def slopes(case):
+    """Taylor scores for each target."""
+    return {
+        target: taylor(case.network, case.images, case.labels, target=target) for target in TARGETS
+    }
+
+
+@pytest.mark.parametrize("layer", ["stem", "depthwise", "right", "fc", "head"])
+def test_taylor_agrees_with_finite_differences(case, slopes, layer):
     """A scale folded into a filter changes nothing: ∂y/∂(sw) · sw = ∂y/∂w · w."""
-    found = np.asarray(taylor(case.network, case.images, case.labels, target=target)[
-        name_of(case.network, layer)
-    ])  # fmt: skip
-    for neuron in (0, SHAPES[layer][-1] - 1):
-        expected = _finite_difference(case, target, layer, neuron)
-        assert found[neuron] == pytest.approx(expected, rel=2e-3, abs=1e-5)
+    winners = np.asarray(logits(case.params, jnp.asarray(case.images))).argmax(axis=1)
+    neuron = SHAPES[layer][-1] - 1
+    outputs, values, step = _moved(case, layer, neuron)
+    for target in TARGETS:
+        up, down = _mean_of(target, outputs, case.labels, winners)
+        expected = np.abs((up - down) / (2 * step) * values).sum()
+        found = float(slopes[target][name_of(case.network, layer)][neuron])
+        assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
 
 
-def test_the_targets_differ(case):
-    found = [
-        np.concatenate(list(taylor(case.network, case.images, case.labels, target=t).values()))
-        for t in ("winner", "label", "loss")
-    ]
+def test_the_targets_differ(slopes):
+    found = [np.concatenate(list(slopes[target].values())) for target in TARGETS]
     for one, other in ((0, 1), (1, 2), (0, 2)):
         assert np.abs(found[one] - found[other]).max() > 1e-3
 
@@ -151,9 +158,7 @@ def test_scores_are_means_over_images_of_a_copy_of_each(case, scores):
 
 
 def test_jit_and_no_jit_agree(case, scores):
-    with jax.disable_jit(False):
-        jitted = jax.jit(lambda network, images: importance(network, images))
-        inside = jitted(case.network, case.images)
+    inside = jax.jit(lambda network, images: importance(network, images))(case.network, case.images)
     parts = {
         "l1": l1(case.network),
         "taylor": taylor(case.network, case.images),
@@ -165,6 +170,34 @@ def test_jit_and_no_jit_agree(case, scores):
             np.testing.assert_allclose(parts[name][layer], values, rtol=1e-4, atol=1e-8)
 
 
+def _smooth(params, images):
+    """Depthwise convolution and a residual sum between two dense layers."""
+    wide = jnp.tanh(images @ params["head"]["kernel"][:2])
+    thin = jax.lax.conv_general_dilated(
+        wide,
+        params["depthwise"]["kernel"],
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=4,
+    )
+    pooled = jnp.tanh(thin + params["depthwise"]["bias"][None, None, None]).mean(axis=(1, 2))
+    return jnp.tanh(pooled @ params["main"]["kernel"][0, 0]) + pooled
+
+
+def test_it_can_be_called_while_something_else_is_traced(case):
+    """Closed over, with no argument of its own traced, or with the labels alone."""
+    tiny = trace(lambda p, x: x.reshape(len(x), -1) @ p, jnp.eye(50, 3), case.images)
+    (expected,) = importance(tiny, case.images, case.labels % 3, target="label").values()
+    for call in (
+        lambda labels: importance(tiny, case.images, case.labels % 3, target="label"),
+        lambda labels: importance(tiny, case.images, labels, target="label"),
+    ):
+        (found,) = jax.jit(call)(case.labels % 3).values()
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-9)
+
+
 @pytest.mark.parametrize("score", ["l1", "taylor", "jsd", "estimate"])
 def test_gradients_through_the_scores_are_those_of_finite_differences(case, score):
     """Along a random direction of all parameters, of a random weighting of all neurons.
@@ -172,8 +205,7 @@ def test_gradients_through_the_scores_are_those_of_finite_differences(case, scor
     With tanh for ReLU, whose slope jumps.
     """
     rng = np.random.default_rng(5)
-    smooth = partial(logits, bent=jnp.tanh)
-    network, images = trace(smooth, case.params, case.images), case.images[:3]
+    network, images = trace(_smooth, case.params, case.images), case.images[:3]
     sizes = {layer.name: layer.neurons for layer in network.layers}
     weights = {name: jnp.asarray(rng.normal(size=n), jnp.float32) for name, n in sizes.items()}
     functions = {
@@ -229,8 +261,13 @@ def _equations(jaxpr):
             yield from _equations(each)
 
 
-def test_estimates_follow_the_exact_divergences(case, exact):
-    found, neglected = jsd_estimate(case.network, case.images)
+@pytest.fixture(scope="module")
+def estimates(case):
+    return estimate(case.network, case.images)
+
+
+def test_estimates_follow_the_exact_divergences(case, exact, estimates):
+    found, neglected = estimates
     assert float(neglected) == pytest.approx(0, abs=1e-6)
     last = name_of(case.network, "head")  # logits are linear in these: the estimate is exact
     np.testing.assert_allclose(found[last], exact["head"], rtol=1e-3)
@@ -243,7 +280,7 @@ def test_estimates_follow_the_exact_divergences(case, exact):
 
 def test_a_logit_change_is_minus_the_output_times_its_slope(case):
     """By shrinking a neuron's folded parameters a little, in the original network."""
-    found, _ = jsd_estimate(case.network, case.images[:1])
+    found, _ = estimate(case.network, case.images[:1])
     whole = np.asarray(logits(case.params, jnp.asarray(case.images[:1])), np.float64)[0]
     for layer in ("depthwise", "left", "fc"):
         own = {key: np.array(value, np.float64) for key, value in case.params[layer].items()}
@@ -258,17 +295,17 @@ def test_a_logit_change_is_minus_the_output_times_its_slope(case):
 
 
 def test_an_estimate_of_few_classes_says_what_it_neglects(case):
-    _, neglected = jsd_estimate(case.network, case.images, classes=2)
+    _, neglected = estimate(case.network, case.images, classes=2)
     outputs = np.asarray(jax.nn.softmax(logits(case.params, jnp.asarray(case.images))))
     expected = np.sort(outputs, axis=1)[:, :-2].sum(axis=1).mean()
     assert 0.01 < float(neglected) == pytest.approx(expected, rel=1e-4)
 
 
-def test_beyond_the_limit_divergences_are_estimated(case, scores):
-    estimate, _ = jsd_estimate(case.network, case.images)
+def test_beyond_the_limit_divergences_are_estimated(case, scores, estimates):
+    expected, _ = estimates
     found = importance(case.network, case.images, exact_passes=0)
     for layer, own in found.items():
-        np.testing.assert_allclose(own["jsd"], estimate[layer], rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(own["jsd"], expected[layer], rtol=1e-4, atol=1e-9)
         np.testing.assert_allclose(own["l1"], scores[layer]["l1"])
     stem = name_of(case.network, "stem")
     assert np.abs(np.asarray(found[stem]["jsd"]) - np.asarray(scores[stem]["jsd"])).max() > 1e-5
