@@ -24,7 +24,6 @@ from afpjax.faults.tally import Tally
 DESIGNS = ("single", "neyman", "exhaustive")
 PILOT = 16  # trials of each stratum before the rest are shared out
 CHUNK = 512  # trials that an evaluator is handed at once
-MOST = 2**63 - 1  # trials that can be counted
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,12 @@ class Walk:
         self.strata, self.rules, self.tally = tuple(strata), rules, tally
         self._evaluator, self._seed, self._images = evaluator, seed, images
         self.population = np.array([stratum.population for stratum in strata], np.int64)
+        self.sizes = np.array([stratum.size for stratum in strata], np.int64)
+        if rules.design == "exhaustive" and (self.sizes > self.population).any():
+            raise InputError(
+                "campaign.count: an exhaustive campaign strikes one fault at a time; use "
+                "campaign.design = single for several"
+            )
 
     @property
     def level(self) -> float:
@@ -84,7 +89,7 @@ class Walk:
             return population
         if rules.design == "neyman":
             return equal(self._total(), population, at_least=self._pilot())
-        most = sample_size(population, rules.margin, rules.confidence)
+        most = np.minimum(sample_size(self.sizes, rules.margin, rules.confidence), population)
         return np.minimum(most, rules.trials) if rules.trials else most
 
     def least(self) -> Int64[np.ndarray, "S"]:
@@ -92,7 +97,7 @@ class Walk:
         rules = self.rules
         if rules.design != "single" or not rules.sequential:
             return self.most()
-        sizes = self.population.tolist()
+        sizes = self.sizes.tolist()
         first = [int(looks(rules.margin, rules.confidence, size)[0]) for size in sizes]
         return np.minimum(np.array(first, np.int64), self.most())
 
@@ -108,7 +113,7 @@ class Walk:
     def _looks(self, advance: Callable[[int], None]) -> None:
         most, rules = self.most(), self.rules
         each = [
-            looks(rules.margin, rules.confidence, int(size)).tolist() for size in self.population
+            looks(rules.margin, rules.confidence, size).tolist() for size in self.sizes.tolist()
         ]
         open_ = np.ones(len(most), bool)
         while open_.any():
@@ -127,16 +132,16 @@ class Walk:
             rules.kind,
             self.tally.sums("sdc1"),
             self.tally.trials,
-            self.population,
+            self.sizes,
             margin=rules.margin,
             confidence=rules.confidence,
         )
 
     def _neyman(self, advance: Callable[[int], None]) -> None:
-        pilot = self._pilot()
+        total, pilot = self._total(), self._pilot()
         self._upto(pilot, advance)
         sums, squares = (of("sdc1") for of in (self.tally.sums, self.tally.squares))
-        shares = neyman(self._total(), self.population, pilot, sums, squares=squares)
+        shares = neyman(total, self.population, pilot, sums, squares=squares)
         self._upto(shares, advance)
 
     def _pilot(self) -> Int64[np.ndarray, "S"]:
@@ -145,7 +150,7 @@ class Walk:
     def _total(self) -> int:
         """Trials of a Neyman campaign, its pilot included."""
         rules, pilot = self.rules, int(self._pilot().sum())
-        whole = np.array([self.population.sum()])
+        whole = np.array([self.sizes.sum()])
         needed = int(sample_size(whole, rules.margin, rules.confidence)[0])
         total = rules.trials or max(needed, pilot)
         if total < pilot:

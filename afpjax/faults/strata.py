@@ -22,6 +22,7 @@ from afpjax.network.quantized import Quantized
 
 BY = ("network", "layer", "bit", "layer-bit")
 VALUES = ("zero", "random")  # kinds that strike a value as a whole
+ENDLESS = 2**20
 KINDS = ("flip", "stuck-at-0", "stuck-at-1", "burst", *VALUES, "lost")
 
 
@@ -57,6 +58,15 @@ class Stratum:
         """How many trials there are without drawing a fault twice."""
         return self.faults // self.kind.count
 
+    @property
+    def size(self) -> int:
+        """What intervals take for the stratum's size, in proportion to its faults.
+
+        Trials of several faults at once are a sample of all sets of so many, next to which the
+        trials without a common fault are few: the stratum is as good as endless.
+        """
+        return self.faults if self.kind.count == 1 else self.faults * ENDLESS
+
 
 def strata(
     quantized: Quantized,
@@ -71,13 +81,19 @@ def strata(
     """The strata of some layers, by `BY`; `crossing` are those that read across a link.
 
     `bits` are the positions that faults may strike, ascending. Raises `InputError` for bits that
-    the format does not have, and for a stratum that has no fault or fewer than a trial strikes.
+    the format does not have, bits or targets named twice, and for a target or a stratum that has no
+    fault or fewer than a trial strikes.
     """
     _check(quantized, kind, bits)
+    if len(set(targets)) < len(targets):
+        raise InputError(f"campaign.targets: name each once, got {', '.join(targets)}")
     starts = _starts(kind, bits)
     made: list[Stratum] = []
     for target in targets:
         own = [layer for layer in layers if target != "link" or layer in crossing]
+        if not own:
+            reads = "reads across a link" if target == "link" else "is struck"
+            raise InputError(f"campaign.targets: {target}: no layer of faults.layers {reads}")
         groups = [[layer] for layer in own] if by.startswith("layer") else [own]
         parts = [(bit,) for bit in starts] if by.endswith("bit") and kind.by_bit else [starts]
         for each in groups:
@@ -154,6 +170,8 @@ def _check(quantized: Quantized, kind: Kind, bits: Sequence[int]) -> None:
             if wrong
             else "campaign.bits: none left to strike"
         )
+    if len(set(bits)) < len(bits):
+        raise InputError(f"campaign.bits: list each bit once, got {list(bits)}")
     if kind.count < 1:
         raise InputError(f"campaign.count: {kind.count} faults in a trial; give 1 or more")
 
@@ -186,7 +204,7 @@ def _fault(
     size = np.uint64(len(stratum.bits))
     starts = np.array(stratum.bits, np.uint64)[(inside % size).astype(np.int64)]
     elements = (inside // size).astype(np.int64)
-    words = _words(quantized, stratum.kind, starts, drawn, seed)
+    words = _words(quantized, stratum, starts, drawn, seed)
     target = "weights" if stratum.target == "weights" else "activations"
     made = []
     for place in np.unique(which).tolist():
@@ -198,15 +216,16 @@ def _fault(
 
 def _words(
     quantized: Quantized,
-    kind: Kind,
+    stratum: Stratum,
     starts: UInt64[np.ndarray, "I n"],
     drawn: np.ndarray,
     seed: int,
 ) -> UInt32[np.ndarray, "I n"]:
     """Which bits of its value each fault strikes."""
-    whole = np.uint64((1 << quantized.format.width) - 1)
+    kind, whole = stratum.kind, np.uint64((1 << quantized.format.width) - 1)
     if kind.name == "random":
-        salt = np.uint64((seed * 0x9E3779B97F4A7C15 + 1) % 2**64)
+        key = np.array([(seed * 0x9E3779B97F4A7C15 + stratum.number) % 2**64], np.uint64)
+        salt = mix(mix(key) + np.uint64(1))
         return (mix(drawn ^ salt) & whole).astype(np.uint32)
     if not kind.by_bit:
         return np.full(drawn.shape, whole, np.uint32)

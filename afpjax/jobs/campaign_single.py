@@ -30,7 +30,7 @@ def found(experiment: Experiment, walk: Walk) -> Record:
     cells = [_cell(walk, names, place) for place in range(len(walk.strata))]
     for target in dict.fromkeys(stratum.target for stratum in walk.strata):
         cells += _together(walk, names, target)
-    population = sum(stratum.population for stratum in walk.strata)
+    population = sum(stratum.faults for stratum in walk.strata)
     kind = walk.strata[0].kind
     return {
         "design": {
@@ -69,7 +69,7 @@ def _cell(walk: Walk, names: Sequence[str], place: int) -> Record:
             walk.rules.kind,
             sums[one],
             tally.trials[one],
-            population=walk.population[one],
+            population=walk.sizes[one],
             squares=None if squares is None else squares[one],
             confidence=walk.level,
         )
@@ -80,7 +80,7 @@ def _cell(walk: Walk, names: Sequence[str], place: int) -> Record:
         **_named(names, stratum),
         "trials": int(tally.trials[place]),
         "images": tally.images,
-        "population": stratum.population,
+        "population": stratum.faults,
         **estimate("accuracy", tally.sums("right"), tally.squares("right")),
         **estimate("sdc_rate", tally.sums("sdc1"), tally.squares("sdc1")),
         **estimate("critical_rate", tally.critical.astype(float), None),
@@ -118,7 +118,7 @@ def _together(walk: Walk, names: Sequence[str], target: str) -> Iterator[Record]
 
 def _over(walk: Walk, places: Sequence[int]) -> Record:
     tally, own = walk.tally, list(places)
-    sizes = walk.population[own]
+    sizes = walk.sizes[own]
 
     def estimate(name: str, sums: np.ndarray, squares: np.ndarray | None) -> Record:
         made = stratified(
@@ -134,7 +134,7 @@ def _over(walk: Walk, places: Sequence[int]) -> Record:
     return {
         "trials": int(tally.trials[own].sum()),
         "images": tally.images,
-        "population": int(sizes.sum()),
+        "population": sum(walk.strata[place].faults for place in own),
         **estimate("accuracy", tally.sums("right"), tally.squares("right")),
         **estimate("sdc_rate", tally.sums("sdc1"), tally.squares("sdc1")),
         **estimate("critical_rate", tally.critical.astype(float), None),

@@ -14,7 +14,7 @@ def spearman(one: Float[np.ndarray, " N"], other: Float[np.ndarray, " N"]) -> fl
     """Rank correlation, ties by mean rank, -1 to 1; None where a score is constant or N < 3."""
     if len(one) < FEWEST or np.ptp(one) == 0 or np.ptp(other) == 0:
         return None
-    return float(spearmanr(one, other)[0])
+    return float(np.asarray(spearmanr(one, other))[0])
 
 
 def agreement(scores: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, float]:
