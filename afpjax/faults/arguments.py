@@ -7,9 +7,8 @@ import numpy as np
 
 from afpjax.faults.plan import Hits, Node
 from afpjax.faults.programs import Spots
+from afpjax.faults.sites import NOWHERE
 from afpjax.faults.strike import Draws
-
-NOWHERE = 2**32 - 1  # an element beyond every operand
 
 
 def met(

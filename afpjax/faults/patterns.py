@@ -80,9 +80,9 @@ def _run(draws: "Draws", word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 def _lost(draws: "Draws", shape: Sequence[int], stream: Array, limits: Array) -> Bool[Array, "..."]:
     """Which elements were in a packet that did not arrive: `length` after one another each."""
     count = prod(shape)
-    packets = -(-count // draws.length)
-    (hit,) = bits.draws(stream, (packets,), 1, generator=draws.generator)
-    lost = jnp.repeat(hit < limits[0], draws.length, total_repeat_length=packets * draws.length)
+    length = min(draws.length, count)
+    (hit,) = bits.draws(stream, (-(-count // length),), 1, generator=draws.generator)
+    lost = jnp.repeat(hit < limits[0], length)  # of one length: no more than a broadcast
     return lost[:count].reshape(shape)
 
 

@@ -5,14 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from afpjax.faults.arguments import NOWHERE
 from afpjax.faults.plan import CLEAN, Hits, Row, Strike
-from afpjax.faults.sites import Fault, Places
+from afpjax.faults.sites import NOWHERE, Fault, Places
 from afpjax.faults.strike import Draws
 
 
 class Alike(NamedTuple):
-    """Faults that run in the same programs, by name."""
+    """Faults of one kind (`how`) that run in the same programs, by name."""
 
     draws: Draws
     names: list[bytes]
@@ -21,11 +20,11 @@ class Alike(NamedTuple):
 
 def alike(faults: Mapping[bytes, Fault]) -> list[Alike]:
     """Faults by what their programs have room for; weights alone need no programs of their own."""
-    found: dict[Draws, Alike] = {}
+    found: dict[tuple[Draws, str], Alike] = {}
     for name, fault in faults.items():
         inputs = room_for(each for each in fault.places if each.target == "activations")
         draws = Draws.at(fault.how, inputs) if inputs else Draws()
-        kind = found.setdefault(draws, Alike(draws, [], []))
+        kind = found.setdefault((draws, fault.how), Alike(draws, [], []))
         kind.names.append(name)
         kind.faults.append(fault)
     return list(found.values())
@@ -56,6 +55,7 @@ def _hits(faults: Sequence[Fault], layer: int, target: str, room: int) -> bytes 
         next((p for p in fault.places if (p.layer, p.target) == (layer, target)), None)
         for fault in faults
     ]
+    mine = [None if each is None or not each.elements.size else each for each in mine]
     present = [each for each in mine if each is not None]
     if not present:
         return b""

@@ -13,6 +13,7 @@ from afpjax.network.layers import Layer
 from afpjax.network.quantized import Quantized
 
 TARGETS = ("weights", "activations")
+NOWHERE = 2**32 - 1  # an element beyond every operand
 
 
 class Site(NamedTuple):
@@ -39,7 +40,7 @@ class Places(NamedTuple):
     """Struck words of one operand of a layer: `words` says which bits of which elements.
 
     I is 1, or for activations the number of images where each has places of its own. No element
-    stands twice for one image; an element beyond the operand is none (padding).
+    stands twice for one image; `NOWHERE` is none (padding).
     """
 
     layer: int
@@ -56,9 +57,14 @@ class Fault(NamedTuple):
 
     @classmethod
     def at(cls, *sites: Site, how: str = "flip") -> "Fault":
-        """The fault of some bits, the same in every image."""
+        """The fault of some bits, the same in every image.
+
+        Raises `InputError` for elements and bits that no operand and no format has.
+        """
         words: dict[tuple[int, str], dict[int, int]] = {}
         for site in sites:
+            if not (0 <= site.element < NOWHERE and 0 <= site.bit < 32):
+                raise InputError(f"{site}: elements and bits are counted from 0, bits to 31")
             of_layer = words.setdefault((int(site.layer), site.target), {})
             element = int(site.element)
             of_layer[element] = of_layer.get(element, 0) | 1 << int(site.bit)
@@ -72,11 +78,13 @@ class Fault(NamedTuple):
 
     @property
     def name(self) -> bytes:
-        """What its answer is remembered by: equal for equal faults alone."""
+        """What its answer is remembered by: equal for equal faults alone, in whatever order."""
         digest = hashlib.blake2b(self.how.encode(), digest_size=20)
-        for layer, target, elements, words in sorted(self.places, key=lambda each: each[:2]):
-            digest.update(f"|{layer} {target} {elements.shape}".encode())
-            digest.update(elements.tobytes() + words.tobytes())
+        for layer, target, *places in sorted(self.places, key=lambda each: each[:2]):
+            order = np.argsort(places[0], axis=1)
+            digest.update(f"|{layer} {target} {order.shape}".encode())
+            for each in places:
+                digest.update(np.take_along_axis(each, order, axis=1).tobytes())
         return digest.digest()
 
 
@@ -104,13 +112,38 @@ def check_fault(fault: Fault, quantized: Quantized, images: int) -> None:
     """Raise `InputError` for a fault that this network, or this many images, cannot have."""
     if fault.how not in HOW:
         raise InputError(f"fault: {fault.how!r} is none of {', '.join(HOW)}")
-    for layer, target, elements, words in fault.places:
-        check_sites([Site(layer, 0, 0, target)], quantized)
-        if elements.shape != words.shape:
-            raise InputError(f"fault: {elements.shape} elements, but {words.shape} words")
-        allowed = (1,) if target == "weights" else (1, images)
-        if len(elements) not in allowed:
-            raise InputError(f"fault: {target} of {len(elements)} images, there are {images}")
+    operands = [(places.layer, places.target) for places in fault.places]
+    if len(set(operands)) < len(operands):
+        raise InputError("fault: an operand is named twice; give all of its places together")
+    for places in fault.places:
+        check_sites([Site(places.layer, 0, 0, places.target)], quantized)
+        _check_shapes(places, images)
+        _check_places(places, quantized)
+
+
+def _check_shapes(places: Places, images: int) -> None:
+    elements, words = places.elements, places.words
+    if any(each.dtype != np.uint32 or each.ndim != 2 for each in (elements, words)):
+        raise InputError("fault: elements and words are uint32 [images, places]")
+    if elements.shape != words.shape:
+        raise InputError(f"fault: {elements.shape} elements, but {words.shape} words")
+    if len(elements) not in ((1,) if places.target == "weights" else (1, images)):
+        raise InputError(f"fault: {places.target} of {len(elements)} images, there are {images}")
+
+
+def _check_places(places: Places, quantized: Quantized) -> None:
+    """Every element of every image at once."""
+    layer, width = quantized.layers[places.layer], quantized.format.width
+    operand = f"fault: layer `{layer.name}`, {places.target}"
+    elements, last = np.sort(places.elements, axis=1), stored(layer, places.target) - 1
+    beyond = elements[(elements > last) & (elements != NOWHERE)]
+    if beyond.size:
+        raise InputError(f"{operand}: element {beyond[0]} is none of 0 to {last}")
+    twice = elements[:, 1:][(elements[:, 1:] == elements[:, :-1]) & (elements[:, 1:] <= last)]
+    if twice.size:
+        raise InputError(f"{operand}: element {twice[0]} is struck twice in one image")
+    if (places.words >> np.uint32(width - 1) > 1).any():
+        raise InputError(f"{operand}: the format has the bits 0 to {width - 1}")
 
 
 def stored(layer: Layer, target: str) -> int:

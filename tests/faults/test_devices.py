@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +18,9 @@ import pytest
 from afpjax import compiler
 from afpjax.faults import bits, engine
 from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.judge import LOGITS, OUTCOME
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.sites import Site
+from afpjax.faults.sites import Fault, Places, Site
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
@@ -29,6 +31,11 @@ FAULTS = FaultModel(weight_rate=(0.0, 0.4), activation_rate=(0.0, 0.4))
 BUDGET = FaultModel(bits=(4,), weight_rate=(0.0, 0.3), activation_rate=(0.0, 0.2), budget=12)
 MAPPINGS = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0], [1, 0, 1]], np.int32)
 SITES = [Site(0, 5, 7), Site(1, 30, 6), Site(2, 100, 7)]
+SCOPES = {
+    "run": FaultModel(weight_rate=0.1, activation_rate=0.1, scope="run"),
+    "image": FaultModel(kind="random", weight_rate=0.1, activation_rate=0.1, scope="image"),
+}
+WEIGHTS, READS = (108, 144, 320), (48, 64, 64)  # of each layer
 
 
 def conv(x, kernel):
@@ -52,9 +59,32 @@ def make():
     return network, images, labels
 
 
-def outcomes(network, images, labels, **options):
+def faults_at_places():
+    """Neighbours differ in what they do, in where, in how many places, and in how many rows."""
+    rng, faults = np.random.default_rng(3), []
+
+    def places(layer, target, count, images=1):
+        last = (WEIGHTS if target == "weights" else READS)[layer]
+        elements = np.stack([rng.permutation(last)[:count] for _ in range(images)])
+        words = rng.integers(1, 256, elements.shape)
+        return Places(layer, target, elements.astype(np.uint32), words.astype(np.uint32))
+
+    for number in range(12):
+        how, images = ("flip", "clear", "set")[number % 3], (1, IMAGES)[number // 3 % 2]
+        faults.append(Fault((places(number % 2, "weights", 1 + number),), how))
+        both = (
+            places(2, "weights", 3),
+            places(number % 3, "activations", 3 + number // 2 % 2, images),
+        )
+        faults.append(Fault(both, ("flip", "set")[number % 2]))
+    empty = Places(1, "activations", np.zeros((1, 0), np.uint32), np.zeros((1, 0), np.uint32))
+    return [*faults, Fault(()), Fault((empty, places(0, "weights", 5)), "set")]
+
+
+def outcomes(network, images, labels, **options) -> dict[str, Any]:
     evaluator = Evaluator(network, images, labels, KEY, **options)
     limits = thresholds(FAULTS, network, MAPPINGS)
+    outcome = Evaluator(network, images, labels, KEY, judge=OUTCOME, **options)
     return {
         "drawn": evaluator.correct(FAULTS, limits, TRIALS),
         "evaluations": evaluator.evaluations,
@@ -62,6 +92,12 @@ def outcomes(network, images, labels, **options):
         "clean": evaluator.clean(FAULTS),
         "sites": evaluator.correct_at(SITES),
         "budget": evaluator.correct(BUDGET, thresholds(BUDGET, network, MAPPINGS), TRIALS[:3]),
+        "under": Evaluator(network, images, labels, KEY, judge=LOGITS).under(faults_at_places()),
+        "outcome": outcome.under(faults_at_places()),
+        "outcome drawn": outcome.drawn(FAULTS, limits, TRIALS),
+    } | {
+        scope: evaluator.correct(faults, thresholds(faults, network, MAPPINGS[:2]), TRIALS)
+        for scope, faults in SCOPES.items()
     }
 
 
@@ -92,11 +128,27 @@ def there(request, tmp_path_factory):
         return dict(made)
 
 
-@pytest.mark.parametrize("name", ["drawn", "few", "clean", "sites", "budget"])
+@pytest.mark.parametrize("name", ["drawn", "few", "clean", "sites", "budget", *SCOPES])
 def test_several_devices_give_what_one_gives(here, there, name):
     """Numbers of trials that the devices do not divide; the rest of a round is padding."""
     np.testing.assert_array_equal(there[name], here[name])
     assert here[name].any() and not here[name].all()
+
+
+@pytest.mark.parametrize("name", ["under", "outcome", "outcome drawn"])
+def test_several_devices_give_what_one_gives_under_faults_of_several_kinds(here, there, name):
+    """Faults that share a row differ by device; logits, and how they differ from the clean."""
+    np.testing.assert_array_equal(there[name], here[name])
+    rows = here[name].reshape(-1, *here[name].shape[1:])
+    assert len(np.unique(rows, axis=0)) > 0.8 * len(rows) or name == "outcome drawn"
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_one_device_gives_what_every_mapping_gives_by_itself_in_any_scope(here, scope):
+    network, images, labels = make()
+    for trial, answers in zip(TRIALS, here[scope][0], strict=True):
+        logits = network(images, mapping=MAPPINGS[0], faults=SCOPES[scope], key=KEY, trial=trial)
+        np.testing.assert_array_equal(answers, np.asarray(logits).argmax(1) == labels)
 
 
 def test_one_device_gives_what_every_mapping_gives_by_itself(here):

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,44 +13,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
 
-FORMATS = {
-    "fixed 16": QFormat(16, 8),
-    "fixed 6": QFormat(6, 3),
-    "float32": QFormat(kind="float32"),
-    "bfloat16": QFormat(kind="bfloat16"),
-}
-WORDS = {"float32": np.uint32, "bfloat16": np.uint16}
-
-
-def stored(fmt: QFormat, values: np.ndarray) -> np.ndarray:
-    """The stored words of some values, as integers."""
-    if fmt.kind == "fixed":
-        codes = np.round(values.astype(np.float64) * 2.0**fmt.frac)
-        top = 2 ** (fmt.bits - 1)
-        return np.clip(codes, -top, top - 1).astype(np.int64) & (2**fmt.bits - 1)
-    dtype = np.float32 if fmt.kind == "float32" else ml_dtypes.bfloat16
-    return values.astype(np.float32).astype(dtype).view(WORDS[fmt.kind]).astype(np.int64)
-
-
-def loaded(fmt: QFormat, words: np.ndarray) -> np.ndarray:
-    """The values of stored words: two's complement, or the bits of a float."""
-    if fmt.kind == "fixed":
-        signed = np.where(words >= 2 ** (fmt.bits - 1), words - 2**fmt.bits, words)
-        return signed / 2.0**fmt.frac
-    dtype = np.float32 if fmt.kind == "float32" else ml_dtypes.bfloat16
-    return words.astype(WORDS[fmt.kind]).view(dtype).astype(np.float32)
-
-
-def read(fmt: QFormat, values: np.ndarray) -> np.ndarray:
-    return loaded(fmt, stored(fmt, values))
-
-
-@np.errstate(over="ignore", invalid="ignore")
-def forward(fmt, kernels, images):
-    """`forward` of conftest.py on stored weights, each layer reading its input in the format."""
-    first = np.maximum(read(fmt, images) @ loaded(fmt, kernels["a"]), 0)
-    second = np.maximum(read(fmt, first) @ loaded(fmt, kernels["b"]), 0) + first
-    return read(fmt, second) @ loaded(fmt, kernels["c"])
+from .words import FORMATS, forward, kernels_of, right
 
 
 def flipped(kernels, names, site):
@@ -59,10 +21,6 @@ def flipped(kernels, names, site):
     struck = {name: words.copy() for name, words in kernels.items()}
     struck[names[site.layer]].reshape(-1)[site.element] ^= 1 << site.bit
     return struck
-
-
-def right(logits, labels):
-    return (logits.argmax(1) == labels) & np.isfinite(logits).all(axis=1)
 
 
 def some_sites(network, rng, count=60):
@@ -81,8 +39,7 @@ def test_one_flipped_bit_is_that_of_the_stored_word(name, network_of, images):
     fmt = FORMATS[name]
     network = network_of(fmt)
     names = [layer.name for layer in network.layers]
-    weights = {n: np.asarray(network.parameters.layers[n].kernel) for n in names}
-    kernels = {n: stored(fmt, kernel) for n, kernel in weights.items()}
+    kernels = kernels_of(network)
     labels = forward(fmt, kernels, np.asarray(images)).argmax(1).astype(np.int32)
     sites = some_sites(network, np.random.default_rng(0))
     got = Evaluator(network, images, labels, 0).correct_at(sites)

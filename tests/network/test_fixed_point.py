@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.errors import InputError
-from afpjax.network.fixed_point import QFormat, change, encode, round_through
+from afpjax.network.fixed_point import HOW, QFormat, change, encode, round_through
 
 WIDTHS = range(4, 17)
 STEPS = ("power-of-two", "maximum")
@@ -90,21 +90,33 @@ def test_codes_do_not_depend_on_how_a_program_gets_its_step(shape):
     np.testing.assert_array_equal(baked, passed)
 
 
+def changed(how, words, mask):
+    """Words after a fault, in NumPy's integers."""
+    return {"flip": words ^ mask, "clear": words & ~mask, "set": words | mask}[how]
+
+
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("bits", WIDTHS)
-def test_flips_are_those_of_twos_complement_memory(bits):
-    """Every code (beyond 10 bits: ends and a sample), every single bit, and random masks."""
+def test_changes_are_those_of_twos_complement_memory(bits, how):
+    """Every code (beyond 10 bits: ends and a sample), every single bit, and random masks.
+
+    Masks may have bits beyond the format's: there are no such bits in memory.
+    """
     rng = np.random.default_rng(bits)
     low, high = -(2 ** (bits - 1)), 2 ** (bits - 1)
     codes = np.arange(low, high) if bits <= 10 else rng.integers(low, high, 1000)
     codes = np.concatenate([codes, [low, -1, 0, 1, high - 1]])
     masks = np.concatenate([2 ** np.arange(bits), [0, 2**bits - 1], rng.integers(0, 2**bits, 8)])
-    words = (codes[:, None] % 2**bits) ^ masks[None, :]  # unsigned, as memory holds them
+    masks = np.concatenate([masks, [-1, 2**bits, 3 * 2 ** (bits - 1)]])
+    words = changed(how, codes[:, None] % 2**bits, masks[None, :]) % 2**bits  # unsigned
     expected = np.where(words >= high, words - 2**bits, words)
     struck = change(
         QFormat(bits=bits),
         jnp.broadcast_to(jnp.asarray(codes, jnp.float32)[:, None], expected.shape),
         jnp.asarray(masks, jnp.int32)[None, :],
+        how,
     )
+    assert struck.dtype == jnp.float32
     np.testing.assert_array_equal(struck, expected)
     assert expected.min() == low and expected.max() == high - 1
 
@@ -114,17 +126,24 @@ def test_the_sign_bit_wraps_and_never_saturates():
     np.testing.assert_array_equal(struck, [-1, 0, -128, 127])
 
 
-def test_float32_flips_are_those_of_the_stored_word():
+@pytest.mark.parametrize("how", HOW)
+def test_float32_changes_are_those_of_the_stored_word(how):
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(size=50) * 10.0 ** rng.integers(-30, 30, 50), [0.0, -0.0]])
-    values = values.astype(np.float32)[:, None]
-    masks = np.concatenate([2 ** np.arange(31), [-(2**31)], rng.integers(-(2**31), 2**31, 9)])
+    values = np.concatenate([values, [np.inf, -np.inf, np.nan]]).astype(np.float32)[:, None]
+    masks = np.concatenate(
+        [2 ** np.arange(31), [-(2**31), 0, -1], rng.integers(-(2**31), 2**31, 9)]
+    )
     masks = masks.astype(np.int32)[None, :]
     shape = np.broadcast_shapes(values.shape, masks.shape)
     struck = change(
-        QFormat(kind="float32"), jnp.asarray(np.broadcast_to(values, shape)), jnp.asarray(masks)
+        QFormat(kind="float32"),
+        jnp.asarray(np.broadcast_to(values, shape)),
+        jnp.asarray(masks),
+        how,
     )
-    np.testing.assert_array_equal(np.asarray(struck).view(np.int32), values.view(np.int32) ^ masks)
+    expected = changed(how, values.view(np.int32), masks)
+    np.testing.assert_array_equal(np.asarray(struck).view(np.int32), expected)
 
 
 def upper_half(values):
@@ -137,19 +156,28 @@ def as_float32(halves):
     return (halves << 16).astype(np.uint32).view(np.float32)
 
 
-def test_bfloat16_values_and_flips_are_those_of_the_upper_half_word():
+def bfloat16_values():
     rng = np.random.default_rng(1)
     ties = (np.arange(0x3F80, 0x3FA0, dtype=np.uint32) << 16 | 0x8000).view(np.float32)
     spread = rng.normal(size=200) * 10.0 ** rng.integers(-20, 20, 200)
-    values = np.concatenate([ties, -ties, spread.astype(np.float32), np.zeros(1, np.float32)])
-    fmt = QFormat(kind="bfloat16")
-    stored = encode(fmt, jnp.asarray(values), jnp.float32(1))
-    np.testing.assert_array_equal(stored, as_float32(upper_half(values)))
-    masks = np.concatenate([2 ** np.arange(16), [0, 0xFFFF, 0x8001]]).astype(np.uint32)
-    expected = as_float32(upper_half(values)[:, None] ^ masks[None, :])
-    stored = jnp.broadcast_to(jnp.asarray(stored)[:, None], expected.shape)
-    struck = change(fmt, stored, jnp.asarray(masks, jnp.int32)[None, :])
+    return np.concatenate([ties, -ties, spread.astype(np.float32), np.zeros(1, np.float32)])
+
+
+def test_bfloat16_values_are_those_of_the_upper_half_word():
+    values = bfloat16_values()
+    coded = encode(QFormat(kind="bfloat16"), jnp.asarray(values), jnp.float32(1))
+    np.testing.assert_array_equal(coded, as_float32(upper_half(values)))
+
+
+@pytest.mark.parametrize("how", HOW)
+def test_bfloat16_changes_are_those_of_the_upper_half_word(how):
+    halves = upper_half(bfloat16_values())[:, None]
+    masks = np.concatenate([2 ** np.arange(16), [0, 0xFFFF, 0x8001]]).astype(np.uint32)[None, :]
+    expected = as_float32(changed(how, halves, masks))
+    coded = jnp.broadcast_to(jnp.asarray(as_float32(halves)), expected.shape)
+    struck = change(QFormat(kind="bfloat16"), coded, jnp.asarray(masks, jnp.int32), how)
     np.testing.assert_array_equal(struck, expected)  # NaN at the same places
+    np.testing.assert_array_equal(np.signbit(struck), np.signbit(expected))
 
 
 @pytest.mark.parametrize("step", [0.25, 0.3])
@@ -163,12 +191,13 @@ def test_the_gradient_of_a_code_passes_through_and_stops_where_it_saturates(step
     )
 
 
+@pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", ["fixed", "float32", "bfloat16"])
-def test_a_flip_passes_the_gradient_through(kind):
+def test_a_change_passes_the_gradient_through(kind, how):
     fmt = QFormat(bits=8, kind=kind)
 
     def struck(values):
-        return change(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5)).sum()
+        return change(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5), how).sum()
 
     np.testing.assert_array_equal(jax.grad(struck)(jnp.array([-3.25, 0.0, 7.5])), 1)
 
