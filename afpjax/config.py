@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, cast, get_type_hints
 
 from afpjax.errors import InputError
-from afpjax.sections import Config, Data, Format
+from afpjax.sections import Campaign, Config, Data, Format
 from afpjax.settings import Rule, expanded, nearest, read_value, toml_value, unset_variable
 
 _WIDTHS = {"float32": 32, "bfloat16": 16}  # bits; a fixed format has format.bits
@@ -58,6 +58,7 @@ def check(config: Config) -> None:
             _check_path(name, _get(config, name))
     _check_format(config.format)
     _check_faults(config)
+    _check_campaign(config.campaign)
     _check_data(config.data)
     if config.run.job == "partition" and len(config.platform.devices) < 2:
         raise InputError("platform.devices: a partition needs two devices or more")
@@ -232,6 +233,15 @@ def _check_layers(layers: tuple[int | str, ...]) -> None:
         )
     if counts and counts[0] < 1:
         raise InputError(f"faults.layers: a count of first layers is 1 or more, got {counts[0]}")
+
+
+def _check_campaign(campaign: Campaign) -> None:
+    if not campaign.targets:
+        raise InputError("campaign.targets: name one or more of weights, activations and link")
+    for name in ("targets", "bits", "rates", "sites"):
+        values = getattr(campaign, name)
+        if len(set(values)) < len(values):
+            raise InputError(f"campaign.{name}: list each once, got {toml_value(values)}")
 
 
 def _check_data(data: Data) -> None:

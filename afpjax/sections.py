@@ -290,7 +290,10 @@ class Campaign:
     )
     count: int = setting(1, "faults in each trial, of one stratum, none twice", low=1)
     margin: float = setting(
-        0.1, "half the width of the interval that is wanted of each stratum's SDC rate", high=0.5
+        0.1,
+        "half the width of the interval that is wanted of each stratum's SDC rate",
+        above=0.0,
+        high=0.5,
     )
     confidence: float = setting(0.95, "how sure the intervals are", above=0.0, high=0.9999)
     interval: str = setting("wilson", "kind of interval", choices=("wilson", "clopper-pearson"))

@@ -142,6 +142,8 @@ def _check_range(value: int | float, rule: Rule, where: str) -> None:
         raise InputError(f"{where}: needs a finite number, got {value}")
     if rule.above is not None and value <= rule.above:
         raise InputError(f"{where}: {_shown(value)} is not above {rule.above:g}")
+    if rule.above is not None and rule.high is not None and value > rule.high:
+        raise InputError(f"{where}: {_shown(value)} is more than {rule.high:g}, the most allowed")
     if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
         limits = f"[{_plain(rule.low)}, {_plain(rule.high)}]"
         raise InputError(f"{where}: {_shown(value)} is outside {limits}")
@@ -154,7 +156,8 @@ def range_text(rule: Rule) -> str:
     if rule.low is not None and rule.high is not None:
         return f"{_plain(rule.low)} to {_plain(rule.high)}"
     if rule.above is not None:
-        return f"above {_plain(rule.above)}"
+        most = "" if rule.high is None else f", at most {_plain(rule.high)}"
+        return f"above {_plain(rule.above)}{most}"
     return f"{_plain(rule.low)} or more" if rule.low is not None else ""
 
 

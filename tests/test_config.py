@@ -181,6 +181,9 @@ def any_config(draw: random.Random) -> Config:
         values[name] = tuple(draw.random() + 1e-9 for _ in range(draw.choice(counts)))
         values[name] = tuple(min(value, 1.0) for value in values[name])
     values["faults.layers"] = draw.choice([("all",), (draw.randint(1, 9),), ('a"b', "c\\d")])
+    for name in ("targets", "bits", "rates", "sites"):
+        values[f"campaign.{name}"] = tuple(dict.fromkeys(values[f"campaign.{name}"]))
+    values["campaign.targets"] = values["campaign.targets"] or ("link",)
     values["data.crop"] = draw.randint(0, values["data.resize"] or 99)
     return load(None, values)
 

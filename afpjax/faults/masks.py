@@ -1,18 +1,22 @@
 """Campaigns of masks: every bit (or value) struck at a rate, in one layer or bit, or everywhere."""
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 
+from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import RIGHT_BIT
 from afpjax.faults.model import FaultModel, Thresholds
 from afpjax.faults.statistics import accuracy_interval
+from afpjax.faults.strata import reading
 
 FIRST, RATIO, MOST = 8, 1.6, 256  # masks at the first look, from look to look, and at most
+LARGEST = 2**20  # masks of a cell that can be asked for
 CHUNK = 64  # masks of cells that an evaluator is handed at once
 
 
@@ -43,19 +47,22 @@ def cells(
     crossing: Sequence[int],
     rates: Sequence[float],
 ) -> list[Cell]:
-    """Every layer and bit that `by` tells apart, at every rate; without `rates`, each device's."""
+    """Every layer and bit that `by` tells apart, at every rate; without `rates`, each device's.
+
+    `crossing` are the layers that read across a link. Raises `InputError` for a target that none of
+    the layers has.
+    """
     columns = tuple(range(faults.rates("weight").shape[1]))
-    groups = [[layer] for layer in layers] if by.startswith("layer") else [list(layers)]
     parts = [(column,) for column in columns] if by.endswith("bit") else [columns]
     made = []
     for target in targets:
         name = "weight" if target == "weights" else "activation"
         of_devices = list(enumerate(getattr(faults, f"{name}_rate")))
-        for group in groups:
-            own = tuple(layer for layer in group if target != "link" or layer in crossing)
-            for part in parts if own else []:
-                for device, rate in [(None, rate) for rate in rates] or of_devices:
-                    made.append(Cell(target, own, part, float(rate), device))
+        own = reading(target, layers, crossing)
+        groups = [(layer,) for layer in own] if by.startswith("layer") else [tuple(own)]
+        for group, part in product(groups, parts):
+            for device, rate in [(None, rate) for rate in rates] or of_devices:
+                made.append(Cell(target, group, part, float(rate), device))
     return made
 
 
@@ -71,6 +78,11 @@ def limits_of(faults: FaultModel, cell: Cell, layers: int) -> Thresholds:
 
 def looks(trials: int) -> list[int]:
     """Numbers of masks at which a cell may stop: all `trials`, or where 0, a few up to `MOST`."""
+    if trials > LARGEST:
+        raise InputError(
+            f"campaign.trials: {trials} masks of each cell; give {LARGEST} or fewer, or 0 for as "
+            "many as campaign.margin asks for"
+        )
     if trials:
         return [trials]
     found, size = [], float(FIRST)

@@ -90,10 +90,7 @@ def strata(
     starts = _starts(kind, bits)
     made: list[Stratum] = []
     for target in targets:
-        own = [layer for layer in layers if target != "link" or layer in crossing]
-        if not own:
-            reads = "reads across a link" if target == "link" else "is struck"
-            raise InputError(f"campaign.targets: {target}: no layer of faults.layers {reads}")
+        own = reading(target, layers, crossing)
         groups = [[layer] for layer in own] if by.startswith("layer") else [own]
         parts = [(bit,) for bit in starts] if by.endswith("bit") and kind.by_bit else [starts]
         for each in groups:
@@ -109,6 +106,15 @@ def strata(
                 f"{kind.count}; leave these layers, bits or targets out"
             )
     return tuple(made)
+
+
+def reading(target: str, layers: Sequence[int], crossing: Sequence[int]) -> list[int]:
+    """The layers in which a target can be struck. Raises `InputError` where there is none."""
+    own = [layer for layer in layers if target != "link" or layer in crossing]
+    if not own:
+        reads = "reads across a link" if target == "link" else "is struck"
+        raise InputError(f"campaign.targets: {target}: no layer of faults.layers {reads}")
+    return own
 
 
 def shown(quantized: Quantized, layers: Sequence[int]) -> str:

@@ -72,6 +72,11 @@ def plan(config: Config, work: Work) -> object:
 def _campaign(experiment: Experiment) -> Campaign:
     graph, settings = experiment.quantized.graph, experiment.config.campaign
     struck = np.flatnonzero(layer_mask(experiment.faults, graph))
+    if settings.mapping and len(settings.mapping) != len(graph.layers):
+        raise InputError(
+            f"campaign.mapping: {len(settings.mapping)} devices for {len(graph.layers)} layers; "
+            "give one for each"
+        )
     crossing = _crossing(experiment) if "link" in settings.targets else ()
     return Campaign(experiment, experiment.struck_images, tuple(struck.tolist()), crossing)
 
@@ -79,12 +84,7 @@ def _campaign(experiment: Experiment) -> Campaign:
 def _crossing(experiment: Experiment) -> tuple[int, ...]:
     """Layers that read what another device has made, under `campaign.mapping`."""
     graph, given = experiment.quantized.graph, experiment.config.campaign.mapping
-    count = len(graph.layers)
-    if given and len(given) != count:
-        raise InputError(
-            f"campaign.mapping: {len(given)} devices for {count} layers; give one for each"
-        )
-    home = given or tuple(range(count))
+    home = given or tuple(range(len(graph.layers)))
     found = {
         reader
         for tensor in graph.tensors
@@ -117,7 +117,7 @@ def _design(campaign: Campaign) -> Callable[[], Record]:
 
 def _cells(campaign: Campaign) -> list[masks.Cell]:
     settings = campaign.config.campaign
-    made = masks.cells(
+    return masks.cells(
         campaign.experiment.faults,
         by=settings.strata,
         targets=settings.targets,
@@ -125,9 +125,6 @@ def _cells(campaign: Campaign) -> list[masks.Cell]:
         crossing=campaign.crossing,
         rates=settings.rates,
     )
-    if not made:
-        raise InputError("campaign: no layer of faults.layers reads across a link")
-    return made
 
 
 def _walk(campaign: Campaign) -> Walk:

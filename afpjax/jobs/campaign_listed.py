@@ -11,6 +11,7 @@ from afpjax.faults.judge import CLASS_SHIFT
 from afpjax.faults.patterns import how_of
 from afpjax.faults.proportions import interval
 from afpjax.faults.sites import Fault, Site, check_sites
+from afpjax.faults.strata import KINDS
 from afpjax.faults.tally import Tally
 from afpjax.jobs.campaign_single import confusion
 from afpjax.jobs.records import Record
@@ -20,6 +21,11 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
     """The fault of each name. Raises `InputError` for one that is not in the network."""
     if not sites:
         raise InputError("campaign.sites: name faults to strike, LAYER/TARGET/ELEMENT/BIT")
+    if experiment.faults.kind not in KINDS:
+        raise InputError(
+            f"faults.kind: {experiment.faults.kind} has no single faults; use "
+            f"campaign.design = bernoulli, or one of {', '.join(KINDS)}"
+        )
     how = how_of(experiment.faults.kind)
     found = {name: _parsed(experiment, name) for name in sites}
     for name, parts in found.items():

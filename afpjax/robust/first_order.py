@@ -16,7 +16,7 @@ from afpjax.robust.divergence import jensen_shannon
 TARGETS = ("winner", "label", "loss")
 
 #: A number for each neuron, by layer.
-Scores = dict[str, Float[Array, "C"]]
+Scores = dict[str, Float[Array, "_"]]
 
 
 def output_of(

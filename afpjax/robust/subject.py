@@ -18,7 +18,7 @@ from afpjax.robust.ablation import Scored
 from afpjax.robust.importance import images_at_once
 
 Advance = Callable[[int], Any]
-Vectors = dict[str, Float[np.ndarray, "C"]]
+Vectors = dict[str, Float[np.ndarray, "_"]]
 
 
 class Batch(NamedTuple):

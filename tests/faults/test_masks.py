@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from afpjax.errors import InputError
 from afpjax.faults import masks
 from afpjax.faults.evaluate import Evaluator, accuracy
 from afpjax.faults.judge import OUTCOME, RIGHT_BIT, SDC1
@@ -57,7 +58,10 @@ def test_links_are_those_layers_that_read_across_one():
         *(Cell("weights", (layer,), (0, 1), 0.5) for layer in range(3)),
     ]
     assert made(by="network", **options)[0] == Cell("link", (2,), (0, 1), 0.5)
-    assert made(targets=["link"], rates=[0.5]) == []
+    with pytest.raises(
+        InputError, match=r"campaign\.targets: link: no layer of faults\.layers reads"
+    ):
+        made(targets=["weights", "link"], rates=[0.5])
 
 
 def test_values_that_are_struck_as_a_whole_have_no_bits():
@@ -86,6 +90,8 @@ def test_thresholds_of_a_cell_by_hand():
 
 def test_looks():
     assert masks.looks(5) == [5]
+    with pytest.raises(InputError, match=r"campaign\.trials: 1048577 masks of each cell"):
+        masks.looks(2**20 + 1)
     at = masks.looks(0)
     assert at[0] == 8 and at[-1] == 256 and len(at) == 9
     assert all(1.5 < later / first < 1.7 for first, later in pairwise(at[:-1]))
