@@ -39,7 +39,7 @@ from afpjax.sections import JOB_NAMES
     ],
 )
 def test_reads_options(words, overrides):
-    assert read(words.split()) == (None, overrides, False)
+    assert read(words.split()) == (None, overrides, False, False)
 
 
 def test_reads_file_and_resume(tmp_path):
@@ -49,7 +49,9 @@ def test_reads_file_and_resume(tmp_path):
         path,
         {"run.job": "profile"},
         True,
+        False,
     )
+    assert read(["campaign", "--dry-run"]) == (None, {"run.job": "campaign"}, False, True)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import layer_mask
 from afpjax.faults.tally import Tally
 from afpjax.jobs import campaign_listed, campaign_masks, campaign_single, records
+from afpjax.jobs import campaign_predicted as predicted
 from afpjax.jobs.campaign_plan import Plan, shown
 from afpjax.jobs.campaign_summary import summary
 from afpjax.jobs.records import Record
@@ -51,6 +52,9 @@ def run(config: Config, work: Work) -> Outcome:
         "clean": {"accuracy": clean.mean(), "images": len(clean)},
         "targets": list(settings.targets),
         **found,
+        **(
+            predicted.compared(experiment, found["cells"]) if predicted.foreseen(experiment) else {}
+        ),
         "throughput": throughput,
     }
     return Outcome(result, summary(result))
@@ -59,7 +63,10 @@ def run(config: Config, work: Work) -> Outcome:
 def plan(config: Config, work: Work) -> object:
     """What `run` would do, without doing it: trials, passes, and the time they may take."""
     campaign = _campaign(prepare(config, work))
-    return shown(_planned(campaign), campaign.evaluator)
+    experiment, target = campaign.experiment, config.campaign.targets[0]
+    known = predicted.foreseen(experiment) and target != "link"
+    worst = predicted.by_layer(experiment, target) if known else []
+    return shown(_planned(campaign), campaign.evaluator, worst)
 
 
 def _campaign(experiment: Experiment) -> Campaign:

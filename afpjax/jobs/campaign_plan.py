@@ -1,12 +1,17 @@
 """What a campaign would take, before it begins: `--dry-run`."""
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import NamedTuple
 
+from rich.console import Group, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.sites import Fault, Site
+
+_SHOWN = 5  # layers that are named
 
 
 class Plan(NamedTuple):
@@ -18,8 +23,8 @@ class Plan(NamedTuple):
     images: int
 
 
-def shown(plan: Plan, evaluator: Evaluator) -> Table:
-    """The plan as a table; times from a few faults struck now."""
+def shown(plan: Plan, evaluator: Evaluator, worst: Sequence[tuple[str, float]]) -> RenderableType:
+    """The plan as a table; times from a few faults struck now; `worst` layers with their loss."""
     rate = _rate(evaluator)
     table = Table(box=None, pad_edge=False)
     table.add_column("a campaign of")
@@ -35,7 +40,10 @@ def shown(plan: Plan, evaluator: Evaluator) -> Table:
         table.add_row(name, f"{least:,}", f"{most:,}")
     times = (_time(trials * plan.images / rate) for trials in (plan.least, plan.most))
     table.add_row(f"time, at {rate:,.0f} passes a second", *times)
-    return table
+    if not worst:
+        return table
+    names = ", ".join(f"{name} ({loss:.2g})" for name, loss in worst[:_SHOWN])
+    return Group(table, Text(f"\nOne random bit is expected to add most loss (nats) in {names}."))
 
 
 def _rate(evaluator: Evaluator) -> float:
