@@ -1,5 +1,7 @@
 """Struck forward passes against NumPy integers, and what a fault may touch."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,16 +20,16 @@ def masks_of(seed, trial, image, rates, positions, shapes, target):
     """Masks of all layers, straight from `bits`, for the oracle."""
     found = []
     for layer, (shape, rate) in enumerate(zip(shapes, rates, strict=True)):
-        words = bits.stream(
-            seed,
-            trial=jnp.uint32(trial),
-            layer=jnp.uint32(layer),
-            target=target,
-            image=None if image is None else jnp.uint32(image),
-        )
         limits = jnp.asarray(bits.threshold(np.full(len(positions), rate)))
-        found.append(np.asarray(bits.flip_mask(words, shape, positions, limits)))
+        numbers = [jnp.uint32(each) for each in (trial, layer, 0 if image is None else image)]
+        found.append(np.asarray(mask(seed, *numbers, limits, shape, tuple(positions), target)))
     return found
+
+
+@partial(jax.jit, static_argnums=(5, 6, 7))  # op by op, it takes most of the tests' time
+def mask(seed, trial, layer, image, limits, shape, positions, target):
+    words = bits.stream(seed, trial=trial, layer=layer, target=target, image=image)
+    return bits.flip_mask(words, shape, positions, limits)
 
 
 def numpy_forward(kernels, image, weight_masks, input_masks, frac=8, width=16):
@@ -112,8 +114,9 @@ def test_a_draw_does_not_depend_on_how_images_are_batched(quantized, images, gen
     def logits(numbers):
         indices = jnp.asarray(numbers, jnp.uint32)
         batch = images[jnp.asarray(numbers)]
-        return logits_of_trial(draws, quantized, batch, indices, limits, seed, jnp.uint32(0))
+        return run(draws, quantized, batch, indices, limits, seed, jnp.uint32(0))
 
+    run = jax.jit(logits_of_trial, static_argnums=0)
     whole = logits(range(10))
     np.testing.assert_array_equal(whole[7:], logits([7, 8, 9]))
     np.testing.assert_array_equal(whole[jnp.array([3, 1])], logits([3, 1]))
