@@ -18,6 +18,7 @@ from afpjax.run import main
 PAPER = [name for name in shipped() if name.startswith("afarepart-")]
 LOST = [name for name in shipped() if name.startswith("robustdice-")]
 SHARED = ["resnet20-cifar10", "resnet18trunk-tinyimagenet", "squeezenet-imagenet-sample"]
+CAMPAIGN = "campaign-resnet20-cifar10"
 NETWORKS = ("alexnet", "squeezenet", "resnet18")
 #: The smallest search there is.
 QUICK = (
@@ -67,7 +68,7 @@ def test_the_papers_tables_and_the_small_ones_are_there():
     expected = {f"afarepart-{each}{form}" for each in NETWORKS for form in ("", "-int8")}
     expected |= {f"robustdice-{each}" for each in ("alexnet", "vgg16bn", "convnext")}
     assert {*PAPER, *LOST} == expected
-    assert {*SHARED, "digits", "digits-int8"} == {*shipped()} - expected
+    assert {*SHARED, CAMPAIGN, "digits", "digits-int8"} == {*shipped()} - expected
 
 
 @pytest.mark.parametrize("name", shipped())
@@ -76,7 +77,7 @@ def test_a_file_opens_with_what_it_shows_and_the_command(name):
     assert text.startswith("# ") and f"python -m afpjax.run --config {name}\n" in text
 
 
-@pytest.mark.parametrize("name", [*PAPER, *LOST, *SHARED])
+@pytest.mark.parametrize("name", [*PAPER, *LOST, *SHARED, CAMPAIGN])
 def test_without_the_data_a_file_says_what_to_set(name, monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("AFPJAX_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
@@ -149,3 +150,14 @@ def test_the_small_files_run_on_the_shared_data(name, shared_data, place, monkey
     assert main(["--config", name, *QUICK, "--out", "here"]) == 0
     result = json.loads(Path("here/result.json").read_text())
     assert result["clean"]["float_accuracy"] > 0.2
+
+
+@pytest.mark.slow
+def test_the_campaign_finds_the_sign_bit_on_the_shared_data(shared_data, place, monkeypatch):
+    monkeypatch.setenv("AFPJAX_DATA", str(shared_data))
+    few = ("--faults.layers", "conv1", "--campaign.trials", "60", "--campaign.images", "32")
+    words = ("--config", CAMPAIGN, *few, "--campaign.sequential", "false", "--out", "here")
+    assert main(words) == 0
+    cells = json.loads(Path("here/result.json").read_text())["cells"]
+    critical = {cell["bit"]: cell["critical_rate"] for cell in cells if cell["bit"] != "all"}
+    assert critical[7] > 1.5 * critical[6] > 1.5 * critical[5]

@@ -113,7 +113,10 @@ def _together(walk: Walk, names: Sequence[str], target: str) -> Iterator[Record]
     for (layer, bit), places in [*groups, ((ALL, ALL), mine)]:
         if (layer, bit, target) not in known:
             known.add((layer, bit, target))
-            yield {"layer": layer, "bit": bit, "target": target, **_over(walk, places)}
+            one = len(places) == 1  # the same faults under another name
+            made = _cell(walk, names, places[0]) if one else _over(walk, places)
+            named: Record = {"layer": layer, "bit": bit, "target": target}
+            yield named | {key: made[key] for key in made if key not in named}
 
 
 def _over(walk: Walk, places: Sequence[int]) -> Record:
