@@ -101,7 +101,7 @@ def _intervals(design: Mapping[str, Any]) -> list[str]:
     text += "."
     if "margin" in design and design["name"] != "listed":
         what = "accuracy" if design["name"] == "bernoulli" else "SDC rate"
-        text += f" Wanted: {what} within ±{share(design['margin'])}."
+        text += f" Wanted: {what} within ±{share(design['margin'], unit=False)} points."
     return [text]
 
 
