@@ -17,7 +17,7 @@ from afpjax.report.campaign_cells import (
     whole,
 )
 from afpjax.report.campaign_ends import ENDS
-from afpjax.report.campaign_measured import MEASURED, speed, struck
+from afpjax.report.campaign_measured import FAULTS, MEASURED, speed, struck
 from afpjax.report.campaign_rates import RATES
 from afpjax.report.campaign_where import WHERE
 from afpjax.report.markup import Html, html, join, paragraph
@@ -26,16 +26,6 @@ from afpjax.report.wording import GAP, percent, rate, short
 from afpjax.report.wording import join as listing
 
 __all__ = ["STORY"]
-
-_ONE = {
-    "flip": "One random bit flip",
-    "stuck-at-0": "One random bit stuck at 0",
-    "stuck-at-1": "One random bit stuck at 1",
-    "burst": "One random burst of flipped bits",
-    "zero": "One random value set to zero",
-    "random": "One random value replaced",
-    "lost": "One lost packet",
-}
 
 
 def answer(result: Result) -> Html:
@@ -49,12 +39,13 @@ def answer(result: Result) -> Html:
         return _masks(result)
     most = max(targets(result), key=lambda target: whole(result, target)[0]["sdc_rate"])
     count = design.get("faults_per_trial", 1)
-    one = _ONE.get(design.get("fault", ""), "One random fault")
-    one = one if count == 1 else f"{one.replace('One', f'{count:,}')} at once"
+    fault, faults = FAULTS.get(design.get("fault", ""), ("fault", "faults"))
+    one = f"One random {fault} changes"
+    if count > 1:
+        one = f"{count:,} random {faults} together change"
     chances = listing([_chance(result, target) for target in targets(result)])
     return Html(
-        f"{html(one)} changes the class of an image with a chance of {chances}"
-        f"{_worst(result, most)}."
+        f"{html(one)} the class of an image with a chance of {chances}{_worst(result, most)}."
     )
 
 
