@@ -76,6 +76,11 @@ def limits_of(faults: FaultModel, cell: Cell, layers: int) -> Thresholds:
     return Thresholds(struck, none) if cell.target == "weights" else Thresholds(none, struck)
 
 
+def asked(faults: FaultModel, trials: int) -> int:
+    """How many masks are asked for: one, where it stays for the whole run."""
+    return 1 if faults.scope == "run" else trials
+
+
 def looks(trials: int) -> list[int]:
     """Numbers of masks at which a cell may stop: all `trials`, or where 0, a few up to `MOST`."""
     if trials > LARGEST:
@@ -106,8 +111,9 @@ def run(
 
     All cells meet the same draws, mask by mask. Alpha is spent equally over the looks, so that the
     interval at the stop covers (Bonferroni); with a given number of `trials` there is one look.
+    A mask that stays for the whole run is one trial, with an interval over new images alone.
     """
-    at = looks(trials)
+    at = looks(asked(faults, trials))
     level = 1 - (1 - confidence) / len(at)
     found: list[Counted | None] = [None] * len(wanted)
     open_ = list(range(len(wanted)))

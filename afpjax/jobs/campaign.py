@@ -164,7 +164,8 @@ def _walk(campaign: Campaign) -> Walk:
 def _planned(campaign: Campaign) -> Plan:
     settings, images = campaign.config.campaign, campaign.evaluator.count
     if settings.design == "bernoulli":
-        wanted, at = _cells(campaign), masks.looks(settings.trials)
+        trials = masks.asked(campaign.experiment.faults, settings.trials)
+        wanted, at = _cells(campaign), masks.looks(trials)
         return Plan(len(wanted), len(wanted) * at[0], len(wanted) * at[-1], images)
     if settings.design == "listed":
         count = len(campaign_listed.faults(campaign.experiment, settings.sites))

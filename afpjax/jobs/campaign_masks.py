@@ -15,14 +15,16 @@ from afpjax.jobs.records import Record
 
 _ESTIMAND = (
     "accuracy, and share of images whose class is another than without faults, when every "
-    "faulty bit (or value) of the cell is struck at its rate: over new masks and new images"
+    "faulty bit (or value) of the cell is struck at its rate: {over}"
 )
+_OVER = "over new masks and new images"
+_OVER_RUN = "under the one mask of this seed, over new images"
 
 
 def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.Cell]) -> Record:
     """Cells by layer, bit and rate or device; confusion; the worst masks."""
     settings, faults = experiment.config.campaign, experiment.faults
-    total = len(wanted) * masks.looks(settings.trials)[-1]
+    total = len(wanted) * masks.looks(masks.asked(faults, settings.trials))[-1]
     with experiment.work.progress.task("Striking", total) as task:
         counted = masks.run(
             evaluator,
@@ -33,6 +35,7 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
             confidence=settings.confidence,
             advance=task.advance,
         )
+    estimand = _ESTIMAND.format(over=_OVER_RUN if faults.scope == "run" else _OVER)
     reference = evaluator.reference
     tally = Tally(len(counted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
     for place, each in enumerate(counted):
@@ -41,7 +44,7 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
         "design": {
             "name": settings.design,
             "fault": faults.kind,
-            "estimand": {target: _ESTIMAND for target in settings.targets},
+            "estimand": dict.fromkeys(settings.targets, estimand),
             "interval": "two-way",
             "margin": settings.margin,
             "confidence": settings.confidence,

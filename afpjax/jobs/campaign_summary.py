@@ -1,6 +1,6 @@
 """What a campaign prints when it is done: the most vulnerable cells, and how fast it was."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -10,19 +10,28 @@ from rich.text import Text
 from afpjax.jobs.records import Record
 
 _SHOWN = 12
+_HEADS = ("layer", "bit", "target", "faults", "class changed", "interval", "right")
 
 
 def summary(result: Mapping[str, Any]) -> RenderableType:
     """Cells by SDC rate, the highest first; the whole network's first of all."""
     cells = sorted(result["cells"], key=lambda cell: (_rank(cell), -cell["sdc_rate"]))
+    rows = [_words(cell) for cell in cells[:_SHOWN]]
     table = Table(box=None, pad_edge=False)
-    for head in ("layer", "bit", "target"):
-        table.add_column(head)
-    for head in ("faults", "class changed, interval", "images right"):
-        table.add_column(head, justify="right")
-    for cell in cells[:_SHOWN]:
-        table.add_row(*_words(cell))
+    # A bit or a target that is the same in every row says nothing, but takes room.
+    kept = [place for place in range(len(_HEADS)) if place not in (1, 2) or _differs(rows, place)]
+    for place in kept:
+        right, name = place > 2, place == 0
+        table.add_column(
+            _HEADS[place], justify="right" if right else "left", no_wrap=not name, overflow="fold"
+        )
+    for row in rows:
+        table.add_row(*(row[place] for place in kept))
     return Group(table, Text(), *map(Text, _notes(result, len(cells))))
+
+
+def _differs(rows: Sequence[Sequence[str]], place: int) -> bool:
+    return len({row[place] for row in rows}) > 1
 
 
 def _rank(cell: Record) -> int:
@@ -41,7 +50,8 @@ def _words(cell: Record) -> tuple[str, ...]:
         str(cell["bit"]),
         where,
         f"{cell['trials']:,}",
-        f"{100 * float(cell['sdc_rate']):.2f} % [{low:.2f}, {high:.2f}]",
+        f"{100 * float(cell['sdc_rate']):.2f} %",
+        f"[{low:.2f}, {high:.2f}]",
         f"{100 * float(cell['accuracy']):.1f} %",
     )
 
@@ -54,7 +64,8 @@ def _notes(result: Mapping[str, Any], cells: int) -> list[str]:
     notes = [
         f"Without faults {100 * float(result['clean']['accuracy']):.1f} % of "
         f"{result['clean']['images']} images are right. {design['trials']:,} trials of "
-        f"{design['fault']} faults in {design['strata']} cells; {design['interval']} intervals of "
+        f"{design['fault']} faults in {' and '.join(result['targets'])}, {design['strata']} cells; "
+        f"{design['interval']} intervals of "
         f"{100 * design['confidence']:g} %."
     ]
     if cells > _SHOWN:

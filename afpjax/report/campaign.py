@@ -17,7 +17,8 @@ from afpjax.report.campaign_cells import (
     whole,
 )
 from afpjax.report.campaign_ends import ENDS
-from afpjax.report.campaign_measured import MEASURED, speed, struck
+from afpjax.report.campaign_measured import FAULTS, MEASURED, speed, struck
+from afpjax.report.campaign_rates import RATES
 from afpjax.report.campaign_where import WHERE
 from afpjax.report.markup import Html, html, join, paragraph
 from afpjax.report.story import Result, Story
@@ -25,16 +26,6 @@ from afpjax.report.wording import GAP, percent, rate, short
 from afpjax.report.wording import join as listing
 
 __all__ = ["STORY"]
-
-_ONE = {
-    "flip": "One random bit flip",
-    "stuck-at-0": "One random bit stuck at 0",
-    "stuck-at-1": "One random bit stuck at 1",
-    "burst": "One random burst of flipped bits",
-    "zero": "One random value set to zero",
-    "random": "One random value replaced",
-    "lost": "One lost packet",
-}
 
 
 def answer(result: Result) -> Html:
@@ -48,12 +39,13 @@ def answer(result: Result) -> Html:
         return _masks(result)
     most = max(targets(result), key=lambda target: whole(result, target)[0]["sdc_rate"])
     count = design.get("faults_per_trial", 1)
-    one = _ONE.get(design.get("fault", ""), "One random fault")
-    one = one if count == 1 else f"{one.replace('One', f'{count:,}')} at once"
+    fault, faults = FAULTS.get(design.get("fault", ""), ("fault", "faults"))
+    one = f"One random {fault} changes"
+    if count > 1:
+        one = f"{count:,} random {faults} together change"
     chances = listing([_chance(result, target) for target in targets(result)])
     return Html(
-        f"{html(one)} changes the class of an image with a chance of {chances}"
-        f"{_worst(result, most, (None, None))}."
+        f"{html(one)} the class of an image with a chance of {chances}{_worst(result, most)}."
     )
 
 
@@ -67,28 +59,29 @@ def _small(cell: Record) -> Html:
     return Html(f"<small class=nobr>{html(span(bounds(cell, 'sdc_rate')))}</small>")
 
 
-def _worst(result: Result, target: str, setting: tuple) -> Html:
-    """`; worst in conv1 (38.3 %) and in bits 13, 14 and 15 (the sign)`; nothing of one stratum."""
-    layers, bits = by_layer(result, target, setting), by_bit(result, target, setting)
+def _worst(result: Result, target: str) -> Html:
+    """`; it is highest in conv1 (38.3 %) and in bits 13, 14 and the sign, 15 (up to 10.7 %)`."""
+    layers, bits = by_layer(result, target), by_bit(result, target)
     found = []
-    if len(layers) > 1 and layers[0]["sdc_rate"] is not None:
-        found.append(_worst_layer(apart(layers)))
+    if len(layers) > 1:
+        worst = apart(layers)
+        name = html(short(worst[0]["layer"], 40))
+        found.append(Html(f"<b>{name}</b> ({share(worst[0]['sdc_rate'])}{_others(worst)})"))
     if len(bits) > 1:
         worst = apart(bits)
         few = worst if len(worst) < len(bits) else worst[:1]
-        highest = share(few[0]["sdc_rate"])
-        up_to = "up to " if len(few) > 1 else ""
-        words = bits_words([cell["bit"] for cell in few], result)
-        found.append(Html(f"<b>{html(words)}</b> ({up_to}{highest})"))
+        up_to = "up to " * (len(few) > 1)
+        words = html(bits_words([cell["bit"] for cell in few], result))
+        others = "" if few == worst else _others(worst)
+        found.append(Html(f"<b>{words}</b> ({up_to}{share(few[0]['sdc_rate'])}{others})"))
     among = f" among {html(TARGETS.get(target, target))}" if len(targets(result)) > 1 else ""
-    return Html(f"; it is worst{among} in {' and in '.join(found)}") if found else Html()
+    return Html(f"; it is highest{among} in {' and in '.join(found)}") if found else Html()
 
 
-def _worst_layer(cells: Sequence[Record]) -> Html:
-    first, others = cells[0], len(cells) - 1
-    close = f"; {others} more within the interval" if others else ""
-    name = html(short(first["layer"], 40))
-    return Html(f"<b>{name}</b> ({share(first['sdc_rate'])}{close})")
+def _others(cells: Sequence[Record]) -> str:
+    """How many have intervals that reach the highest one's."""
+    count = len(cells) - 1
+    return f", not told apart from {count} other{'s' * (count > 1)}" if count else ""
 
 
 def _listed(cells: Sequence[Record]) -> Html:
@@ -108,20 +101,25 @@ def _masks(result: Result) -> Html:
     options = []
     for target in targets(result):
         setting = telling(result, target)
-        mine = [c for c in result["cells"] if (c.get("rate"), c.get("device")) == setting]
-        mine = [c for c in mine if c["target"] == target]
-        options.append((max(mine, key=lambda cell: cell["sdc_rate"]), setting))
-    cell, setting = max(options, key=lambda option: option[0]["sdc_rate"])
-    struck_bits = "each faulty bit" if cell["bit"] == "all" else f"bit{GAP}{cell['bit']}"
-    alone = cell["layer"] != "all"
-    place = f" of <b>{html(short(cell['layer'], 40))}</b> alone" if alone else ""
-    most = "the most vulnerable" if alone else ""
-    where = html(TARGETS.get(cell["target"], cell["target"]))
-    device = f" (that of {html(setting[1])})" if setting[1] else ""
+        mine = [
+            cell
+            for cell in result["cells"]
+            if (cell.get("rate"), cell.get("device")) == setting and cell["target"] == target
+        ]
+        options.append(apart(mine))
+    worst = max(options, key=lambda cells: cells[0]["sdc_rate"])
+    cell, close = worst[0], _others(worst)
+    bits = "each faulty bit" if cell["bit"] == "all" else bits_words([cell["bit"]], result)
+    alone = Html(f" of <b>{html(short(cell['layer'], 40))}</b> alone")
+    place = alone if cell["layer"] != "all" else ""
+    kind = "layer" if cell["bit"] == "all" else "place"
+    most = f", the worst {kind}{close}," if place else ""
+    device = f" (that of {html(cell['device'])})" if "device" in cell else ""
     return Html(
-        f"Struck at a rate of {rate(cell['rate'])}{device} in {struck_bits} of {where}{place}"
-        f"{f', {most} layer' if most else ''}, the network gives <b>{share(cell['sdc_rate'])}</b> "
-        f"{_small(cell)} of the images another class and has {percent(cell['accuracy'])} right."
+        f"Struck at a rate of {rate(cell['rate'])}{device} in {html(bits)} of "
+        f"{html(TARGETS.get(cell['target'], cell['target']))}{place}{most} the network gives "
+        f"<b>{share(cell['sdc_rate'])}</b> {_small(cell)} of the images another class and has "
+        f"{percent(cell['accuracy'])} right."
     )
 
 
@@ -147,4 +145,4 @@ def lead(result: Result) -> Html:
     return paragraph(join(body))
 
 
-STORY = Story(answer, lead, (*WHERE, *ENDS, *MEASURED))
+STORY = Story(answer, lead, (*WHERE, *RATES, *ENDS, *MEASURED))

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from afpjax.report.campaign_cells import ENDINGS, Record, bounds, endings
 from afpjax.report.drawing import draw, legend, rate_axis
 from afpjax.report.style import HEAT, INK
-from afpjax.report.wording import Real, short_names
+from afpjax.report.wording import Real, short, short_names
 
 __all__ = ["SHOWN", "STEPS", "Line", "curves", "ends", "heat", "ranking", "step"]
 
@@ -88,7 +88,7 @@ def _name_rows(axes: Axes, rows: Sequence[str]) -> None:
 
 def _name_columns(axes: Axes, columns: Sequence[str]) -> None:
     """As many as fit side by side, or upright where they are long."""
-    names = short_names(columns, 16)
+    names = [short(name, 16) for name in columns]
     room, wide = 200 / len(names), _LETTER * max(map(len, names)) + 3
     upright = wide > 4 * room or (wide > room and not all(name.isdigit() for name in names))
     every = 1 if upright else -(-wide // room)
@@ -150,7 +150,8 @@ def curves(lines: Sequence[Line], key: str, across: str, label: str, rates: bool
             rate_axis(axes, every)
         else:
             axes.xaxis.set_major_locator(MaxNLocator(nbins=9, integer=True))
-        axes.set_ylim(bottom=0)
+        if key == "sdc_rate":
+            axes.set_ylim(bottom=0)
         axes.set(xlabel=across, ylabel=label)
         if len(lines) > 1:
             legend(axes)

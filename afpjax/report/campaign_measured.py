@@ -9,15 +9,15 @@ from afpjax.report.story import Block, Part, Result
 from afpjax.report.wording import GAP, number, scaled
 from afpjax.report.wording import join as listing
 
-__all__ = ["MEASURED", "speed", "struck"]
+__all__ = ["FAULTS", "MEASURED", "speed", "struck"]
 
-_FAULTS = {
+FAULTS = {
     "flip": ("bit flip", "bit flips"),
     "stuck-at-0": ("bit stuck at 0", "bits stuck at 0"),
     "stuck-at-1": ("bit stuck at 1", "bits stuck at 1"),
     "burst": ("burst of flipped bits", "bursts of flipped bits"),
     "zero": ("value set to zero", "values set to zero"),
-    "random": ("value replaced at random", "values replaced at random"),
+    "random": ("value replaced by another", "values replaced by others"),
     "lost": ("lost packet", "lost packets"),
 }
 _DESIGNS = {
@@ -33,7 +33,7 @@ _LISTED = 20  # places of a prediction that are listed
 def struck(result: Result) -> str:
     """How many trials of what, and how many images met them."""
     design = result["design"]
-    single, several = _FAULTS.get(design.get("fault", ""), ("fault", "faults"))
+    single, several = FAULTS.get(design.get("fault", ""), ("fault", "faults"))
     images = result.get("clean", result.get("data", {})).get("images", 0)
     trials, strata = design.get("trials", 0), design.get("strata", 1)
     met = f"each met by {'the same ' * (images > 1)}{_count(images, 'image')}" if images else ""
@@ -101,7 +101,7 @@ def _intervals(design: Mapping[str, Any]) -> list[str]:
     text += "."
     if "margin" in design and design["name"] != "listed":
         what = "accuracy" if design["name"] == "bernoulli" else "SDC rate"
-        text += f" Wanted: {what} within ±{share(design['margin'])}."
+        text += f" Wanted: {what} within ±{share(design['margin'], unit=False)} points."
     return [text]
 
 

@@ -173,7 +173,7 @@ details+details{margin:0}
 details:last-child{border-bottom:1px solid var(--grid)}
 .command{font:.85rem/1.45 ui-monospace,Menlo,Consolas,monospace;overflow-wrap:anywhere;
  background:var(--soft);border-radius:3px;padding:.6rem .7rem}
-.sites{font-size:.85rem;white-space:normal;overflow-wrap:anywhere}
+.sites{display:inline-block;min-width:11rem;font-size:.85rem;white-space:normal;overflow-wrap:anywhere}
 summary{cursor:pointer;padding:.55rem 0;font-size:.92rem;font-weight:550}
 ul{padding-left:1.1rem;margin:.4rem 0;max-width:44em}
 li{margin:.25rem 0}

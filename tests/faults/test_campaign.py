@@ -228,6 +228,14 @@ def test_strata_stop_after_the_same_trials_however_they_run(
         assert evaluator.evaluations == len(memory) - len(remembered)
 
 
+def test_a_cap_holds_where_strata_may_stop_as_well(quantized, pictures, labels, remembered):
+    evaluator = evaluator_of(quantized, pictures, labels, dict(remembered))
+    wanted = made(quantized, by="bit", bits=[3, 15])
+    first, second = looks(0.2, population=144)[:2].tolist()
+    for cap, expected in ((first - 2, [first - 2] * 2), (second + 1, [second, second + 1])):
+        assert run(walk_of(evaluator, wanted, margin=0.2, trials=cap)).trials.tolist() == expected
+
+
 def test_a_campaign_that_is_cut_off_goes_on_where_it_was(
     quantized, pictures, labels, stops, monkeypatch
 ):

@@ -1,0 +1,284 @@
+"""Job `campaign` through the command: what it refuses in one line, plans, full disks, going on."""
+
+import json
+import re
+import sqlite3
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from afpjax import store
+from afpjax.faults import engine
+from afpjax.report import page
+from afpjax.run import main
+from afpjax.store import RowStore
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch, module) -> Path:
+    """An empty folder to work in; reports have tests of their own, and so has the clean speed."""
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
+    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setattr(page, "render", lambda result, config: page.Page("<html>", {}))
+    rate = engine.Engine.clean_rate
+    monkeypatch.setattr(engine.Engine, "clean_rate", lambda self: rate(self, 0.01))
+    return folder
+
+
+@pytest.fixture
+def good(file) -> list[str]:
+    """A small campaign; a case changes one thing in it, by a later option."""
+    return [
+        *("campaign", "--out", "run", "--model.name", "afpjax_tiny_model:tiny"),
+        *("--model.classes", "4", "--model.image_size", "8", "--data.name", "npz"),
+        *("--data.path", str(file), "--data.mean", "0.5", "--data.std", "0.25"),
+        *("--format.frac", "5", "--faults.bits", "4", "5", "--search.images", "16"),
+        *("--campaign.margin", "0.15", "--campaign.bits", "9", "15"),
+    ]
+
+
+def everything(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def refused(capsys, words):
+    """The line that is said, without its beginning."""
+    capsys.readouterr()
+    assert main(words) == 2
+    out = capsys.readouterr()
+    assert out.err.startswith("afpjax: error: ") and out.err.count("\n") == 1 and out.out == ""
+    return out.err.removeprefix("afpjax: error: ").strip()
+
+
+BERNOULLI = "--campaign.design bernoulli"
+LISTED = "--campaign.design listed --campaign.sites"
+CASES = {
+    "more trials than 64 bits count": (
+        f"--campaign.trials {2**64}",
+        r"--campaign\.trials: 18446744073709551616 is outside \[0, 9223372036854775807\]",
+    ),
+    "more trials than 64 bits count, signed": (
+        f"--campaign.trials {2**63}",
+        r"--campaign\.trials: 9223372036854775808 is outside",
+    ),
+    "more masks than anybody has": (
+        f"{BERNOULLI} --campaign.trials {2**63 - 1}",
+        r"campaign\.trials: 9223372036854775807 masks of each cell; give 1048576 or fewer",
+    ),
+    "a margin of 0": ("--campaign.margin 0", r"--campaign\.margin: 0\.0 is not above 0"),
+    "a margin of 0, of masks": (
+        f"{BERNOULLI} --campaign.margin 0",
+        r"--campaign\.margin: 0\.0 is not above 0",
+    ),
+    "a margin of more than all": (
+        "--campaign.margin 0.6",
+        r"--campaign\.margin: 0\.6 is more than 0\.5, the most allowed",
+    ),
+    "a margin below 0": ("--campaign.margin -0.1", r"--campaign\.margin: -0\.1 is not above 0"),
+    "certainty": ("--campaign.confidence 1", r"--campaign\.confidence: 1\.0 is more than 0\.9999"),
+    "certainty, of masks": (
+        f"{BERNOULLI} --campaign.confidence 1",
+        r"--campaign\.confidence: 1\.0 is more than 0\.9999",
+    ),
+    "no confidence": ("--campaign.confidence 0", r"--campaign\.confidence: 0\.0 is not above 0"),
+    "an unknown bit": (
+        "--campaign.bits 16",
+        r"campaign\.bits: the format has the bits 0 to 15, not 16",
+    ),
+    "an unknown bit of 8": (
+        "--campaign.bits 0 8 --format.bits 8",
+        r"campaign\.bits: the format has the bits 0 to 7, not 8",
+    ),
+    "a bit twice": ("--campaign.bits 3 3", r"campaign\.bits: list each once, got \[3, 3\]"),
+    "an unknown layer": (
+        "--faults.layers haed",
+        r"faults\.layers: no layer 'haed'; layers: stem, hidden, head",
+    ),
+    "more layers than there are": ("--faults.layers 4", r"faults\.layers: the first 4 of 3"),
+    "an unknown target": (
+        "--campaign.targets weight",
+        r'--campaign\.targets: no choice "weight", .*; did you mean `weights`',
+    ),
+    "no target": ("--campaign.targets ,", r"campaign\.targets: name one or more of weights"),
+    "a mapping too short": (
+        "--campaign.targets link --campaign.mapping 0 1",
+        r"campaign\.mapping: 2 devices for 3 layers; give one for each",
+    ),
+    "a mapping too short for what it is not needed for": (
+        "--campaign.mapping 0 1",
+        r"campaign\.mapping: 2 devices for 3 layers; give one for each",
+    ),
+    "a link that nothing crosses": (
+        "--campaign.targets link --campaign.mapping 1 1 1",
+        r"campaign\.targets: nothing crosses a link under campaign\.mapping",
+    ),
+    "a stratum with no population": (
+        "--campaign.targets weights link --faults.layers stem",
+        r"campaign\.targets: link: no layer of faults\.layers reads across a link",
+    ),
+    "a stratum too small": (
+        "--campaign.count 30",
+        "campaign: there are 24 flip faults in weights of layer `head`, too few for trials of 30",
+    ),
+    "a rate above 1": (f"{BERNOULLI} --campaign.rates 0.1 1.5", r".*1\.5 is outside \[0, 1\]"),
+    "a rate twice": (f"{BERNOULLI} --campaign.rates 0.1 0.1", r"campaign\.rates: list each once"),
+    "no site": ("--campaign.design listed", r"campaign\.sites: name faults to strike"),
+    "no site at all": (
+        f"{LISTED} nonsense",
+        r"campaign\.sites: nonsense is not LAYER/TARGET/ELEMENT/BIT with one of the layers stem,",
+    ),
+    "a site with an unknown layer": (
+        f"{LISTED} haed/weights/0/0",
+        r"campaign\.sites: haed/weights/0/0 is not LAYER/TARGET/ELEMENT/BIT",
+    ),
+    "a site with words for numbers": (
+        f"{LISTED} head/weights/first/0",
+        r"campaign\.sites: head/weights/first/0: element and bit are whole numbers",
+    ),
+    "a site without a bit": (
+        f"{LISTED} head/weights/0/3+",
+        r"campaign\.sites: head/weights/0/3\+: element and bit are whole numbers",
+    ),
+    "a site beyond the kernel": (
+        f"{LISTED} head/weights/24/0",
+        r"campaign\.sites: head/weights/24/0: .*layer `head` has weights 0 to 23",
+    ),
+    "a site before the kernel": (
+        f"{LISTED} head/weights/-1/0",
+        r"campaign\.sites: head/weights/-1/0: .*layer `head` has weights 0 to 23",
+    ),
+    "a site beyond the format": (
+        f"{LISTED} head/activations/0/16",
+        r"campaign\.sites: head/activations/0/16: .*the format has the bits 0 to 15",
+    ),
+    "a site of something else": (
+        f"{LISTED} head/biases/0/1",
+        r"campaign\.sites: head/biases/0/1: .*a target is one of weights, activations",
+    ),
+    "a cluster that is not there": (
+        "--cluster 127.0.0.1:1",
+        r"run\.cluster: cannot reach 127\.0\.0\.1:1: Connection refused",
+    ),
+    "a port that cannot be": ("--cluster 127.0.0.1:99999", r"run\.cluster: cannot reach 127\.0"),
+    "a cluster that is no address": (
+        "--cluster nonsense",
+        r"run\.cluster: 'nonsense' is neither auto nor HOST:PORT",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, good, case):
+    words, message = CASES[case]
+    assert re.match(message, refused(capsys, [*good, *words.split()]))
+    assert everything(here) == []
+
+
+@pytest.mark.parametrize("case", ["an unknown layer", "a stratum too small", "no site at all"])
+def test_a_plan_is_refused_as_the_run_would_be(here, capsys, good, case):
+    words, message = CASES[case]
+    assert re.match(message, refused(capsys, [*good, *words.split(), "--dry-run"]))
+    assert everything(here) == []
+
+
+@pytest.mark.parametrize("job", ["profile", "partition", "importance"])
+def test_jobs_without_a_plan_say_so(here, capsys, good, job):
+    assert refused(capsys, [job, *good[1:], "--dry-run"]) == (
+        f"--dry-run: job {job} has no plan; campaign has"
+    )
+    assert everything(here) == []
+
+
+def test_a_dry_run_writes_nothing(here, capsys, good):
+    assert main([*good, "--dry-run"]) == 0
+    out = capsys.readouterr()
+    assert re.search(r"^trials \(faults or masks\) +[\d,]+ +[\d,]+$", out.out, re.M)
+    assert re.search(r"^forward passes of an image +[\d,]+ +[\d,]+$", out.out, re.M)
+    assert out.err == "" and everything(here) == []
+
+
+def result(folder):
+    found = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    return {key: value for key, value in found.items() if key not in ("seconds", "throughput")}
+
+
+@pytest.fixture
+def disk(monkeypatch) -> SimpleNamespace:
+    """A disk with room for so many pages of a store; 0 for as many as there are."""
+    found, connect = SimpleNamespace(pages=0), sqlite3.connect
+
+    def limited(*given: Any, **options: Any):
+        made = connect(*given, **options)
+        if found.pages:
+            made.execute(f"PRAGMA max_page_count = {found.pages}")
+        return made
+
+    monkeypatch.setattr(store.sqlite3, "connect", limited)
+    return found
+
+
+def test_a_full_disk_keeps_what_was_worked_out(here, capsys, good, disk):
+    assert main([*good, "--out", "whole"]) == 0
+    disk.pages = 4
+    line = refused(capsys, good)
+    partial = here / ".run.partial"
+    assert line == (
+        f"{partial / 'store.sqlite'}: cannot be written: database or disk is full; what was "
+        "worked out is kept, go on with: python -m afpjax.run --resume --out run"
+    )
+    names = sorted(path.name for path in partial.iterdir())
+    assert names == ["config.toml", "store.sqlite"] and not (here / "run").exists()
+    with RowStore(partial / "store.sqlite") as rows:  # and with as little room as before
+        kept = dict(rows)
+    assert 20 < len(kept) < 200
+    assert refused(capsys, ["--resume", "--out", "run"]) == line  # still no room
+    with RowStore(partial / "store.sqlite") as rows:
+        assert kept.keys() <= dict(rows).keys()
+    disk.pages = 0
+    assert main(["--resume", "--out", "run"]) == 0
+    assert result(here / "run") == result(here / "whole")
+    assert not partial.exists()
+
+
+@pytest.fixture
+def unfinished(here, capsys, good, disk) -> Path:
+    disk.pages = 4
+    assert main(good) == 2
+    disk.pages = 0
+    capsys.readouterr()
+    return here / ".run.partial"
+
+
+def test_going_on_with_other_settings_is_refused_but_not_elsewhere(here, capsys, unfinished):
+    before = {path: path.read_bytes() for path in unfinished.iterdir()}
+    go_on = ["--resume", "--out", "run"]
+    for option, difference in {
+        "--campaign.margin 0.2": r"campaign\.margin: 0\.15 -> 0\.2",
+        "--campaign.design exhaustive": r'campaign\.design: "single" -> "exhaustive"',
+        "--campaign.bits 15": r"campaign\.bits: \[9, 15\] -> \[15\]",
+        "--seed 1": r"run\.seed: 0 -> 1",
+    }.items():
+        line = refused(capsys, [*go_on, *option.split()])
+        assert re.match(f"--resume: run was begun with other settings, {difference};", line)
+    # Another place is no other setting; that nobody is there comes out later, and undoes nothing.
+    line = refused(capsys, [*go_on, "--cluster", "127.0.0.1:1", "--run.workers", "2"])
+    assert line.startswith("run.cluster: cannot reach 127.0.0.1:1")
+    assert {path: path.read_bytes() for path in unfinished.iterdir()} == before
+    assert main([*go_on, "--run.workers", "3", "--run.memory_gb", "0.5"]) == 0
+    assert result(here / "run")["job"] == "campaign"
+
+
+def test_a_store_of_another_version_is_refused_and_kept(here, capsys, unfinished):
+    file = unfinished / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r"afpjax \S+\. ", "afpjax 0.0.1. ", text, count=1), encoding="utf-8")
+    before = {path: path.read_bytes() for path in unfinished.iterdir()}
+    line = refused(capsys, ["--resume", "--out", "run"])
+    assert line.startswith("--resume: run was begun by afpjax 0.0.1, this is ")
+    assert {path: path.read_bytes() for path in unfinished.iterdir()} == before
