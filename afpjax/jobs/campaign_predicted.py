@@ -44,7 +44,7 @@ def compared(experiment: Experiment, cells: Sequence[Mapping[str, Any]]) -> Reco
     made = predict(experiment)
     rows = [
         {key: cell[key] for key in ("layer", "bit", "target", "rate", "device") if key in cell}
-        | {"predicted": _of_cell(experiment, made, cell), "sdc_rate": cell["sdc_rate"]}
+        | {"predicted": _short(_of_cell(experiment, made, cell)), "sdc_rate": cell["sdc_rate"]}
         for cell in finest
     ]
     rows.sort(key=lambda row: -row["predicted"])
@@ -62,6 +62,11 @@ def by_layer(experiment: Experiment, target: str) -> list[tuple[str, float]]:
         for place, layer in enumerate(layers)
     ]
     return sorted(each, key=lambda pair: -pair[1])
+
+
+def _short(value: float) -> float:
+    """Three digits: the seventh depends on how many devices a process has."""
+    return float(f"{value:.3g}")
 
 
 def _of_cell(experiment: Experiment, made: Coefficients, cell: Mapping[str, Any]) -> float:
