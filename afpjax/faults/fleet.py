@@ -9,6 +9,7 @@ import socket
 import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ def connect(address: str) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            import ray
+            ray: Any = import_module("ray")
         except ImportError as error:
             raise InputError(
                 'run.cluster: needs Ray, which is not installed; pip install "afpjax[cluster]"'

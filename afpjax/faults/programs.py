@@ -156,8 +156,8 @@ def compile_judge(
     judge: Judge, logits: jax.ShapeDtypeStruct, mesh: Mesh | None
 ) -> compiler.Compiled:
     """(logits, `Judged`) -> one answer for each image."""
-    labels = jax.ShapeDtypeStruct(logits.shape[:1], jnp.int32)
-    reference = jax.ShapeDtypeStruct(logits.shape, jnp.float32) if judge.compares else None
+    labels: Any = jax.ShapeDtypeStruct(logits.shape[:1], jnp.int32)
+    reference: Any = jax.ShapeDtypeStruct(logits.shape, jnp.float32) if judge.compares else None
     lowered = _lower(judge.of, mesh, logits, Judged(labels, reference))
     return compiler.compile_all([lowered])[0]
 

@@ -34,7 +34,7 @@ class Draws:
     def of(cls, faults: FaultModel) -> "Draws":
         lengths = {"burst": faults.burst, "lost": faults.packet, "lost-last": faults.packet}
         # Activations are drawn per image anyway; kernels of each image are dear.
-        scope = "" if faults.scope == "image" and not any(faults.weight_rate) else faults.scope
+        scope = "" if faults.scope == "image" and not faults.rates("weight").any() else faults.scope
         return cls(
             faults.kind,
             tuple(faults.bits),

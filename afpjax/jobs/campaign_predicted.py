@@ -6,13 +6,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
-from scipy import stats
 
 from afpjax.data import Images
 from afpjax.experiment import Experiment
 from afpjax.faults.sites import stored
 from afpjax.faults.vulnerability import Coefficients, coefficients, increase, per_flip
 from afpjax.jobs.records import Record
+from afpjax.robust.agreement import spearman
 
 IMAGES = 256  # the most that a prediction looks at
 ALL = "all"
@@ -97,8 +97,8 @@ def _correlations(rows: Sequence[Record]) -> list[Record]:
     found = []
     for target in dict.fromkeys(row["target"] for row in rows):
         mine = [row for row in rows if row["target"] == target]
-        predicted, measured = ([float(r[key]) for r in mine] for key in ("predicted", "sdc_rate"))
-        if len(set(predicted)) > 1 and len(set(measured)) > 1:
-            rank = float(stats.spearmanr(predicted, measured).statistic)
+        each = (np.array([float(r[key]) for r in mine]) for key in ("predicted", "sdc_rate"))
+        rank = spearman(*each)
+        if rank is not None:
             found.append({"target": target, "cells": len(mine), "spearman": rank})
     return found
