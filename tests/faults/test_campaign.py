@@ -178,14 +178,17 @@ MARGIN = 0.07
 
 
 @pytest.fixture(scope="module")
-def stops(quantized, truth) -> tuple[Any, list[int], list[float]]:
-    """Strata, and the trials and sums of y at which each stops, from NumPy's outcomes alone."""
+def stops(quantized, truth) -> tuple[Any, ...]:
+    """Strata, the trials and sums of y at which each stops, and the worst (stratum, trial).
+
+    From NumPy's outcomes alone.
+    """
     wanted = [
         *made(quantized, by="layer"),
         *made(quantized, by="bit", bits=[3, 13, 14, 15]),
     ]
     wanted = [s.__class__(n, *list(vars(s).values())[1:]) for n, s in enumerate(wanted)]
-    trials, sums = [], []
+    trials, sums, met = [], [], []
     for stratum in wanted:
         size = stratum.population
         changed, _ = outcomes(quantized, stratum, truth, size)
@@ -196,8 +199,10 @@ def stops(quantized, truth) -> tuple[Any, list[int], list[float]]:
                 break
         trials.append(count)
         sums.append(so_far[count - 1])
+        rates = changed[:count].mean(1).tolist()
+        met += [(-y, stratum.number, trial) for trial, y in enumerate(rates)]
     assert len({*trials}) > 2 and trials[3] == looks(MARGIN)[0]  # bit 3 does next to nothing
-    return wanted, trials, sums
+    return wanted, trials, sums, [(s, k) for _, s, k in sorted(met)[:20]]
 
 
 @pytest.mark.parametrize(
@@ -206,7 +211,7 @@ def stops(quantized, truth) -> tuple[Any, list[int], list[float]]:
 def test_strata_stop_after_the_same_trials_however_they_run(
     quantized, pictures, labels, remembered, stops, chunk, before, monkeypatch
 ):
-    wanted, trials, sums = stops
+    wanted, trials, sums, worst = stops
     monkeypatch.setattr(campaign, "CHUNK", chunk)
     memory = {} if before == "nothing" else dict(remembered)
     evaluator = evaluator_of(quantized, pictures, labels, memory)
@@ -216,6 +221,7 @@ def test_strata_stop_after_the_same_trials_however_they_run(
     tally = run(walk_of(evaluator, wanted, margin=MARGIN))
     assert tally.trials.tolist() == trials
     np.testing.assert_allclose(tally.sums("sdc1"), sums, atol=1e-9)
+    assert [(each.stratum, each.trial) for each in tally.worst] == worst
     assert sum(asked) == sum(trials) and max(asked) <= chunk
     if before == "nothing":  # of faults that two strata have, the second finds the answer
         distinct = {
@@ -240,7 +246,7 @@ def test_a_campaign_that_is_cut_off_goes_on_where_it_was(
     quantized, pictures, labels, stops, monkeypatch
 ):
     """Cut off twice; no trial runs again, and the end is the same."""
-    wanted, trials, sums = stops
+    wanted, trials, sums, worst = stops
     monkeypatch.setattr(campaign, "CHUNK", 64)
     memory: dict[bytes, bytes] = {}
     done = 0
@@ -261,6 +267,7 @@ def test_a_campaign_that_is_cut_off_goes_on_where_it_was(
             walk.run(advance)
             assert walk.tally.trials.tolist() == trials
             np.testing.assert_allclose(walk.tally.sums("sdc1"), sums, atol=1e-9)
+            assert [(each.stratum, each.trial) for each in walk.tally.worst] == worst
         done += evaluator.evaluations
         assert evaluator.evaluations > 0 and done == len(memory)
 

@@ -1,5 +1,6 @@
 """Job `campaign` through the command: what it refuses in one line, plans, full disks, going on."""
 
+import errno
 import json
 import re
 import sqlite3
@@ -244,6 +245,28 @@ def test_a_full_disk_keeps_what_was_worked_out(here, capsys, good, disk):
     assert main(["--resume", "--out", "run"]) == 0
     assert result(here / "run") == result(here / "whole")
     assert not partial.exists()
+
+
+def test_a_disk_that_is_full_when_the_answer_is_written_loses_nothing(here, capsys, good):
+    write = Path.write_bytes
+
+    def full(path, content):
+        if path.name == "result.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(path, content)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        line = refused(capsys, good)
+    assert re.search("No space left on device; what was worked out is kept, go on with: .*", line)
+    assert not (here / "run").exists() and (here / ".run.partial" / "store.sqlite").is_file()
+    asked = []
+    with pytest.MonkeyPatch.context() as patch:
+        run = engine.Engine.run
+        patch.setattr(engine.Engine, "run", lambda *a: asked.append(len(a[2])) or run(*a))
+        assert main(["--resume", "--out", "run"]) == 0
+    assert sum(asked) < 20  # the fault-free logits and a few probes: no trial runs again
+    assert result(here / "run")["design"]["trials"] > 100
 
 
 @pytest.fixture
