@@ -72,7 +72,7 @@ class Evaluator:
         self.count = len(images)
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory
-        self.name = name
+        self.name = name + judge.tag
         self.evaluations = 0
         self.judge = judge
         engine = Engine(

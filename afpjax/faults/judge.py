@@ -29,6 +29,7 @@ class Judge(NamedTuple):
     pack: Callable[[np.ndarray], bytes]
     unpack: Callable[[bytes, int], np.ndarray]  # (stored, images)
     compares: bool  # with the fault-free logits
+    tag: str = ""  # tells its answers from another judge's, where they are kept together
 
 
 def _right(logits: Float[Array, "B classes"], judged: Judged) -> Bool[Array, "B"]:
@@ -95,6 +96,8 @@ def _logits(stored: bytes, count: int) -> np.ndarray:
 #: Right or wrong, bool [B].
 RIGHT = Judge(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
 #: Flags and class, int32 [B].
-OUTCOME = Judge(_outcome, _compressed, _stored(np.int32), True)
+OUTCOME = Judge(_outcome, _compressed, _stored(np.int32), True, " outcome")
 #: The logits themselves, float32 [B, classes].
-LOGITS = Judge(lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False)
+LOGITS = Judge(
+    lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False, " logits"
+)

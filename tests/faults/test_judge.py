@@ -248,3 +248,15 @@ def test_images_few_enough_to_share_calls_are_held_against_their_own_logits(
     np.testing.assert_array_equal(
         few.drawn(FAULTS, limits, range(9)), of_all.drawn(FAULTS, limits, range(9))[:, :, :3]
     )
+
+
+def test_judges_that_share_a_memory_do_not_read_each_others_answers(quantized, images, labels):
+    memory: dict[bytes, bytes] = {}
+    fault = Fault.at(Site(0, 3, 14))
+    made = [
+        Evaluator(quantized, images, labels, 0, memory=memory, judge=each).under([fault])
+        for each in (RIGHT, OUTCOME, LOGITS)
+    ]
+    assert len(memory) == 3
+    np.testing.assert_array_equal(made[0], (made[1] & judge.RIGHT_BIT) > 0)
+    np.testing.assert_array_equal(made[1] >> judge.CLASS_SHIFT, made[2].argmax(axis=2))
