@@ -150,14 +150,3 @@ def test_the_small_files_run_on_the_shared_data(name, shared_data, place, monkey
     assert main(["--config", name, *QUICK, "--out", "here"]) == 0
     result = json.loads(Path("here/result.json").read_text())
     assert result["clean"]["float_accuracy"] > 0.2
-
-
-@pytest.mark.slow
-def test_the_campaign_finds_the_sign_bit_on_the_shared_data(shared_data, place, monkeypatch):
-    monkeypatch.setenv("AFPJAX_DATA", str(shared_data))
-    few = ("--faults.layers", "conv1", "--campaign.trials", "60", "--campaign.images", "32")
-    words = ("--config", CAMPAIGN, *few, "--campaign.sequential", "false", "--out", "here")
-    assert main(words) == 0
-    cells = json.loads(Path("here/result.json").read_text())["cells"]
-    critical = {cell["bit"]: cell["critical_rate"] for cell in cells if cell["bit"] != "all"}
-    assert critical[7] > 1.5 * critical[6] > 1.5 * critical[5]

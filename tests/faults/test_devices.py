@@ -109,7 +109,7 @@ def here():
     return outcomes(*make())
 
 
-@pytest.fixture(scope="module", params=[3, 4])
+@pytest.fixture(scope="module", params=[3])
 def there(request, tmp_path_factory):
     """What several give, and the text of their programs."""
     path = tmp_path_factory.mktemp("devices") / "outcomes.npz"
