@@ -114,6 +114,7 @@ html{-webkit-text-size-adjust:100%}
 body{margin:0 auto;padding:1.25rem 1rem 3rem;max-width:64rem;background:var(--paper);
  color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 h1{font-size:clamp(1.3rem,1rem + 1.7vw,1.9rem);line-height:1.28;font-weight:600;
+ overflow-wrap:anywhere;
  letter-spacing:-.01em;margin:.35rem 0 .9rem;text-wrap:pretty;max-width:34em}
 h2{font-size:1.15rem;line-height:1.3;margin:2.6rem 0 .4rem;font-weight:650}
 p{margin:.4rem 0 .8rem;max-width:44em;text-wrap:pretty}
