@@ -75,7 +75,6 @@ def answers(evaluator):
     )
 
 
-@pytest.mark.slow
 def test_two_workers_give_the_answers_of_one_process(cluster, quantized, images, labels, maker):
     def spread(own):
         return Fleet(own, maker(), address="auto", workers=2)
@@ -88,7 +87,6 @@ def test_two_workers_give_the_answers_of_one_process(cluster, quantized, images,
         np.testing.assert_array_equal(got, wanted)
 
 
-@pytest.mark.slow
 def test_a_worker_that_is_killed_half_way_loses_nothing(cluster, quantized, images, labels, maker):
     def spread(own: Engine) -> Fleet:
         made = Fleet(own, maker(slow=0.5), address="auto", workers=2)
@@ -106,7 +104,6 @@ def test_a_worker_that_is_killed_half_way_loses_nothing(cluster, quantized, imag
         os.kill(killed[0], 0)
 
 
-@pytest.mark.slow
 def test_a_worker_with_another_network_is_refused(cluster, quantized, images, labels, maker):
     def spread(own):
         return Fleet(own, maker(6), address="auto", workers=1)
