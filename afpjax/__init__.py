@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
     from afpjax.network.trace import trace as trace
+    from afpjax.robust.distribute import distribute as distribute
     from afpjax.robust.importance import importance as importance
+    from afpjax.robust.placement import Placement as Placement
     from afpjax.search.partition import Front as Front
     from afpjax.search.partition import partition as partition
 
@@ -34,7 +36,9 @@ _HOMES = {
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
     "trace": "network.trace",
+    "distribute": "robust.distribute",
     "importance": "robust.importance",
+    "Placement": "robust.placement",
     "Front": "search.partition",
     "partition": "search.partition",
 }

@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any, cast, get_type_hints
 
 from afpjax.errors import InputError
-from afpjax.sections import Campaign, Config, Data, Format
+from afpjax.job_sections import Campaign, Distribute
+from afpjax.sections import Config, Data, Format
 from afpjax.settings import Rule, expanded, nearest, read_value, toml_value, unset_variable
 
 _WIDTHS = {"float32": 32, "bfloat16": 16}  # bits; a fixed format has format.bits
@@ -59,6 +60,7 @@ def check(config: Config) -> None:
     _check_format(config.format)
     _check_faults(config)
     _check_campaign(config.campaign)
+    _check_distribute(config.distribute)
     _check_data(config.data)
     if config.run.job == "partition" and len(config.platform.devices) < 2:
         raise InputError("platform.devices: a partition needs two devices or more")
@@ -238,10 +240,41 @@ def _check_layers(layers: tuple[int | str, ...]) -> None:
 def _check_campaign(campaign: Campaign) -> None:
     if not campaign.targets:
         raise InputError("campaign.targets: name one or more of weights, activations and link")
-    for name in ("targets", "bits", "rates", "sites"):
-        values = getattr(campaign, name)
+    _check_once("campaign", campaign, "targets", "bits", "rates", "sites")
+
+
+def _check_distribute(given: Distribute) -> None:
+    for name in ("devices", "thresholds", "scores", "methods"):
+        if not getattr(given, name):
+            raise InputError(f"distribute.{name}: give one or more")
+    _check_once("distribute", given, "devices", "scores", "lost", "methods", "curve")
+    most = max(given.devices)
+    if given.lost and max(given.lost) >= most:
+        raise InputError(
+            f"distribute.lost: {max(given.lost)} of {most} devices leave none; lose "
+            f"{most - 1} or fewer"
+        )
+    if "cdc" in given.methods and most < 3:
+        raise InputError(
+            "distribute.methods: cdc needs 3 devices, one of them the spare; give "
+            "distribute.devices = 3 or more, or leave cdc out"
+        )
+    if len(given.failure) not in (0, 1, given.devices[0]):
+        raise InputError(
+            f"distribute.failure: {len(given.failure)} probabilities for {given.devices[0]} "
+            "devices; give one number, one per device, or none"
+        )
+    if len(given.weights) != 4 or not any(given.weights):
+        raise InputError(
+            "distribute.weights: give four, of accuracy, memory, energy and time, not all 0"
+        )
+
+
+def _check_once(section: str, given: object, *names: str) -> None:
+    for name in names:
+        values = getattr(given, name)
         if len(set(values)) < len(values):
-            raise InputError(f"campaign.{name}: list each once, got {toml_value(values)}")
+            raise InputError(f"{section}.{name}: list each once, got {toml_value(values)}")
 
 
 def _check_data(data: Data) -> None:

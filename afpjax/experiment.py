@@ -1,6 +1,6 @@
 """From an experiment file to the objects that jobs work with: network, platform, data, faults."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -27,6 +27,7 @@ from afpjax.network.network import Network
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.outcome import Work
 from afpjax.progress import SILENT, counted
+from afpjax.robust.substitutes import SUBSTITUTES, substitutes
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import Caps, Struck, explained
@@ -99,6 +100,19 @@ class Experiment:
         return self._evaluator("search", self.searched)
 
     @cached_property
+    def scored(self) -> tuple[Images, str]:
+        """Images that neurons are scored on, and where they are from: "training" or "search".
+
+        Training images drawn from the seed, else those that a search sees.
+        """
+        split, wanted = self.train, self.config.importance.images
+        if split is None or len(split) == 0:
+            return Images(*(each[:wanted] for each in self.searched)), "search"
+        order = np.random.default_rng(self.config.run.seed).permutation(len(split))
+        with counted(self.work.progress, "Reading images to score on") as progress:
+            return split.take(order[:wanted], progress), "training"
+
+    @cached_property
     def held_out(self) -> Evaluator:
         return self._evaluator("held out", self.held)
 
@@ -106,6 +120,22 @@ class Experiment:
     def struck_images(self) -> Evaluator:
         """How each held-out image fails, not only whether."""
         return self._evaluator("campaign", self.held, OUTCOME)
+
+    def without(self, substitute: str, *, held: bool = True) -> Evaluator:
+        """Held-out (or searched) images where neurons can be lost: see `robust.substitutes`."""
+        if (substitute, held) not in self._losing:
+            images, name = (self.held, "held out") if held else (self.searched, "search")
+            means = np.asarray(self.inputs(self.scored[0])) if substitute == "mean" else None
+            self._losing[substitute, held] = self._evaluator(
+                f"{name} without {substitute}",
+                images,
+                substitutes=substitutes(self.quantized, substitute, means),
+            )
+        return self._losing[substitute, held]
+
+    @cached_property
+    def _losing(self) -> dict[tuple[str, bool], Evaluator]:
+        return {}
 
     def inputs(self, images: Images) -> Array:
         """Images as the network takes them."""
@@ -115,7 +145,13 @@ class Experiment:
     def _prepare(self) -> Callable[[Any], Array]:
         return partial(normalise, mean=self.mean, std=self.std)
 
-    def _evaluator(self, name: str, images: Images, judge: Judge = RIGHT) -> Evaluator:
+    def _evaluator(
+        self,
+        name: str,
+        images: Images,
+        judge: Judge = RIGHT,
+        substitutes: Sequence[Any] | None = None,
+    ) -> Evaluator:
         return Evaluator(
             self.quantized,
             images.images,
@@ -126,6 +162,7 @@ class Experiment:
             memory=self.work.memory,
             name=name,
             memory_bytes=round(self.config.run.memory_gb * 1e9),
+            substitutes=substitutes,
             spread=self._spread(name) if self.config.run.cluster else None,
         )
 
@@ -137,13 +174,22 @@ class Experiment:
         return lambda own: Fleet(own, make, address=run.cluster, workers=run.workers)
 
 
-_EVALUATORS = {"search": "search_evaluator", "held out": "held_out", "campaign": "struck_images"}
+_EVALUATORS: Mapping[str, Callable[[Experiment], Evaluator]] = {
+    "search": lambda experiment: experiment.search_evaluator,
+    "held out": lambda experiment: experiment.held_out,
+    "campaign": lambda experiment: experiment.struck_images,
+    **{
+        f"{name} without {kind}": partial(Experiment.without, substitute=kind, held=held)
+        for kind in SUBSTITUTES
+        for name, held in (("held out", True), ("search", False))
+    },
+}
 
 
 def _worker_engine(config: Config, name: str) -> Engine:
     """In a worker's process: the engine of one of the experiment's evaluators."""
     experiment = prepare(config, Work({}, SILENT))
-    return getattr(experiment, _EVALUATORS[name]).own_engine
+    return _EVALUATORS[name](experiment).own_engine
 
 
 def prepare(config: Config, work: Work) -> Experiment:

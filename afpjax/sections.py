@@ -6,6 +6,7 @@ relative to the folder where the command runs, wherever the experiment file lies
 
 from dataclasses import dataclass
 
+from afpjax.job_sections import Campaign, Distribute, Importance
 from afpjax.settings import setting
 
 #: Every job of the contract; `afpjax.run` knows which of them this version has.
@@ -262,92 +263,6 @@ class Search:
 
 
 @dataclass(frozen=True)
-class Campaign:
-    """A Monte-Carlo fault campaign: which faults, how many, and how sure the answer must be.
-
-    faults.kind, burst, packet, scope and layers say what a fault is; rates are for bernoulli.
-    """
-
-    design: str = setting(
-        "single",
-        "single: faults drawn uniformly in each stratum; neyman: campaign.trials shared out after "
-        "a pilot; exhaustive: every fault; bernoulli: masks at faults' rates; listed: those of "
-        "campaign.sites",
-        choices=("single", "neyman", "exhaustive", "bernoulli", "listed"),
-    )
-    targets: tuple[str, ...] = setting(
-        ("weights",),
-        "what is struck: weights, activations (layers' inputs), or those that cross a link",
-        choices=("weights", "activations", "link"),
-    )
-    strata: str = setting(
-        "layer-bit",
-        "what an answer is asked for each of",
-        choices=("network", "layer", "bit", "layer-bit"),
-    )
-    bits: tuple[int, ...] = setting(
-        (), "bits that single faults strike, lowest is 0", low=0, high=31, empty="every bit"
-    )
-    count: int = setting(1, "faults in each trial, of one stratum, none twice", low=1)
-    margin: float = setting(
-        0.1,
-        "half the width of the interval that is wanted of each stratum's SDC rate",
-        above=0.0,
-        high=0.5,
-    )
-    confidence: float = setting(0.95, "how sure the intervals are", above=0.0, high=0.9999)
-    interval: str = setting("wilson", "kind of interval", choices=("wilson", "clopper-pearson"))
-    sequential: bool = setting(True, "strata stop when their interval is narrow enough")
-    trials: int = setting(
-        0,
-        "most trials of each stratum, 0 for as many as the margin asks for; of all strata together "
-        "for neyman; masks of each cell for bernoulli",
-        low=0,
-        high=2**63 - 1,
-    )
-    images: int = setting(64, "test images that every fault meets, 0 for all", low=0)
-    rates: tuple[float, ...] = setting(
-        (),
-        "rates to sweep for bernoulli",
-        low=0.0,
-        high=1.0,
-        empty="those of each device, faults.weight_rate and activation_rate",
-    )
-    mapping: tuple[int, ...] = setting(
-        (), "device of each layer, for target link", low=0, empty="every layer on one of its own"
-    )
-    sites: tuple[str, ...] = setting(
-        (),
-        "faults for listed, LAYER/TARGET/ELEMENT/BIT (BIT+BIT for several), as a report has them",
-    )
-
-
-@dataclass(frozen=True)
-class Importance:
-    """Scores of every neuron, for job importance."""
-
-    images: int = setting(
-        256, "images behind the scores, training images where there are any", low=1
-    )
-    target: str = setting(
-        "winner",
-        "y of the Taylor score: the winning logit, the label's logit, or the cross-entropy loss",
-        choices=("winner", "label", "loss"),
-    )
-    exact_passes: int = setting(
-        100_000,
-        "most passes of an image through the network for exact divergences; where leaving out "
-        "every neuron takes more, they are estimated",
-        low=0,
-    )
-    classes: int = setting(16, "likeliest classes whose logits an estimate follows", low=2)
-    sample: int = setting(
-        16, "neurons of each layer that are left out for real to check an estimate", low=3
-    )
-    sample_images: int = setting(64, "images that they are left out on", low=1)
-
-
-@dataclass(frozen=True)
 class Config:
     """A whole experiment; every key has a default."""
 
@@ -361,3 +276,4 @@ class Config:
     search: Search = Search()
     campaign: Campaign = Campaign()
     importance: Importance = Importance()
+    distribute: Distribute = Distribute()

@@ -184,8 +184,25 @@ def any_config(draw: random.Random) -> Config:
     for name in ("targets", "bits", "rates", "sites"):
         values[f"campaign.{name}"] = tuple(dict.fromkeys(values[f"campaign.{name}"]))
     values["campaign.targets"] = values["campaign.targets"] or ("link",)
+    values |= any_distribution(draw, values)
     values["data.crop"] = draw.randint(0, values["data.resize"] or 99)
     return load(None, values)
+
+
+def any_distribution(draw: random.Random, values: dict[str, Any]) -> dict[str, Any]:
+    """What fits together of the settings of job distribute."""
+    own = {
+        name: tuple(dict.fromkeys(values[f"distribute.{name}"]))
+        for name in ("devices", "scores", "methods", "lost", "curve", "thresholds")
+    }
+    own["devices"] = (draw.randint(3, 128), *(d for d in own["devices"] if d != 3))
+    own["devices"] = tuple(dict.fromkeys(own["devices"]))
+    own["lost"] = tuple(lost for lost in own["lost"] if lost < max(own["devices"]))
+    own["scores"], own["methods"] = own["scores"] or ("l1",), own["methods"] or ("cdc",)
+    own["thresholds"] = own["thresholds"] or (0.5,)
+    own["failure"] = tuple(draw.random() for _ in range(draw.choice((0, 1, own["devices"][0]))))
+    own["weights"] = tuple(draw.random() + 0.1 for _ in range(4))
+    return {f"distribute.{name}": value for name, value in own.items()}
 
 
 @pytest.mark.parametrize("seed", range(50))

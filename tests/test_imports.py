@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What a part may import of afpjax beside itself; every part may import `errors`.
 BASE = {"cache", "compiler", "files", "settings"}
-SETTINGS = {"sections", "config", "settings", "progress", "outcome"}
+SETTINGS = {"sections", "job_sections", "config", "settings", "progress", "outcome"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "settings": set(),
     "progress": set(),
     "store": set(),
-    "sections": {"settings"},
-    "config": {"sections", "settings"},
+    "job_sections": {"settings"},
+    "sections": {"job_sections", "settings"},
+    "config": {"job_sections", "sections", "settings"},
     "outcome": {"config", "progress"},
     "images": set(),
     "image_arrays": {"files", "images"},
@@ -31,8 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "network": BASE,
     "hardware": {"network.layers"},
     "faults": {*BASE, "network"},
-    "search": {"faults", "hardware", "network"},
-    "robust": {*BASE, "network", "faults"},
+    "search": {"faults", "hardware", "network", "robust"},
+    "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
     "experiment": {
         *SETTINGS,
@@ -41,6 +42,7 @@ ALLOWED: dict[str, set[str]] = {
         "hardware",
         "model_source",
         "network",
+        "robust",
         "search",
     },
     "jobs": {*SETTINGS, "data", "experiment", "search", "robust", "faults", "hardware", "network"},

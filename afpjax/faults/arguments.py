@@ -12,9 +12,14 @@ from afpjax.faults.strike import Draws
 
 
 def met(
-    draws: Draws, devices: int, nodes: Sequence[Node], indices: np.ndarray, slots: int
-) -> tuple[Any, np.ndarray]:
-    """What strikes the inputs of every image of a call, and its trial [D, B].
+    draws: Draws,
+    devices: int,
+    nodes: Sequence[Node],
+    indices: np.ndarray,
+    slots: int,
+    neurons: int,
+) -> tuple[Any, np.ndarray, np.ndarray | None]:
+    """What strikes the inputs of every image of a call, its trial [D, B], its neurons [D, B, C].
 
     `nodes` fill the first of `slots` slots of equally many images, whose numbers `indices` repeats
     for each slot; empty slots have nothing.
@@ -24,8 +29,10 @@ def met(
     for slot, node in enumerate(nodes):
         trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
     of_inputs = _places if draws.places else _rates
-    return of_inputs(draws, devices, nodes, indices[:size], slots), trials.reshape(
-        devices, slots * size
+    return (
+        of_inputs(draws, devices, nodes, indices[:size], slots),
+        trials.reshape(devices, slots * size),
+        _answering(devices, nodes, slots, size, neurons) if draws.copies else None,
     )
 
 
@@ -36,22 +43,36 @@ def spots_of(hits: Hits, devices: int) -> Spots:
     return Spots(elements, np.frombuffer(hits.words, np.int32).reshape(shape))
 
 
+def _answering(
+    devices: int, nodes: Sequence[Node], slots: int, size: int, neurons: int
+) -> np.ndarray:
+    """Whose copy answers for each neuron, int8 [D, B, C]: the first, where nothing else is said."""
+    by = np.zeros((devices, slots, size, neurons), np.int8)
+    for slot, node in enumerate(nodes):
+        if node.strike.outputs:
+            by[:, slot] = np.frombuffer(node.strike.outputs, np.int8)
+    return by.reshape(devices, slots * size, neurons)
+
+
 def _rates(
     draws: Draws, devices: int, nodes: Sequence[Node], indices: np.ndarray, slots: int
 ) -> np.ndarray:
-    """Thresholds, [D, B, columns]."""
-    limits = np.zeros((devices, slots, len(indices), draws.columns), np.uint32)
+    """Thresholds, [D, B, columns], or of every read copy, [D, B, copies, columns]."""
+    shape = (draws.copies, draws.columns) if draws.copies else (draws.columns,)
+    limits = np.zeros((devices, slots, len(indices), *shape), np.uint32)
     for slot, node in enumerate(nodes):
         inputs = node.strike.inputs
         if not isinstance(inputs, bytes) or not inputs:
             continue
         words = np.frombuffer(inputs, np.uint32)
-        if draws.budget is None:
+        if draws.copies:
+            limits[:, slot] = words.reshape(shape)
+        elif draws.budget is None:
             limits[:, slot] = words
         else:  # for every image of every trial
             each = words.reshape(devices, -1, draws.columns)
             limits[:, slot] = each[:, np.minimum(indices, each.shape[1] - 1)]
-    return limits.reshape(devices, slots * len(indices), draws.columns)
+    return limits.reshape(devices, slots * len(indices), *shape)
 
 
 def _places(

@@ -85,6 +85,14 @@ def stream(
     return jnp.stack([mix(first ^ second), mix(second + jnp.uint32(_GOLDEN))], axis=-1)
 
 
+def copy_stream(stream: UInt32[Array, "2"], copy: int) -> UInt32[Array, "2"]:
+    """The stream of one of several read copies; the first has that of a copy that is alone."""
+    if not copy:
+        return stream
+    salt = jnp.uint32(copy * _GOLDEN % _COUNTERS)
+    return jnp.stack([mix(stream[0] ^ salt), mix(stream[1] + salt)])
+
+
 def streams(
     seed: UInt32[Array, "2"],
     trial: UInt32[Array, ""],
@@ -101,11 +109,14 @@ def flip_mask(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Any, "bits"],
+    limits: UInt32[Any, "bits ..."],
     *,
     generator: str = "hash",
 ) -> Int[Array, "..."]:
-    """int32 mask of `shape`: bit `bits[k]` is set where its draw is below `limits[k]`."""
+    """int32 mask of `shape`: bit `bits[k]` is set where its draw is below `limits[k]`.
+
+    A limit is one for all elements, or broadcasts over them.
+    """
     mask = jnp.zeros(shape, jnp.int32)
     for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
         word = np.uint32(1 << bits[place]).astype(np.int32)  # bit 31 is the sign

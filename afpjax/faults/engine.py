@@ -51,7 +51,10 @@ class Engine:
         *,
         prepare: Prepare,
         memory_bytes: int = 0,
+        substitutes: Sequence[Float[Any, "_"]] | None = None,
     ) -> None:
+        every = [np.zeros(layer.neurons) for layer in quantized.layers]
+        self._substitutes = [np.asarray(each, np.float32) for each in substitutes or every]
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)
         self._judge, self._reference = RIGHT, None
         self._network, self._seed, self._prepare = encoded(quantized), seed, prepare
@@ -77,7 +80,8 @@ class Engine:
     def fingerprint(self) -> bytes:
         """A digest of what its answers follow from: kernels, biases, images, labels."""
         digest = hashlib.blake2b(digest_size=16)
-        for leaf in [*jax.tree.leaves(self._network), self._images, self._labels]:
+        own = [*jax.tree.leaves(self._network), *self._substitutes]
+        for leaf in [*own, self._images, self._labels]:
             digest.update(np.ascontiguousarray(leaf).tobytes())
         return digest.digest()
 
@@ -99,11 +103,11 @@ class Engine:
     def _clean(self) -> Row:
         return Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
 
-    def clean_rate(self, seconds: float = 0.5) -> float:
+    def clean_rate(self, draws: Draws, seconds: float = 0.5) -> float:
         """Fault-free images per second, with batches on every core at once."""
-        execution = self._execution(Draws())
+        execution = self._execution(draws)
         plan = Plan.of(execution.programs.stages, [self._clean])
-        batches, workers = list(self._batches(Draws())), compiler.workers()
+        batches, workers = list(self._batches(draws)), compiler.workers()
         size = len(batches[0].indices) * self.trials
 
         def run(number: int) -> None:
@@ -224,6 +228,7 @@ class Engine:
             self._network,
             self._seed,
             judge=self._judge,
+            substitutes=self._substitutes,
             slots=slots,
             packed=lambda: programs(slots),
         )

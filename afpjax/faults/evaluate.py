@@ -17,14 +17,15 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from afpjax.errors import InputError
 from afpjax.faults import bits
-from afpjax.faults.budget import rows_within_budget
+from afpjax.faults.asked import Asked, Asker
 from afpjax.faults.engine import Engine
 from afpjax.faults.fleet import Fleet
 from afpjax.faults.judge import RIGHT, Judge
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.placed import alike, row_at
-from afpjax.faults.plan import Row, Strike
+from afpjax.faults.plan import Row
 from afpjax.faults.programs import Prepare
+from afpjax.faults.served import strikes_of
 from afpjax.faults.sites import Fault, Site, check_fault, check_sites
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
@@ -50,7 +51,9 @@ class Evaluator:
     share it. `judge` says what is kept of the logits: right or wrong, or how an answer differs
     from the fault-free one. `memory_bytes` is what an evaluation may fill of each device, 0 for
     half of what is free: answers do not depend on it. Raises `InputError` for images and labels
-    that do not match. `spread` makes of this process's engine one whose work runs elsewhere.
+    that do not match. `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero
+    by default; evaluators that differ in it need names of their own. `spread` makes of this
+    process's engine one whose work runs elsewhere.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class Evaluator:
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
         memory_bytes: int = 0,
+        substitutes: Sequence[Float[Any, "_"]] | None = None,
         spread: Callable[[Engine], Fleet] | None = None,
     ) -> None:
         _check_images(quantized, jax.eval_shape(prepare, images), labels)
@@ -76,7 +80,13 @@ class Evaluator:
         self.evaluations = 0
         self.judge = judge
         engine = Engine(
-            quantized, images, labels, self.seed, prepare=prepare, memory_bytes=memory_bytes
+            quantized,
+            images,
+            labels,
+            self.seed,
+            prepare=prepare,
+            memory_bytes=memory_bytes,
+            substitutes=substitutes,
         )
         self.own_engine = engine if judge is RIGHT else engine.judging(judge)
         self._engine = spread(self.own_engine) if spread else self.own_engine
@@ -102,20 +112,46 @@ class Evaluator:
         progress: Progress = lambda rows: None,
     ) -> Shaped[np.ndarray, "P K B ..."]:
         """The judge's answers for P thresholds under the given trials."""
-        draws, trials = Draws.of(faults), tuple(trials)
+        draws = Draws.of(faults)
         weights, inputs = (np.asarray(each, np.uint32) for each in limits)
-        of_all = [Thresholds(*each) for each in zip(weights, inputs, strict=True)]
-        names = [[self._name(draws, each, trial) for trial in trials] for each in of_all]
+        asked = [
+            self._asker.at_rates(draws, Thresholds(*each))
+            for each in zip(weights, inputs, strict=True)
+        ]
+        return self._met(draws, asked, tuple(trials), progress)
+
+    def served(
+        self,
+        by: Sequence[Sequence[Int[np.ndarray, "_"]]],
+        faults: FaultModel | None = None,
+        trials: Sequence[int] = (0,),
+        progress: Progress = lambda rows: None,
+    ) -> Shaped[np.ndarray, "P K B ..."]:
+        """The judge's answers where devices share out every layer's neurons.
+
+        P times, by layer, the device that answers for each neuron, -1 where it is lost. `faults`
+        strike a neuron's weights at its device's rate, and a layer's inputs in the read copy of
+        each device by itself. Raises `InputError` for faults that do not go with this.
+        """
+        draws, of_all = strikes_of(self.quantized, faults, by)
+        asked = [self._asker.served(draws, each) for each in of_all]
+        return self._met(draws, asked, tuple(trials), progress)
+
+    def _met(
+        self, draws: Draws, asked: Sequence[Asked], trials: tuple[int, ...], progress: Progress
+    ) -> Shaped[np.ndarray, "P K B ..."]:
+        """The judge's answers for what is asked under the given trials."""
+        names = [[each.name(trial) for trial in trials] for each in asked]
         rows = Rows()
-        for each, row in zip(of_all, names, strict=True):
+        for each, row in zip(asked, names, strict=True):
             for start in range(0, len(trials), self._engine.trials):
                 part = slice(start, start + self._engine.trials)
                 wanted = tuple(row[part])
                 if wanted not in rows and any(name not in self.memory for name in wanted):
-                    rows[wanted] = draws, self._row(draws, each, trials[part])
-        self._run(rows, progress, len(of_all) * len(trials))
+                    rows[wanted] = draws, each.row(self._on_all_devices(trials[part]))
+        self._run(rows, progress, len(asked) * len(trials))
         answers = self._answers([name for row in names for name in row])
-        return answers.reshape(len(of_all), len(trials), *answers.shape[1:])
+        return answers.reshape(len(asked), len(trials), *answers.shape[1:])
 
     def correct_at(
         self, sites: Sequence[Site], progress: Progress = lambda rows: None
@@ -159,35 +195,29 @@ class Evaluator:
         none = np.zeros((1, len(self.quantized.layers), columns), np.uint32)
         return self.correct(faults, Thresholds(none, none), [0])[0, 0]
 
+    def whole(self) -> Bool[np.ndarray, "B"]:
+        """Whether each image is classified right with all neurons there, in `served`'s programs."""
+        all_there = [np.zeros(layer.neurons, np.int8) for layer in self.quantized.layers]
+        return self.served([all_there])[0, 0]
+
     @cached_property
     def reference(self) -> Float[np.ndarray, "B classes"]:
         """Fault-free logits."""
         return self._engine.clean_logits()
 
-    def clean_rate(self) -> float:
-        """Fault-free images per second, in the programs of faults at places, all cores at work."""
-        return self._engine.clean_rate()
+    def clean_rate(self, *, losing: bool = False) -> float:
+        """Fault-free images per second, all cores at work.
 
-    def _name(self, draws: Draws, limits: Thresholds, trial: int) -> bytes:
-        """What a row is remembered by."""
-        if not limits.weights.any() and not limits.activations.any():  # the same in every trial
-            return f"{self.name} clean".encode()
-        kind = f"{self.name} {draws}".encode()
-        parts = (limits.weights, limits.activations, np.uint32(trial))
-        return b"|".join([kind, *(part.tobytes() for part in parts)])
+        In the programs of faults at places, or, where neurons can be lost, in those of `served`.
+        """
+        return self._engine.clean_rate(Draws(copies=1) if losing else Draws())
 
-    def _row(self, draws: Draws, limits: Thresholds, trials: tuple[int, ...]) -> Row:
-        trials += trials[-1:] * (self._engine.trials - len(trials))
-        weights, inputs = (np.asarray(each) for each in limits)
-        if draws.budget is not None:
-            weights, inputs = rows_within_budget(
-                draws, self.quantized.layers, limits, self.seed, trials, self.count
-            )
-        strikes = (
-            Strike(_words(weights[..., layer, :]), _words(inputs[..., layer, :]))
-            for layer in range(len(self.quantized.layers))
-        )
-        return Row(trials, tuple(strikes))
+    @property
+    def _asker(self) -> Asker:
+        return Asker(self.name, self.quantized.layers, self.seed, self.count)
+
+    def _on_all_devices(self, trials: tuple[int, ...]) -> tuple[int, ...]:
+        return trials + trials[-1:] * (self._engine.trials - len(trials))
 
     def _run(self, rows: Rows, progress: Progress, total: int) -> None:
         """Run rows, each remembered under its trials' names; `total` answers were asked for."""
@@ -209,11 +239,6 @@ class Evaluator:
         none = np.zeros((0, self.count), bool)
         found = [self.judge.unpack(self.memory[name], self.count) for name in names]
         return np.stack(found) if found else none
-
-
-def _words(limits: np.ndarray) -> bytes:
-    """Thresholds as a plan compares them: nothing where no bit can flip."""
-    return np.ascontiguousarray(limits).tobytes() if limits.any() else b""
 
 
 def accuracy(

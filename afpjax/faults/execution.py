@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Shaped, UInt32
+from jaxtyping import Array, Float, Shaped, UInt32
 
 from afpjax.compiler import Compiled
 from afpjax.faults.arguments import met, spots_of
@@ -75,7 +75,8 @@ class Execution:
 
     `network` has its kernels encoded. Where a batch holds few images, calls have `slots` times as
     many, for as many nodes at once: `packed` compiles these programs. Where several devices run a
-    trial each, what belongs to a trial has a leading axis over them.
+    trial each, what belongs to a trial has a leading axis over them. `substitutes`: what a layer's
+    lost neurons give, [C] each.
     """
 
     def __init__(
@@ -86,6 +87,7 @@ class Execution:
         seed: UInt32[Array, "2"],
         *,
         judge: Judge,
+        substitutes: Sequence[Float[np.ndarray, "_"]] = (),
         slots: int = 1,
         packed: Callable[[], Programs] | None = None,
     ) -> None:
@@ -93,6 +95,7 @@ class Execution:
             network = jax.device_put(network, NamedSharding(programs.mesh, PartitionSpec()))
         self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
         self._slots, self._pack, self._judge = slots, packed, judge
+        self._substitutes = substitutes
         self._parts = [part_of(network, stage) for stage in programs.stages]
         makers = {
             value: (number, place)
@@ -132,8 +135,10 @@ class Execution:
             at = compile_places(how, places, fmt, codes.shape, mesh)
             spots = spots_of(kernel.strike, self.programs.trials)
             return at(self._per_trial(Spots(*(each[:, 0] for each in spots))), codes)[0]
-        limits = np.frombuffer(kernel.strike, np.uint32).reshape(-1, self._draws.columns)
-        limits = np.broadcast_to(limits, (self.programs.trials, limits.shape[1]))
+        columns = self._draws.columns  # by trial, or by neuron and the same in every trial
+        shape = (1, -1, columns) if self._draws.copies else (-1, columns)
+        limits = np.frombuffer(kernel.strike, np.uint32).reshape(shape)
+        limits = np.broadcast_to(limits, (self.programs.trials, *limits.shape[1:]))
         trials = np.array(kernel.trials, np.uint32)
         image = np.full(self.programs.trials, kernel.image, np.uint32)
         struck = self._per_trial((limits, trials, image))
@@ -185,7 +190,8 @@ class Execution:
     ) -> tuple[Array, ...]:
         nodes = [plan.nodes[number] for number in call.nodes]
         layer = self.programs.stages[call.stage].layer
-        given = Given(self._parts[call.stage], images.indices, np.uint32(layer or 0), self._seed)
+        number, substitute = np.uint32(layer or 0), self._substitute_of(layer)
+        given = Given(self._parts[call.stage], images.indices, number, self._seed, substitute)
         if call.stage == 0:
             return self.programs.first((), (images.images, given))
         read = tuple(
@@ -193,10 +199,17 @@ class Execution:
             for place, (_, output) in enumerate(self._inputs[call.stage])
         )
         if layer is None:
-            return self._program(call)(Met(read, None, None, None), given)
+            return self._program(call)(Met(read), given)
         codes = self._kernel_for(kernel_of(self.programs.stages, nodes[0]), nodes, kernels, images)
-        faults = met(self._draws, self.programs.trials, nodes, images.indices, self._slots_of(call))
+        slots, neurons = self._slots_of(call), self._network.layers[layer].neurons
+        faults = met(self._draws, self.programs.trials, nodes, images.indices, slots, neurons)
         return self._program(call)(Met(read, codes, *self._per_trial(faults)), given)
+
+    def _substitute_of(self, layer: int | None) -> Float[np.ndarray, "C"] | None:
+        """What a layer's lost neurons give, where neurons can be lost."""
+        if layer is None or not self._draws.copies:
+            return None
+        return self._substitutes[layer]
 
     def _kernel_for(
         self, kernel: Kernel | None, nodes: Sequence[Node], kernels: Kernels, images: Images

@@ -75,9 +75,9 @@ class Fleet:
         """Fault-free logits of every image."""
         return self._own.clean_logits()
 
-    def clean_rate(self) -> float:
+    def clean_rate(self, draws: Draws) -> float:
         """Fault-free images per second of this machine alone."""
-        return self._own.clean_rate()
+        return self._own.clean_rate(draws)
 
     def _placing(self, workers: int) -> tuple[dict[str, Any], int]:
         """What a worker asks of Ray, and how many there are to be."""

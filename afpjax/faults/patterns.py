@@ -25,7 +25,7 @@ def struck(
     fmt: QFormat,
     codes: Float[Array, "..."],
     stream: UInt32[Array, "2"],
-    limits: UInt32[Array, "columns"],
+    limits: UInt32[Array, "columns ..."],
 ) -> Float[Array, "..."]:
     """The codes after the faults of one stream; all that is drawn fuses into this pass."""
     if draws.kind == "lost-last":

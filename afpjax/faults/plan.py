@@ -25,15 +25,20 @@ class Hits(NamedTuple):
 
 
 class Strike(NamedTuple):
-    """What a layer meets: thresholds (bytes of uint32) or places; empty where nothing is struck."""
+    """What a layer meets: thresholds (bytes of uint32) or places; empty where nothing is struck.
+
+    `outputs`: by neuron, whose read copy of the inputs its answer comes from (bytes of int8), or -1
+    where it is lost; empty where there is one copy and no neuron is lost.
+    """
 
     weights: bytes | Hits = b""
     inputs: bytes | Hits = b""
+    outputs: bytes = b""
 
     @property
     def drawn(self) -> bool:
         """Whether what happens depends on the trial."""
-        return any(isinstance(each, bytes) and each for each in self)
+        return any(isinstance(each, bytes) and each for each in (self.weights, self.inputs))
 
 
 CLEAN = Strike()

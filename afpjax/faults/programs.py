@@ -21,10 +21,12 @@ from jaxtyping import Array, Float
 from afpjax import compiler
 from afpjax.faults import bits
 from afpjax.faults.judge import Judge, Judged
+from afpjax.faults.neurons import by_neuron, shared_out
 from afpjax.faults.patterns import struck, struck_at
 from afpjax.faults.strike import Draws
-from afpjax.network.execute import run_steps
+from afpjax.network.execute import Hook, run_steps
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.layers import Layer
 from afpjax.network.program import LayerCall, Parameters, Value
 from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
 from afpjax.network.stages import Stage, stages
@@ -43,12 +45,13 @@ class Images(NamedTuple):
 
 
 class Met(NamedTuple):
-    """What a stage meets; the last three are None for a stage without a layer."""
+    """What a stage meets; without a layer, the values of other stages alone."""
 
     values: tuple[Array, ...]  # [B, ...] each, of the stages before
-    kernel: Array | None  # codes, struck already
-    limits: Any  # of the read inputs: thresholds, uint32 [B, columns], or `Spots` [B, n]
-    trials: Any  # uint32 [B]
+    kernel: Array | None = None  # codes, struck already
+    limits: Any = None  # of the read inputs: thresholds, uint32 [B, columns], or `Spots` [B, n]
+    trials: Any = None  # uint32 [B]
+    by: Any = None  # where devices share out the neurons: `Strike.outputs`, int8 [B, C]
 
 
 class Spots(NamedTuple):
@@ -65,6 +68,7 @@ class Given(NamedTuple):
     indices: Any  # uint32 [B]
     number: Any  # of the layer, uint32
     seed: Any  # uint32 [2]
+    substitute: Any = None  # what a lost neuron gives, float32 [C], where neurons can be lost
 
 
 @dataclass(frozen=True)
@@ -121,8 +125,7 @@ def compile_programs(
     """Compile for a network and a batch: `shapes` are those of (encoded network, `Images`)."""
     quantized, batch = shapes.arguments()
     cut, layers = stages(quantized.program), quantized.layers
-    number, trials = _uint(), _uint(*batch.indices.shape)
-    limits = _limits(draws, *batch.indices.shape)
+    number = _uint()
     values: dict[Value, Any] = {}
     lowered = []
     for stage in cut:
@@ -132,23 +135,35 @@ def compile_programs(
             arguments: tuple[Any, Any] = ((), (batch.images, given))
         else:
             function = partial(_run, draws, stage)
-            met = Met(tuple(values[value] for value in stage.inputs), None, None, None)
+            met = Met(tuple(values[value] for value in stage.inputs))
             if stage.layer is not None:
-                name = layers[stage.layer].name
-                kernel = quantized.parameters.layers[name].kernel
-                met = Met(met.values, kernel, limits, trials)
+                met, given = _at_layer(draws, quantized, layers[stage.layer], met, given)
             arguments = (met, given)
         values.update(zip(stage.outputs, jax.eval_shape(function, *arguments), strict=True))
         lowered.append(_lower(function, mesh, *arguments))
     drawn = replace(draws, places=0)  # kernels are struck at places by programs of their own
-    for layer in layers:
-        kernel = quantized.parameters.layers[layer.name].kernel
-        struck = ((_limits(drawn), _uint(), _uint()), (kernel, number, _uint(2)))
-        lowered.append(_lower(partial(_strike, drawn, quantized.format), mesh, *struck))
+    for call in quantized.program.calls:
+        kernel = quantized.parameters.layers[call.layer.name].kernel
+        limits = _uint(call.layer.neurons, draws.columns) if draws.copies else _limits(drawn)
+        struck = ((limits, _uint(), _uint()), (kernel, number, _uint(2)))
+        lowered.append(_lower(partial(_strike, drawn, quantized.format, call), mesh, *struck))
     logits = values[quantized.program.output]
     first, *rest = compiler.compile_all(lowered)
     run, strike = rest[: len(cut) - 1], rest[len(cut) - 1 :]
     return Programs(cut, first, (None, *run), tuple(strike), logits, mesh)
+
+
+def _at_layer(
+    draws: Draws, quantized: Quantized, layer: Layer, met: Met, given: Given
+) -> tuple[Met, Given]:
+    """Shapes of what a stage with a layer is given besides."""
+    batch, kernel = given.indices.shape, quantized.parameters.layers[layer.name].kernel
+    met = Met(met.values, kernel, _limits(draws, *batch), _uint(*batch))
+    if not draws.copies:
+        return met, given
+    by = jax.ShapeDtypeStruct((*batch, layer.neurons), jnp.int8)
+    substitute = jax.ShapeDtypeStruct((layer.neurons,), jnp.float32)
+    return met._replace(by=by), given._replace(substitute=substitute)
 
 
 @lru_cache(maxsize=32)
@@ -164,6 +179,8 @@ def compile_judge(
 
 def _limits(draws: Draws, *batch: int) -> Any:
     """What strikes the inputs of a batch, or one kernel."""
+    if draws.copies:
+        return _uint(*batch, draws.copies, draws.columns)
     if not draws.places:
         return _uint(*batch, draws.columns)
     words = jax.ShapeDtypeStruct((*batch, draws.places), jnp.int32)
@@ -221,25 +238,35 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
         )
         layers = {name: layer._replace(kernel=met.kernel) for name, layer in layers.items()}
 
-    def one(values: tuple[Array, ...], stream: Array | None, limit: Any) -> tuple[Array, ...]:
-        def strikes(call: LayerCall) -> Strikes:
-            return Strikes(None, lambda codes: _on_codes(draws, part.format, codes, stream, limit))
+    def one(
+        values: tuple[Array, ...], stream: Array | None, limit: Any, by: Array | None
+    ) -> tuple[Array, ...]:
+        def copy(stream: Array | None, limit: Any) -> Hook:
+            """The layer as it computes with one read copy of its inputs."""
+            on_codes = partial(_on_codes, draws, part.format, stream=stream, limits=limit)
+            return layer_on_codes(part, lambda call: Strikes(None, on_codes))
 
-        hook = layer_on_codes(part, strikes)
+        hook = copy(stream, limit)
+        if by is not None:
+            hook = shared_out(draws, copy, stream, limit, by, given.substitute)
         environment = _constants(stage, part) | dict(zip(stage.inputs, values, strict=True))
         run_steps(stage.steps, environment, layers, hook)
         return tuple(environment[value] for value in stage.outputs)
 
-    return jax.vmap(one)(met.values, streams, met.limits)
+    return jax.vmap(one)(met.values, streams, met.limits, met.by)
 
 
 def _constants(stage: Stage, part: Quantized) -> dict[Value, Array]:
     return dict(zip(stage.constants, part.parameters.constants, strict=True))
 
 
-def _strike(draws: Draws, fmt: QFormat, of_trial: Any, common: Any) -> Float[Array, "..."]:
+def _strike(
+    draws: Draws, fmt: QFormat, call: LayerCall, of_trial: Any, common: Any
+) -> Float[Array, "..."]:
     """A kernel's codes as one trial, or one image of it, has them."""
     (limits, trial, image), (codes, number, seed) = of_trial, common
+    if draws.copies:
+        limits = by_neuron(call, limits)
     stream = draws.stream(seed, trial=trial, layer=number, target=bits.WEIGHTS, image=image)
     return _on_codes(draws, fmt, codes, stream, limits)
 

@@ -29,9 +29,10 @@ class Draws:
     scope: str = ""
     length: int = 0  # bits of a burst, values of a packet
     places: int = 0  # of faults at given places: how many an operand has room for
+    copies: int = 0  # of a layer's inputs, where devices share out its neurons; 0: they do not
 
     @classmethod
-    def of(cls, faults: FaultModel) -> "Draws":
+    def of(cls, faults: FaultModel, copies: int = 0) -> "Draws":
         lengths = {"burst": faults.burst, "lost": faults.packet, "lost-last": faults.packet}
         # Activations are drawn per image anyway; kernels of each image are dear.
         scope = "" if faults.scope == "image" and not faults.rates("weight").any() else faults.scope
@@ -42,6 +43,7 @@ class Draws:
             faults.budget,
             scope,
             lengths.get(faults.kind, 0),
+            copies=copies,
         )
 
     @classmethod

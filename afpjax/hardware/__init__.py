@@ -1,5 +1,6 @@
 """What a layer costs where: platforms, the cost model, and imports of other tools' figures."""
 
+from afpjax.hardware.board import Board, load_board, shipped_boards
 from afpjax.hardware.cost import cost_tables, layer_cost
 from afpjax.hardware.importers import (
     LayerRow,
@@ -23,6 +24,7 @@ from afpjax.hardware.tables import CostTables, MappingCost, check_capacity, mapp
 from afpjax.hardware.traffic import Sizes
 
 __all__ = [
+    "Board",
     "CostTables",
     "Device",
     "LayerRow",
@@ -35,6 +37,7 @@ __all__ = [
     "check_capacity",
     "cost_tables",
     "layer_cost",
+    "load_board",
     "load_device",
     "load_link",
     "load_platform",
@@ -42,6 +45,7 @@ __all__ = [
     "read_layer_table",
     "read_timeloop_stats",
     "replace_column",
+    "shipped_boards",
     "shipped_devices",
     "shipped_links",
 ]

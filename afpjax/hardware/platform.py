@@ -123,6 +123,7 @@ class Link:
     packet_overhead_bytes: int
     power_mw: float
     energy_pj_per_bit: float
+    shared_medium: bool = False  # senders take turns, as on the air
 
     def __post_init__(self) -> None:
         need_positive(self, "bandwidth_gbit_s", infinite=True)

@@ -13,7 +13,12 @@ from afpjax.errors import InputError
 T = TypeVar("T")
 Names = Iterable[str]
 
-_KINDS = {float: "a number", int: "a whole number", str: "a text in quotes"}
+_KINDS = {
+    bool: "true or false",
+    float: "a number",
+    int: "a whole number",
+    str: "a text in quotes",
+}
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -83,6 +88,6 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
         return from_table(kind, value, f"{where}: [{name}]")  # type: ignore[arg-type]
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if isinstance(value, kind) and not isinstance(value, bool):
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
     raise InputError(f"{where}: `{name}` is {value!r}: give {_KINDS[kind]}")

@@ -8,7 +8,6 @@ from afpjax.experiment import Experiment
 from afpjax.faults import masks
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import RIGHT_BIT, SDC1
-from afpjax.faults.statistics import accuracy_interval
 from afpjax.faults.tally import Tally
 from afpjax.jobs.campaign_single import ALL, confusion
 from afpjax.jobs.records import Record
@@ -79,7 +78,7 @@ def _named(experiment: Experiment, cell: masks.Cell) -> Record:
 def _cell(experiment: Experiment, tally: Tally, place: int, counted: masks.Counted) -> Record:
     def estimate(name: str, stem: str, flag: int) -> Record:
         hits = (counted.answers & flag) > 0
-        bounds = accuracy_interval(hits, counted.confidence)
+        bounds = masks.interval(experiment.faults, hits, counted.confidence)
         return {name: hits.mean(), f"{stem}_interval": list(bounds)}
 
     return {

@@ -13,13 +13,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from afpjax.config import Config
-from afpjax.data import Images
 from afpjax.experiment import Experiment, prepare
-from afpjax.jobs import records
+from afpjax.jobs import records, scoring
 from afpjax.jobs.importance_summary import summary
 from afpjax.jobs.records import Record
 from afpjax.outcome import Outcome, Work
-from afpjax.progress import counted
 from afpjax.robust import ablation
 from afpjax.robust.agreement import agreement, spearman
 from afpjax.robust.first_order import Scores
@@ -44,7 +42,7 @@ class Neurons(NamedTuple):
 def run(config: Config, work: Work) -> Outcome:
     """Scores of every neuron, their rank correlations, and accuracy lost without a neuron."""
     experiment = prepare(config, work)
-    subject, source = _subject(experiment)
+    subject, source = scoring.subject(experiment)
     program, settings = experiment.network.program, config.importance
     clean, cost = subject.right, ablation.exact_passes(program, len(subject.images))
     exact = cost <= settings.exact_passes
@@ -66,20 +64,6 @@ def run(config: Config, work: Work) -> Outcome:
         "neurons": [row for layer in layers for row in _neurons(layer)],
     }
     return Outcome(result, summary(result))
-
-
-def _subject(experiment: Experiment) -> tuple[Subject, str]:
-    """The network on training images drawn from the seed, else on those that a search would see."""
-    config, split = experiment.config, experiment.train
-    wanted = config.importance.images
-    if split is None or len(split) == 0:
-        images, source = Images(*(each[:wanted] for each in experiment.searched)), "search"
-    else:
-        order = np.random.default_rng(config.run.seed).permutation(len(split))
-        with counted(experiment.work.progress, "Reading images to score on") as progress:
-            images, source = split.take(order[:wanted], progress), "training"
-    inputs = np.asarray(experiment.inputs(images))
-    return Subject(experiment.network, inputs, images.labels, experiment.work.memory), source
 
 
 def _exact(

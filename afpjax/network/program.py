@@ -93,6 +93,11 @@ class LayerCall:
     def outputs(self) -> tuple[Value, ...]:
         return (self.output,)
 
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Sizes of the channel axes; their product is the number of neurons."""
+        return tuple(self.layer.kernel_shape[axis] for axis in self.kernel_axes)
+
     def linear(self, image: Array, kernel: Array) -> Array:
         """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32).
 

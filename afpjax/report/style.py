@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["COLOURS", "CSS", "DEVICES", "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PAPER"]
-__all__ += ["TOOLS", "contrast"]
+__all__ += ["METHODS", "TOOLS", "contrast"]
 
 INK: Final = "#1b2128"
 MUTED: Final = "#5a6572"
@@ -17,6 +17,17 @@ PAPER: Final = "#ffffff"
 
 # Tools: Okabe and Ito's palette. Devices: Tol's muted scheme, so that the two never share a colour.
 TOOLS: Final = {"afarepart": "#0072b2", "fault-unaware": "#d55e00", "cnnparted": "#8a6d9b"}
+# Ways to distribute a network: Okabe and Ito's again, the yellow darkened until it stands out.
+METHODS: Final = {
+    "robustdice": TOOLS["afarepart"],
+    "topk": "#a87900",
+    "random": TOOLS["cnnparted"],
+    "randomk": "#b0477e",
+    "lop": TOOLS["fault-unaware"],
+    "cdc": "#009e73",
+    "cdc-safe-spare": "#009e73",
+    "replication": MUTED,
+}
 DEVICES: Final = (
     "#ddaa33",
     "#44aa99",
@@ -59,6 +70,8 @@ _DARK: Final = {
     "afarepart": "#4db2ec",
     "fault-unaware": "#f48a3c",
     "cnnparted": "#b9a0c9",
+    "topk": "#e0b95a",
+    "cdc": "#2fc79a",
     "device-0": "#ddaa33",
     "device-1": "#44aa99",
     "device-2": "#c4608f",
@@ -77,6 +90,8 @@ COLOURS: Final = {
     "grid": GRID,
     "paper": PAPER,
     **TOOLS,
+    "topk": METHODS["topk"],
+    "cdc": METHODS["cdc"],
     **{f"device-{index}": colour for index, colour in enumerate(DEVICES)},
     **{f"heat-{index}": colour for index, colour in enumerate(HEAT)},
 }

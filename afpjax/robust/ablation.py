@@ -59,7 +59,7 @@ def without(
         made = plain(call, value, parameters)
         if call.layer.name != name:
             return made
-        return jnp.where(call.per_output(present.reshape(channels(call))), made, 0)
+        return jnp.where(call.per_output(present.reshape(call.channels)), made, 0)
 
     known = dict(kept)
     for number in affected(program, layer):
@@ -71,11 +71,6 @@ def logits_of(program: Program, kept: Kept) -> Float[Array, "classes"]:
     """The logits among what a run has kept."""
     assert isinstance(program.output, Value), "a network's logits depend on its image"
     return kept[program.output]
-
-
-def channels(call: LayerCall) -> tuple[int, ...]:
-    """Sizes of a layer's channel axes; their product is its number of neurons."""
-    return tuple(call.layer.kernel_shape[axis] for axis in call.kernel_axes)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from afpjax.network.execute import execute
 from afpjax.network.program import LayerCall, LayerParameters
-from afpjax.robust.ablation import Scored, channels, hook_of
+from afpjax.robust.ablation import Scored, hook_of
 from afpjax.robust.divergence import jensen_shannon
 
 TARGETS = ("winner", "label", "loss")
@@ -90,7 +90,7 @@ def logit_changes(
     def logits(scales: Scores) -> Float[Array, "k"]:
         def hook(call: LayerCall, value: Array, parameters: LayerParameters) -> Array:
             made = plain(call, value, parameters)
-            scale = call.per_output(scales[call.layer.name].reshape(channels(call)))
+            scale = call.per_output(scales[call.layer.name].reshape(call.channels))
             return made * scale.astype(made.dtype)
 
         found = execute(program, network.parameters, image, hook)

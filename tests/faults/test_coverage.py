@@ -5,18 +5,22 @@ for p near 0.002, 0.05 and 0.5, with and without stopping early, never less than
 far below the margin, and for Clopper-Pearson, more than 97 % is in the nature of whole numbers.
 """
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afpjax.faults import masks
 from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.judge import RIGHT_BIT
+from afpjax.faults.model import FaultModel
 from afpjax.faults.permutation import places
 from afpjax.faults.proportions import KINDS, interval
 from afpjax.faults.sequential import level, looks, stopped
 from afpjax.faults.sites import Site
-from afpjax.faults.statistics import accuracy_interval
+from afpjax.faults.statistics import accuracy_interval, masks_interval
 
 CAMPAIGNS = 500
 LEAST = 0.93
@@ -149,3 +153,92 @@ def test_two_way_intervals_cover(changed, name):
         early += low <= truth <= high
     print(f"two-way | {name} | 0.05 | {fixed / CAMPAIGNS:.3f} | {early / CAMPAIGNS:.3f}")
     assert fixed / CAMPAIGNS >= LEAST and early / CAMPAIGNS >= LEAST
+
+
+def table(kind: str, share: float) -> np.ndarray:
+    """Whether [1,000 masks, 500 images] stay right; about `share` of them do not."""
+    rng, shape = np.random.default_rng(2), (1_000, 500)
+    most, wrong = rng.random(shape), np.zeros(shape, bool)
+    if kind.startswith("rare"):  # a few masks change most images, the others next to nothing
+        wrong = most < np.where(np.arange(1_000) < share * 1_000 / 0.9, 0.9, 0.0)[:, None]
+    if kind == "rare, all others alike":
+        wrong |= rng.random(shape) < 0.4 * share
+    if kind == "rare, a tenth wrong":
+        wrong |= np.arange(500) < 50
+    if kind == "heavy tail":
+        damage = rng.lognormal(0, 2, 1_000)
+        wrong = most < (damage / damage.mean() * share)[:, None]
+    if kind == "medium":
+        wrong = most < np.outer(rng.beta(2, 2 / share - 2, 1_000), rng.beta(1, 1, 500) * 2)
+    if kind == "alike":
+        wrong = most < share
+    if kind == "of images":
+        wrong = most < rng.beta(0.2, 0.2 / share - 0.2, 500)
+    return ~wrong
+
+
+def stopped_masks(
+    tables: np.ndarray, monkeypatch: pytest.MonkeyPatch, margin: float
+) -> list[masks.Counted]:
+    """What `masks.run` counts where every cell is a campaign with a table [256, B] of its own."""
+
+    def answers(_: Evaluator, __: FaultModel, wanted: Sequence[masks.Cell], trials: int):
+        return tables[[cell.layers[0] for cell in wanted], :trials] * np.int32(RIGHT_BIT)
+
+    monkeypatch.setattr(masks, "_answers", answers)
+    return masks.run(
+        object.__new__(Evaluator),
+        FaultModel(),
+        [masks.Cell("weights", (number,), (0,), 0.1) for number in range(len(tables))],
+        trials=0, margin=margin, confidence=0.95, advance=lambda _: None,
+    )  # fmt: skip
+
+
+def check_masks(
+    kind: str,
+    share: float,
+    images: int,
+    monkeypatch: pytest.MonkeyPatch,
+    campaigns: int = CAMPAIGNS,
+) -> None:
+    """Masks and images drawn anew for each campaign, 8 to 256 masks, and as many as it takes."""
+    every, rng = table(kind, share), np.random.default_rng(3)
+    truth, last = every.mean(), masks.looks(0)[-1]
+    tables = np.stack(
+        [
+            every[np.ix_(rng.integers(0, 1_000, last), rng.integers(0, 500, images))]
+            for _ in range(campaigns)
+        ]
+    )
+
+    def covered(ends: Sequence[tuple[float, float]]) -> float:
+        return float(np.mean([low <= truth <= high for low, high in ends]))
+
+    fixed = {k: covered([masks_interval(each[:k]) for each in tables]) for k in (8, 16, 64, last)}
+    early = {}
+    for margin in (0.1, 0.05):
+        found = stopped_masks(tables, monkeypatch, margin)
+        ends = [masks_interval((c.answers & RIGHT_BIT) > 0, c.confidence) for c in found]
+        early[margin] = covered(ends), np.mean([len(each.answers) for each in found])
+    print(f"masks | {kind} | {share} | {images} images | {fixed} | {early}")
+    assert min(fixed.values()) >= LEAST and min(each[0] for each in early.values()) >= LEAST
+
+
+KINDS_OF_MASKS = (
+    "rare", "rare, all others alike", "rare, a tenth wrong", "heavy tail", "medium", "alike",
+    "of images",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["rare, all others alike", "heavy tail"])
+def test_campaigns_of_masks_cover_where_a_few_do_all_the_damage(monkeypatch, kind):
+    """Two-way intervals, and masks that stopped from 8 on, covered 36 to 95 %."""
+    check_masks(kind, 0.05, 64, monkeypatch, campaigns=200)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("images", [64, 256])
+@pytest.mark.parametrize("share", [0.002, 0.05, 0.2])
+@pytest.mark.parametrize("kind", KINDS_OF_MASKS)
+def test_campaigns_of_masks_cover(monkeypatch, kind, share, images):
+    check_masks(kind, share, images, monkeypatch)

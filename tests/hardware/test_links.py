@@ -56,8 +56,10 @@ def test_power_is_paid_while_sending_and_not_while_waiting():
     assert wire.transfer_mj(125_000) == pytest.approx(0.5)
 
 
-def test_four_links_are_shipped():
-    assert set(shipped_links()) == {"ethernet-100m", "ethernet-1g", "ethernet-10g", "ucie"}
+def test_wired_and_wireless_links_are_shipped():
+    wired = {"ethernet-100m", "ethernet-1g", "ethernet-10g", "ucie"}
+    assert set(shipped_links()) == {*wired, "wifi-n", "wifi-ac"}
+    assert {n for n in shipped_links() if load_link(n).shared_medium} == {"wifi-n", "wifi-ac"}
     for name in shipped_links():
         assert load_link(name).name == name
 

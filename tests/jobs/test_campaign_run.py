@@ -28,7 +28,7 @@ def here(tmp_path, monkeypatch, module) -> Path:
     monkeypatch.setenv("COLUMNS", "120")
     monkeypatch.setattr(page, "render", lambda result, config: page.Page("<html>", {}))
     rate = engine.Engine.clean_rate
-    monkeypatch.setattr(engine.Engine, "clean_rate", lambda self: rate(self, 0.01))
+    monkeypatch.setattr(engine.Engine, "clean_rate", lambda self, draws: rate(self, draws, 0.01))
     return folder
 
 

@@ -12,6 +12,7 @@ from scipy.stats import spearmanr
 from afpjax.errors import InputError
 from afpjax.experiment import prepare
 from afpjax.jobs import importance as job
+from afpjax.jobs import scoring
 from afpjax.outcome import Work, plain, result_text, tables
 from afpjax.progress import SILENT
 from afpjax.robust import importance as scores
@@ -229,7 +230,7 @@ def test_training_images_come_first_drawn_from_the_seed(file, config_of, result_
     assert every["images"] == {"count": 20, "from": "training"}
     order = np.random.default_rng(0).permutation(20)[:12]
     config = config_of(data__train_path=str(path), importance__images=12)
-    seen, _ = job._subject(prepare(config, Work({}, SILENT)))
+    seen, _ = scoring.subject(prepare(config, Work({}, SILENT)))
     expected = ((images[::-1][:20][order] / 255 - 0.5) / 0.25).astype(np.float32)
     np.testing.assert_allclose(seen.images, expected, atol=1e-5)
     np.testing.assert_array_equal(seen.labels, labels[::-1][:20][order])

@@ -1,0 +1,69 @@
+"""What an evaluator is asked for as rows of a plan, and the names that answers are kept under."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Array, UInt32
+
+from afpjax.faults.budget import rows_within_budget
+from afpjax.faults.model import Thresholds
+from afpjax.faults.plan import Row, Strike
+from afpjax.faults.served import digest
+from afpjax.faults.strike import Draws
+from afpjax.network.layers import Layer
+
+
+class Asked(NamedTuple):
+    """One network under one set of faults, whatever the trial."""
+
+    name: Callable[[int], bytes]  # what a trial's answer is remembered by
+    row: Callable[[tuple[int, ...]], Row]  # of some trials, one on each device
+
+
+class Asker(NamedTuple):
+    """Whose answers are asked for: its name tells them from those of others in one memory."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    seed: UInt32[Array, "2"]
+    count: int  # images
+
+    def at_rates(self, draws: Draws, limits: Thresholds) -> Asked:
+        """A network whose layers are struck at thresholds [L, columns]."""
+
+        def name(trial: int) -> bytes:
+            if not limits.weights.any() and not limits.activations.any():  # in every trial
+                return f"{self.name} clean".encode()
+            kind = f"{self.name} {draws}".encode()
+            parts = (limits.weights, limits.activations, np.uint32(trial))
+            return b"|".join([kind, *(part.tobytes() for part in parts)])
+
+        def row(trials: tuple[int, ...]) -> Row:
+            weights, inputs = (np.asarray(each) for each in limits)
+            if draws.budget is not None:
+                weights, inputs = rows_within_budget(
+                    draws, self.layers, limits, self.seed, trials, self.count
+                )
+            strikes = (
+                Strike(_words(weights[..., layer, :]), _words(inputs[..., layer, :]))
+                for layer in range(len(self.layers))
+            )
+            return Row(trials, tuple(strikes))
+
+        return Asked(name, row)
+
+    def served(self, draws: Draws, strikes: tuple[Strike, ...]) -> Asked:
+        """A network whose neurons devices share out: see `served.strikes_of`."""
+        drawn = any(strike.drawn for strike in strikes)
+        own = digest(strikes)
+
+        def name(trial: int) -> bytes:
+            return f"{self.name} {draws} {trial if drawn else None}|".encode() + own
+
+        return Asked(name, lambda trials: Row(trials, strikes))
+
+
+def _words(limits: np.ndarray) -> bytes:
+    """Thresholds as a plan compares them: nothing where no bit can flip."""
+    return np.ascontiguousarray(limits).tobytes() if limits.any() else b""

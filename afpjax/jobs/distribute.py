@@ -1,0 +1,151 @@
+"""Job `distribute`: neurons shared out over devices, and what is left when devices are lost."""
+
+from collections.abc import Sequence
+from time import monotonic
+
+import numpy as np
+
+from afpjax.config import Config
+from afpjax.experiment import Experiment, prepare
+from afpjax.faults.statistics import wilson
+from afpjax.hardware.board import Board, load_board
+from afpjax.hardware.platform import Link, load_link
+from afpjax.jobs import distribute_chance as chance
+from afpjax.jobs import distribute_compared as compared
+from afpjax.jobs import records, scoring
+from afpjax.jobs.distribute_cases import Case, Distribution, Right, difference, full
+from afpjax.jobs.distribute_search import searched
+from afpjax.jobs.distribute_summary import summary
+from afpjax.jobs.records import Record
+from afpjax.outcome import Outcome, Work
+from afpjax.robust.equal_memory import largest_share
+from afpjax.robust.placement import Placement
+from afpjax.robust.resources import resources
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Accuracy of every method when devices are lost, what it costs, and who computes what."""
+    experiment, given = prepare(config, work), config.distribute
+    board, link = load_board(given.board), load_link(given.link)  # refused now, if at all
+    distribution = Distribution(experiment, scoring.scored(experiment))
+    placements = list(distribution.methods())  # these too
+    parts = {**compared.parts(distribution), "methods": placements}
+    cases = [case for part in parts.values() for case in part]
+    evaluator, start = experiment.without(given.substitute), monotonic()
+    rights = distribution.measured(cases, "Losing devices")
+    seconds, passes = monotonic() - start, evaluator.evaluations * evaluator.count
+    found = dict(zip(map(id, cases), rights, strict=True))
+    distinct = {(c.placement.method, c.placement.devices): c.placement for c in placements}
+    result: Record = {
+        "model": records.model(experiment),
+        "data": {"name": config.data.name, "images": len(experiment.held.labels)},
+        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "clean": _clean(experiment),
+        "scores": _scores(distribution),
+        "substitute": given.substitute,
+        "classifier": given.classifier,
+        "thresholds": list(distribution.thresholds),
+        "methods": _methods(distribution, [(case, found[id(case)]) for case in placements]),
+        **compared.records(distribution, parts, found),
+        **_costs(distribution, list(distinct.values()), board, link),
+        "placement": _where(distribution),
+        **chance.found(distribution),
+        **searched(distribution, board, link),
+        "throughput": {
+            "inferences_per_second": passes / seconds,
+            "clean_inferences_per_second": evaluator.clean_rate(losing=True),
+            "passes": passes,
+        },
+    }
+    return Outcome(result, summary(result))
+
+
+def _clean(experiment: Experiment) -> Record:
+    right = experiment.without(experiment.config.distribute.substitute).whole()
+    bounds = wilson(int(right.sum()), len(right))
+    return {"accuracy": right.mean(), "accuracy_interval": list(bounds)}
+
+
+def _scores(distribution: Distribution) -> Record:
+    scored, given = distribution.scored, distribution.given
+    return {
+        "names": list(given.scores),
+        "normalise": given.normalise,
+        "images": scored.images,
+        "from": scored.source,
+        "divergence": scored.divergence,
+        "target": scored.target,
+    }
+
+
+def _methods(distribution: Distribution, pairs: Sequence[tuple[Case, Right]]) -> list[Record]:
+    own = {
+        (case.about["devices"], case.about["failed"]): (case, right)
+        for case, right in pairs
+        if case.about["method"] == "robustdice"
+    }
+    rows = []
+    for case, right in pairs:
+        row, key = full(case, right), (case.about["devices"], case.about["failed"])
+        if case.about["method"] == "lop":
+            row |= _optimistic(distribution, case, right)
+        if key in own and case.about["method"] != "robustdice":
+            row |= difference(own[key], (case, right))
+        rows.append(row)
+    return rows
+
+
+def _optimistic(distribution: Distribution, case: Case, right: Right) -> Record:
+    """The accuracy where the devices with the least important neurons fail: the paper's LOP."""
+    worth = np.zeros(case.placement.devices)
+    for name, held in zip(case.placement.layers, case.placement.holds, strict=True):
+        points = distribution.points(name).sum(axis=1)
+        worth += held @ points / max(points.sum(), np.finfo(np.float64).tiny)
+    least = tuple(sorted(np.argsort(worth, kind="stable")[: case.about["failed"]].tolist()))
+    if least not in case.failures.sets:  # where sets are a sample
+        return {}
+    return {"optimistic": float(right[case.failures.sets.index(least)].mean())}
+
+
+def _costs(
+    distribution: Distribution, placements: Sequence[Placement], board: Board, link: Link
+) -> Record:
+    """Memory, energy and frames per second of every method, with no device lost."""
+    given, batch = distribution.given, distribution.experiment.config.platform.batch
+    graph, rows = distribution.experiment.network.graph, []
+    for placement in placements:
+        cost = resources(graph, placement.loads(), board, link, batch=batch, images=given.stream)
+        rows.append(
+            {
+                "method": placement.method,
+                "devices": placement.devices,
+                "memory_mb": float(cost.memory_mb.max()),
+                "energy_j": float(cost.energy_j.max()),
+                "fps": cost.fps,
+                "memory": largest_share(placement, distribution.layers),
+            }
+        )
+    of = {"name": board.name, "link": link.name, "images": given.stream, "batch": batch}
+    return {"resources": rows, "board": of}
+
+
+def _where(distribution: Distribution) -> list[Record]:
+    """Which devices hold each neuron: bit d of a neuron's number is device d."""
+    devices = distribution.given.devices[0]
+    placement = distribution.place("robustdice", devices)
+    rows = []
+    for name, threshold, held in zip(
+        placement.layers, distribution.thresholds, placement.holds, strict=True
+    ):
+        masks = (held * (1 << np.arange(devices, dtype=object))[:, None]).sum(axis=0)
+        rows.append(
+            {
+                "layer": name,
+                "neurons": held.shape[1],
+                "threshold": threshold,
+                "clusters": len(distribution.clusters(name, threshold)),
+                "copies": held.sum() / held.shape[1],
+                "held": [int(mask) for mask in masks],
+            }
+        )
+    return rows

@@ -1,0 +1,110 @@
+"""Devices that fail by chance, and devices whose bits flip while others are lost."""
+
+from dataclasses import replace
+
+import numpy as np
+
+from afpjax.faults.model import FaultModel
+from afpjax.jobs.distribute_cases import Distribution, full
+from afpjax.jobs.records import Record
+from afpjax.robust.equal_memory import largest_share
+from afpjax.robust.failures import expected, outcomes, probable
+from afpjax.robust.placement import Placement
+
+
+def found(distribution: Distribution) -> Record:
+    """What is asked for of the two."""
+    rows: Record = {}
+    if distribution.given.failure:
+        rows["expected"] = _expected(distribution)
+    if distribution.given.flips:
+        rows["flips"] = _flips(distribution)
+    return rows
+
+
+def _placements(distribution: Distribution) -> list[Placement]:
+    devices, _ = distribution.first
+    methods = [m for m in distribution.given.methods if m != "cdc" or devices > 2]
+    return [distribution.place(method, devices) for method in methods]
+
+
+def _expected(distribution: Distribution) -> list[Record]:
+    """The accuracy of every method where each device fails with its probability."""
+    experiment, given = distribution.experiment, distribution.given
+    devices, _ = distribution.first
+    chances = given.failure * devices if len(given.failure) == 1 else given.failure
+    failures = probable(chances, seed=experiment.config.run.seed)
+    pairs = [(placement, failures) for placement in _placements(distribution)]
+    evaluator = experiment.without(given.substitute)
+    total = len(pairs) * len(failures.sets)
+    with experiment.work.progress.task("Losing devices by chance", total) as task:
+        rights = outcomes(evaluator, pairs, progress=task.advance)
+    rows = []
+    for (placement, _), right in zip(pairs, rights, strict=True):
+        kept = expected(failures, right)
+        rows.append(
+            {
+                "method": placement.method,
+                "devices": devices,
+                "failure": list(chances),
+                "memory": largest_share(placement, distribution.layers),
+                "accuracy": kept.accuracy,
+                "accuracy_interval": list(kept.interval),
+                "deviation_run": kept.deviation_run,
+                "deviation_image": kept.deviation_image,
+                "quantiles": kept.quantiles,
+                "sets": len(failures.sets),
+                "sampled": failures.sampled,
+            }
+        )
+    return rows
+
+
+def _flips(distribution: Distribution) -> list[Record]:
+    """Every method under soft errors, with no device lost and with every loss.
+
+    Copies on devices with fewer soft errors are preferred.
+    """
+    experiment, (devices, _) = distribution.experiment, distribution.first
+    faults = of_devices(experiment.faults, devices)
+    order = np.argsort(faults.rates("weight").max(axis=1), kind="stable").tolist()
+    losses = sorted({0, *distribution.losses(devices)})
+    cases = [
+        distribution.case(placement, lost)
+        for placement in _placements(distribution)
+        for lost in losses
+    ]
+    trials = range(experiment.config.search.final_trials)
+    evaluator = experiment.without(distribution.given.substitute)
+    total = sum(len(case.failures.sets) for case in cases) * len(trials)
+    with experiment.work.progress.task("Losing devices while bits flip", total) as task:
+        rights = outcomes(
+            evaluator,
+            [(case.placement, case.failures) for case in cases],
+            faults,
+            trials,
+            order=order,
+            progress=task.advance,
+        )
+    rates = {
+        f"{target}_rate": faults.rates(target).max(axis=1).tolist()
+        for target in ("weight", "activation")
+    }
+    return [
+        full(case, right) | {"trials": len(trials)} | rates
+        for case, right in zip(cases, rights, strict=True)
+    ]
+
+
+def of_devices(faults: FaultModel, devices: int) -> FaultModel:
+    """The fault model of so many devices: device d has the rates of platform device d mod n."""
+
+    def rates(given: object) -> tuple[float, ...]:
+        every = np.atleast_1d(np.asarray(given, np.float64))
+        return tuple(np.resize(every, devices).tolist())
+
+    return replace(
+        faults,
+        weight_rate=rates(faults.weight_rate),
+        activation_rate=rates(faults.activation_rate),
+    )

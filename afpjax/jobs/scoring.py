@@ -1,0 +1,93 @@
+"""Scores of an experiment's neurons: worked out, or taken from an earlier run."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from afpjax.errors import InputError
+from afpjax.experiment import Experiment
+from afpjax.robust import ablation
+from afpjax.robust.importance import l1
+from afpjax.robust.left_out import left_out
+from afpjax.robust.measure import estimate, taylor
+from afpjax.robust.subject import Subject
+
+NAMES = ("l1", "taylor", "jsd")
+
+
+class Scored(NamedTuple):
+    """Scores by layer and name, [C] each, and what they were made from."""
+
+    scores: Mapping[str, Mapping[str, Float[np.ndarray, "_"]]]
+    images: int
+    source: str  # "training", "search", or "importance run"
+    divergence: str  # "exact" or "estimate"
+    target: str
+
+
+def subject(experiment: Experiment) -> tuple[Subject, str]:
+    """The network in floating point on the images that neurons are scored on."""
+    images, source = experiment.scored
+    inputs = np.asarray(experiment.inputs(images))
+    return Subject(experiment.network, inputs, images.labels, experiment.work.memory), source
+
+
+def scored(experiment: Experiment) -> Scored:
+    """The three scores of every neuron; raises `InputError` for an earlier run that has none."""
+    folder = experiment.config.distribute.importance
+    return _read(Path(folder), experiment) if folder else _worked_out(experiment)
+
+
+def _worked_out(experiment: Experiment) -> Scored:
+    settings, progress = experiment.config.importance, experiment.work.progress
+    subjects, source = subject(experiment)
+    count, layers = len(subjects.images), experiment.network.layers
+    with progress.task("Taylor scores", count) as task:
+        slopes = taylor(subjects, settings.target, task.advance)
+    exact = ablation.exact_passes(experiment.network.program, count) <= settings.exact_passes
+    if exact:
+        every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
+        runs = count * sum(layer.neurons for layer in layers)
+        with progress.task("Leaving out neurons", runs) as task:
+            lost = left_out(subjects, every, task.advance)
+        moved = {layer.name: lost[number].divergence for number, layer in enumerate(layers)}
+    else:
+        with progress.task("Estimating divergences", count) as task:
+            moved, _ = estimate(subjects, settings.classes, task.advance)
+    sizes = l1(experiment.network)
+    found = {
+        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
+        for name in experiment.network.graph.names
+    }
+    return Scored(found, count, source, "exact" if exact else "estimate", settings.target)
+
+
+def _read(folder: Path, experiment: Experiment) -> Scored:
+    """The scores in an importance run's result.json, of a network with the same name and layers."""
+    path, where = folder / "result.json", f"distribute.importance: {folder}"
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{where} has no readable result.json; name a run folder") from None
+    if not isinstance(result, dict) or result.get("job") != "importance":
+        raise InputError(f"{where} is no run of job importance; name one")
+    if result["model"]["name"] != experiment.config.model.name:
+        raise InputError(
+            f"{where} scores {result['model']['name']}, and the network here is "
+            f"{experiment.config.model.name}; name a run that scores this one"
+        )
+    found: dict[str, dict[str, Any]] = {
+        layer["name"]: {name: np.asarray(layer[name], np.float64) for name in NAMES}
+        for layer in result["layers"]
+    }
+    return Scored(
+        found,
+        result["images"]["count"],
+        "importance run",
+        result["divergence"]["method"],
+        result["target"],
+    )
