@@ -50,7 +50,8 @@ def _answering(
     by = np.zeros((devices, slots, size, neurons), np.int8)
     for slot, node in enumerate(nodes):
         if node.strike.outputs:
-            by[:, slot] = np.frombuffer(node.strike.outputs, np.int8)
+            every = np.frombuffer(node.strike.outputs, np.int8).reshape(-1, 1, neurons)
+            by[:, slot] = every  # the same on all devices, or each its own
     return by.reshape(devices, slots * size, neurons)
 
 

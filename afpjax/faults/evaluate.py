@@ -25,7 +25,7 @@ from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.placed import alike, row_at
 from afpjax.faults.plan import Row
 from afpjax.faults.programs import Prepare
-from afpjax.faults.served import strikes_of
+from afpjax.faults.served import strikes_of, together
 from afpjax.faults.sites import Fault, Site, check_fault, check_sites
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
@@ -135,7 +135,17 @@ class Evaluator:
         """
         draws, of_all = strikes_of(self.quantized, faults, by)
         asked = [self._asker.served(draws, each) for each in of_all]
-        return self._met(draws, asked, tuple(trials), progress)
+        if any(strike.drawn for each in of_all for strike in each):
+            return self._met(draws, asked, tuple(trials), progress)
+        names, rows = [each.name(0) for each in asked], Rows()
+        missing = {n: each for n, each in zip(names, of_all, strict=True) if n not in self.memory}
+        for start in range(0, len(missing), self._engine.trials):
+            part = list(missing.items())[start : start + self._engine.trials]
+            row = Row((), together([each for _, each in part], self._engine.trials))
+            rows[tuple(name for name, _ in part)] = draws, row
+        self._run(rows, progress, len(of_all) * len(trials))
+        answers = self._answers(names)
+        return np.repeat(answers[:, None], len(trials), axis=1)
 
     def _met(
         self, draws: Draws, asked: Sequence[Asked], trials: tuple[int, ...], progress: Progress

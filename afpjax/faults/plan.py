@@ -28,7 +28,8 @@ class Strike(NamedTuple):
     """What a layer meets: thresholds (bytes of uint32) or places; empty where nothing is struck.
 
     `outputs`: by neuron, whose read copy of the inputs its answer comes from (bytes of int8), or -1
-    where it is lost; empty where there is one copy and no neuron is lost.
+    where it is lost, on all devices or device by device; empty where there is one copy and none is
+    lost.
     """
 
     weights: bytes | Hits = b""

@@ -49,6 +49,12 @@ def strikes_of(
 TARGETS = ("weight", "activation")
 
 
+def together(of_all: Sequence[tuple[Strike, ...]], devices: int) -> tuple[Strike, ...]:
+    """Networks without bit-flips as one row, one on each device; the last on those left over."""
+    every = [*of_all, *[of_all[-1]] * (devices - len(of_all))]
+    return tuple(_beside(strikes) for strikes in zip(*every, strict=True))
+
+
 def digest(strikes: Sequence[Strike]) -> bytes:
     """What tells the strikes of all layers from others."""
     found = hashlib.blake2b(digest_size=16)
@@ -57,6 +63,12 @@ def digest(strikes: Sequence[Strike]) -> bytes:
             assert isinstance(each, bytes), "shared-out neurons are struck at rates, not at places"
             found.update(len(each).to_bytes(8, "little") + each)
     return found.digest()
+
+
+def _beside(strikes: Sequence[Strike]) -> Strike:
+    """What a layer loses on each device."""
+    size = max(len(strike.outputs) for strike in strikes)
+    return Strike(outputs=b"".join(strike.outputs or bytes(size) for strike in strikes))
 
 
 def _lost(by: Int[Any, "C"]) -> Strike:

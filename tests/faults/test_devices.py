@@ -35,6 +35,7 @@ SCOPES = {
     "run": FaultModel(weight_rate=0.1, activation_rate=0.1, scope="run"),
     "image": FaultModel(kind="random", weight_rate=0.1, activation_rate=0.1, scope="image"),
 }
+NAMES = ("drawn", "few", "clean", "sites", "budget", "lost", "lost and struck")
 WEIGHTS, READS = (108, 144, 320), (48, 64, 64)  # of each layer
 
 
@@ -81,12 +82,25 @@ def faults_at_places():
     return [*faults, Fault(()), Fault((empty, places(0, "weights", 5)), "set")]
 
 
+def shared_out(network):
+    """Five networks: neurons of two devices, a third of them lost but in the first network."""
+    rng = np.random.default_rng(9)
+    made = [
+        [rng.integers(-1 if number else 0, 2, layer.neurons) for layer in network.layers]
+        for number in range(5)
+    ]
+    return [*made, made[1]]
+
+
 def outcomes(network, images, labels, **options) -> dict[str, Any]:
     evaluator = Evaluator(network, images, labels, KEY, **options)
+    other = Evaluator(network, images, labels, KEY, **options)
     limits = thresholds(FAULTS, network, MAPPINGS)
     outcome = Evaluator(network, images, labels, KEY, judge=OUTCOME, **options)
     return {
         "drawn": evaluator.correct(FAULTS, limits, TRIALS),
+        "lost": other.served(shared_out(network)),
+        "lost and struck": other.served(shared_out(network), FAULTS, TRIALS),
         "evaluations": evaluator.evaluations,
         "few": evaluator.correct(FAULTS, thresholds(FAULTS, network, MAPPINGS[:1]), [3, 17]),
         "clean": evaluator.clean(FAULTS),
@@ -128,7 +142,7 @@ def there(request, tmp_path_factory):
         return dict(made)
 
 
-@pytest.mark.parametrize("name", ["drawn", "few", "clean", "sites", "budget", *SCOPES])
+@pytest.mark.parametrize("name", [*NAMES, *SCOPES])
 def test_several_devices_give_what_one_gives(here, there, name):
     """Numbers of trials that the devices do not divide; the rest of a round is padding."""
     np.testing.assert_array_equal(there[name], here[name])

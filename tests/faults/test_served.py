@@ -122,7 +122,7 @@ def expected_logits(network, images, by, faults, trial, seed=7):
     def one(image, index):
         def hook(call, value, parameters):
             number = names.index(call.layer.name)
-            output = 0
+            output = jnp.zeros(())
             for device in range(len(rates[0])):
                 where = dict(trial=jnp.uint32(trial), layer=jnp.uint32(number))
                 kernel = draws.stream(words, **where, target=bits.WEIGHTS, image=index)

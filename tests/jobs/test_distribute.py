@@ -67,8 +67,7 @@ def test_rivals_of_a_choice_have_robustdices_memory(result):
         memory = {
             row["memory"]
             for row in result["methods"]
-            if row["devices"] == devices
-            and row["method"] in ("robustdice", "random", "topk", "randomk")
+            if row["devices"] == devices and row["method"] in equal
         }
         assert len(memory) == 1
 
