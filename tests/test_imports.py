@@ -11,7 +11,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 # What a part may import of afpjax beside itself; every part may import `errors`.
 BASE = {"cache", "compiler", "files", "settings"}
-SETTINGS = {"sections", "job_sections", "config", "settings", "progress", "outcome"}
+SETTINGS = {
+    "sections",
+    "job_sections",
+    "config",
+    "config_checks",
+    "settings",
+    "progress",
+    "outcome",
+}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "cache": set(),
@@ -22,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "store": set(),
     "job_sections": {"settings"},
     "sections": {"job_sections", "settings"},
-    "config": {"job_sections", "sections", "settings"},
+    "config_checks": {"job_sections", "sections", "settings"},
+    "config": {"config_checks", "sections", "settings"},
     "outcome": {"config", "progress"},
     "images": set(),
     "image_arrays": {"files", "images"},

@@ -16,7 +16,9 @@ def found(distribution: Distribution) -> Record:
     """What is asked for of the two."""
     rows: Record = {}
     if distribution.given.failure:
-        rows["expected"] = _expected(distribution)
+        rows["expected"] = _expected(distribution, None)
+    if distribution.given.failure and distribution.given.flips:
+        rows["expected"] += _expected(distribution, _faults(distribution))
     if distribution.given.flips:
         rows["flips"] = _flips(distribution)
     return rows
@@ -28,7 +30,16 @@ def _placements(distribution: Distribution) -> list[Placement]:
     return [distribution.place(method, devices) for method in methods]
 
 
-def _expected(distribution: Distribution) -> list[Record]:
+def _faults(distribution: Distribution) -> FaultModel:
+    return of_devices(distribution.experiment.faults, distribution.first[0])
+
+
+def _order(faults: FaultModel) -> list[int]:
+    """Devices with fewer soft errors first: their copies are preferred."""
+    return np.argsort(faults.rates("weight").max(axis=1), kind="stable").tolist()
+
+
+def _expected(distribution: Distribution, faults: FaultModel | None) -> list[Record]:
     """The accuracy of every method where each device fails with its probability."""
     experiment, given = distribution.experiment, distribution.given
     devices, _ = distribution.first
@@ -36,9 +47,11 @@ def _expected(distribution: Distribution) -> list[Record]:
     failures = probable(chances, seed=experiment.config.run.seed)
     pairs = [(placement, failures) for placement in _placements(distribution)]
     evaluator = experiment.without(given.substitute)
-    total = len(pairs) * len(failures.sets)
+    trials = range(1 if faults is None else experiment.config.search.final_trials)
+    order = None if faults is None else _order(faults)
+    total = len(pairs) * len(failures.sets) * len(trials)
     with experiment.work.progress.task("Losing devices by chance", total) as task:
-        rights = outcomes(evaluator, pairs, progress=task.advance)
+        rights = outcomes(evaluator, pairs, faults, trials, order=order, progress=task.advance)
     rows = []
     for (placement, _), right in zip(pairs, rights, strict=True):
         kept = expected(failures, right)
@@ -56,18 +69,15 @@ def _expected(distribution: Distribution) -> list[Record]:
                 "sets": len(failures.sets),
                 "sampled": failures.sampled,
             }
+            | ({} if faults is None else {"trials": len(trials)})
         )
     return rows
 
 
 def _flips(distribution: Distribution) -> list[Record]:
-    """Every method under soft errors, with no device lost and with every loss.
-
-    Copies on devices with fewer soft errors are preferred.
-    """
+    """Every method under soft errors, with no device lost and with every loss."""
     experiment, (devices, _) = distribution.experiment, distribution.first
-    faults = of_devices(experiment.faults, devices)
-    order = np.argsort(faults.rates("weight").max(axis=1), kind="stable").tolist()
+    faults = _faults(distribution)
     losses = sorted({0, *distribution.losses(devices)})
     cases = [
         distribution.case(placement, lost)
@@ -83,7 +93,7 @@ def _flips(distribution: Distribution) -> list[Record]:
             [(case.placement, case.failures) for case in cases],
             faults,
             trials,
-            order=order,
+            order=_order(faults),
             progress=task.advance,
         )
     rates = {

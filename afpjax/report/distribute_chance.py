@@ -28,27 +28,33 @@ _LEVELS = ("5%", "25%", "50%", "75%", "95%")
 def expected(result: Result) -> Block:
     """The accuracy to be expected, and how it is spread over runs."""
     records, clean = result["expected"], result.get("clean", {}).get("accuracy")
-    counts = list(dict.fromkeys((r["devices"], tuple(r["failure"])) for r in records))
     drawn, shown = {}, []
-    for place, (devices, failure) in enumerate(counts):
-        mine = [r for r in records if (r["devices"], tuple(r["failure"])) == (devices, failure)]
+    for place, kind in enumerate(dict.fromkeys(map(_kind, records))):
+        devices, failure, flipped = kind
+        mine = [record for record in records if _kind(record) == kind]
         rows = [
             Row(method_name(r["method"]), r, method_look(r["method"])[0], percent(r["accuracy"]))
             for r in ordered(mine)
         ]
         name = f"expected-{place + 1}.svg"
         drawn[name] = spreads({"": rows}, clean, "mean")
-        shown.append(figure(drawn[name], f"{devices} devices", _chances(failure)))
+        title = f"{devices} devices{', whose bits flip besides' * flipped}"
+        shown.append(figure(drawn[name], title, _chances(failure)))
     dashed = "; dashed: no device lost" if clean is not None else ""
     text = (
         "Each device is lost for a whole run with its own probability, by itself. Line: nine in "
         "ten runs; bar: the middle half of the runs; dot: the median; diamond: the mean, the "
         f"accuracy to be expected{dashed}. With every device lost no image is right."
     )
-    kind = "grid" if len(shown) > 1 else "single"
-    figures = Html(f"<div class={kind}>{join(shown)}</div>")
+    layout = "grid" if len(shown) > 1 else "single"
+    figures = Html(f"<div class={layout}>{join(shown)}</div>")
     numbers = details(f"All numbers ({len(records)})", _expected(records))
     return Block(join([paragraph(text), figures, numbers]), drawn)
+
+
+def _kind(record: Record) -> tuple[int, tuple[Real, ...], bool]:
+    """Devices, their probabilities, and whether bits flip too."""
+    return record["devices"], tuple(record["failure"]), "trials" in record
 
 
 def _chances(failure: Sequence[Real]) -> str:
@@ -61,7 +67,7 @@ def _chances(failure: Sequence[Real]) -> str:
 def _expected(records: Sequence[Record]) -> Html:
     rows = [
         (
-            method_name(record["method"]),
+            method_name(record["method"]) + ", bits flip" * ("trials" in record),
             record["devices"],
             estimate(record, "accuracy"),
             *(percent(record["quantiles"][level]) for level in _LEVELS),

@@ -71,7 +71,8 @@ def _how(result: Result) -> str:
     count = len(groups) if isinstance(groups, list) else groups
     layers = len(result.get("placement", ()))
     each = f"each of {count} groups of layers" if count and count != layers else "each layer"
-    tried = f", {found['evaluations']:,} placements tried" if "evaluations" in found else ""
+    runs = found.get("evaluations")
+    tried = f", {runs:,} times a placement with a set of devices lost" if runs else ""
     return (
         f"A threshold for {each}, searched for {one_of((found['devices'], found['failed']))} "
         f"lost{tried}. What the search found was measured again on images that it never saw."

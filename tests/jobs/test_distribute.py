@@ -136,6 +136,18 @@ def test_bit_flips_and_lost_devices_in_one_experiment(result_of):
     assert min(struck) < clean and all(row["trials"] == 3 for row in found["flips"])
 
 
+def test_both_by_chance_are_no_better_than_lost_devices_alone(result_of):
+    found = result_of(
+        "distribute", **SMALL, distribute__failure=[0.2], distribute__flips=True,
+        distribute__methods=["lop", "replication"],
+    )  # fmt: skip
+    lost = {row["method"]: row for row in found["expected"] if "trials" not in row}
+    both = {row["method"]: row for row in found["expected"] if row.get("trials") == 3}
+    assert lost.keys() == both.keys() == {"lop", "replication"}
+    for method, row in both.items():
+        assert row["accuracy"] < lost[method]["accuracy"] and row["sets"] == 8
+
+
 def test_platform_devices_lend_their_rates_in_turn(config_of):
     experiment = prepare(config_of(), Work({}, SILENT))
     own = np.ravel(experiment.faults.weight_rate)
