@@ -44,8 +44,10 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"faults", "hardware", "network", "robust"},
     "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
+    "experiment_faults": {*SETTINGS, "faults", "hardware"},
     "experiment": {
         *SETTINGS,
+        "experiment_faults",
         "data",
         "faults",
         "hardware",
