@@ -223,7 +223,7 @@ def test_methods_stand_out_from_the_page(colours):
 
 
 def test_methods_of_a_curve_differ_by_more_than_colour():
-    drawn_on_curves = ("robustdice", "topk", "random", "lop", "replication")
+    drawn_on_curves = ("robustdice", "topk", "random", "randomk", "lop", "replication")
     looks = [method_look(method) for method in drawn_on_curves]
     assert len({marker for _, marker, _ in looks}) == len(looks)
     assert len({line for _, _, line in looks[:3]}) == 3

@@ -13,14 +13,14 @@ from .test_distribute import only
 def test_advantage_is_counted_over_thresholds_that_leave_a_difference(read):
     """Of four thresholds the last replicates everything."""
     result = only(distribution(), "curve")
-    rows = read(result).table("beside", "top-k replication", "random replication")
+    rows = read(result).table("beside", "top-k replication", "its replicas for random neurons")
     assert rows[0] == ["1 of 4 lost", "3 more, 0 less of 3", "3 more, 0 less of 3"]
     for row in result["curve"]:
         if row["method"] == "topk" and row["threshold"] == 0.2:
             row["difference_interval"] = [-0.3, -0.1]
         if row["method"] == "topk" and row["threshold"] == 0.1:
             row["difference_interval"] = [-0.1, 0.1]
-    rows = read(result).table("beside", "top-k replication", "random replication")
+    rows = read(result).table("beside", "top-k replication", "its replicas for random neurons")
     assert rows[2] == ["3 of 4 lost", "1 more, 1 less of 3", "3 more, 0 less of 3"]
 
 
@@ -30,7 +30,7 @@ def test_advantage_without_differences_is_by_intervals(read):
     for row in result["curve"]:
         row.pop("difference_interval", None)
     reader = read(result)
-    rows = reader.table("beside", "top-k replication", "random replication")
+    rows = reader.table("beside", "top-k replication", "its replicas for random neurons")
     assert rows[2] == ["3 of 4 lost", "2 more, 0 less of 3", "3 more, 0 less of 3"]
     assert "the two intervals being apart" in reader.text
 
