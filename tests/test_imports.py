@@ -41,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     "network": BASE,
     "hardware": {"network.layers"},
     "faults": {*BASE, "network"},
-    "search": {"faults", "hardware", "network", "robust"},
+    "search": {"faults", "hardware", "network"},
     "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
     "experiment_faults": {*SETTINGS, "faults", "hardware"},
