@@ -8,7 +8,7 @@ from jaxtyping import Array, UInt32
 
 from afpjax.faults.budget import rows_within_budget
 from afpjax.faults.model import Thresholds
-from afpjax.faults.plan import Row, Strike
+from afpjax.faults.plan import Row, Strike, words
 from afpjax.faults.served import digest
 from afpjax.faults.strike import Draws
 from afpjax.network.layers import Layer
@@ -46,7 +46,7 @@ class Asker(NamedTuple):
                     draws, self.layers, limits, self.seed, trials, self.count
                 )
             strikes = (
-                Strike(_words(weights[..., layer, :]), _words(inputs[..., layer, :]))
+                Strike(words(weights[..., layer, :]), words(inputs[..., layer, :]))
                 for layer in range(len(self.layers))
             )
             return Row(trials, tuple(strikes))
@@ -62,8 +62,3 @@ class Asker(NamedTuple):
             return f"{self.name} {draws} {trial if drawn else None}|".encode() + own
 
         return Asked(name, lambda trials: Row(trials, strikes))
-
-
-def _words(limits: np.ndarray) -> bytes:
-    """Thresholds as a plan compares them: nothing where no bit can flip."""
-    return np.ascontiguousarray(limits).tobytes() if limits.any() else b""

@@ -116,12 +116,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
     Raises `InputError` for faulty bits that the number format does not have, and layers that the
     network does not have.
     """
-    width = quantized.format.width
-    if max(faults.bits) >= width:
-        raise InputError(
-            f"faults.bits: bit {max(faults.bits)} is faulty, but the format has {width} bits, "
-            f"0 to {width - 1}"
-        )
+    check_bits(faults, quantized)
     struck = layer_mask(faults, quantized.graph)
     # Mappings at hand are looked up on the host: every count of them would compile anew.
     xp = jnp if isinstance(mappings, core.Tracer) else np
@@ -133,6 +128,16 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
         return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
 
     return Thresholds(of("weight"), of("activation"))
+
+
+def check_bits(faults: FaultModel, quantized: Quantized) -> None:
+    """Raise `InputError` for faulty bits that the number format does not have."""
+    width = quantized.format.width
+    if max(faults.bits) >= width:
+        raise InputError(
+            f"faults.bits: bit {max(faults.bits)} is faulty, but the format has {width} bits, "
+            f"0 to {width - 1}"
+        )
 
 
 def _refuse_unknown_devices(target: str, devices: int, mappings: Any) -> None:

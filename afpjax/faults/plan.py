@@ -10,6 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+from jaxtyping import UInt32
+
 from afpjax.network.stages import Stage
 
 Trials = tuple[int, ...]  # one for each device
@@ -43,6 +46,11 @@ class Strike(NamedTuple):
 
 
 CLEAN = Strike()
+
+
+def words(limits: UInt32[np.ndarray, "..."]) -> bytes:
+    """Thresholds as a strike has them: nothing where no bit can flip."""
+    return np.ascontiguousarray(limits, np.uint32).tobytes() if limits.any() else b""
 
 
 class Row(NamedTuple):

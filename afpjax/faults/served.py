@@ -9,12 +9,13 @@ from jaxtyping import Int, UInt32
 
 from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
-from afpjax.faults.model import FaultModel, layer_mask
-from afpjax.faults.plan import Strike
+from afpjax.faults.model import FaultModel, check_bits, layer_mask
+from afpjax.faults.plan import Strike, words
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
 LOST = -1
+TARGETS = ("weight", "activation")
 
 
 def strikes_of(
@@ -44,9 +45,6 @@ def strikes_of(
         tuple(meets(number, np.asarray(layer)) for number, layer in enumerate(each)) for each in by
     ]
     return Draws.of(faults, len(inputs)), of_all
-
-
-TARGETS = ("weight", "activation")
 
 
 def together(of_all: Sequence[tuple[Strike, ...]], devices: int) -> tuple[Strike, ...]:
@@ -86,15 +84,11 @@ def _strike(
     answering = np.isin(np.arange(len(inputs)), by)  # what nobody reads strikes nobody
     read = np.where(answering[:, None], inputs, np.uint32(0))
     who = by if read.any() else np.where(gone, LOST, 0)
-    return Strike(_words(of_neurons), _words(read), _outputs(who))
+    return Strike(words(of_neurons), words(read), _outputs(who))
 
 
 def _outputs(who: Int[np.ndarray, "C"]) -> bytes:
     return who.astype(np.int8).tobytes() if who.any() else b""
-
-
-def _words(limits: UInt32[np.ndarray, "_ columns"]) -> bytes:
-    return np.ascontiguousarray(limits, np.uint32).tobytes() if limits.any() else b""
 
 
 def _devices(by: Sequence[Sequence[Int[np.ndarray, "_"]]]) -> int:
@@ -122,11 +116,7 @@ def _check_faults(quantized: Quantized, faults: FaultModel) -> None:
             f"faults.kind: {faults.kind} loses packets of neighbouring values; neurons that "
             "devices share out need a kind that strikes value by value"
         )
-    if max(faults.bits) >= quantized.format.width:
-        raise InputError(
-            f"faults.bits: bit {max(faults.bits)} is faulty, but the format has "
-            f"{quantized.format.width} bits, 0 to {quantized.format.width - 1}"
-        )
+    check_bits(faults, quantized)
 
 
 def _check(quantized: Quantized, by: Sequence[Int[Any, "_"]]) -> None:

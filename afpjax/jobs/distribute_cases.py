@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from afpjax.experiment import Experiment
-from afpjax.faults.statistics import difference_interval
 from afpjax.job_sections import Distribute
 from afpjax.jobs.records import Record
 from afpjax.jobs.scoring import Scored
+from afpjax.robust import failures
 from afpjax.robust.cluster import clusters
 from afpjax.robust.distribute import distribute
 from afpjax.robust.equal_memory import largest_share
@@ -148,11 +148,5 @@ def full(case: Case, right: Right) -> Record:
 
 def difference(one: tuple[Case, Right], other: tuple[Case, Right]) -> Record:
     """How much more `one` keeps than `other`, on the same images."""
-    mine, others = _of_image(*one), _of_image(*other)
-    low, high = difference_interval(mine[None], others[None])
-    mean = float(mine.mean() - others.mean())
-    return {"difference": mean, "difference_interval": [min(low, mean), max(high, mean)]}
-
-
-def _of_image(case: Case, right: Right) -> np.ndarray:
-    return np.tensordot(case.failures.weights, right.mean(axis=1), axes=1)
+    mean, interval = failures.difference(*((case.failures, right) for case, right in (one, other)))
+    return {"difference": mean, "difference_interval": list(interval)}

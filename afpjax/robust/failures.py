@@ -15,7 +15,7 @@ from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import FaultModel
 from afpjax.faults.proportions import CONFIDENCE, interval
-from afpjax.faults.statistics import accuracy_interval
+from afpjax.faults.statistics import accuracy_interval, difference_interval
 from afpjax.robust.placement import Placement
 
 MOST = 4096  # sets up to which all of them are run
@@ -136,6 +136,26 @@ def preserved(failures: Failures, right: Bool[np.ndarray, "F K B"]) -> Preserved
         float(each[high]),
         failures.sets[high],
     )
+
+
+def difference(
+    one: tuple[Failures, Bool[np.ndarray, "_ _ _"]],
+    other: tuple[Failures, Bool[np.ndarray, "_ _ _"]],
+) -> tuple[float, tuple[float, float]]:
+    """How much more accuracy `one` keeps than `other` on the same images, and its 95 % interval.
+
+    Paired image by image; where both met one sample of sets, over new sets too.
+    """
+    mine, others = (
+        np.tensordot(failures.weights, right.mean(axis=1), axes=1)
+        for failures, right in (one, other)
+    )
+    mean = float(mine.mean() - others.mean())
+    if one[0].sampled and one[0].sets == other[0].sets:
+        low, high = difference_interval(one[1].mean(axis=1), other[1].mean(axis=1))
+    else:
+        low, high = difference_interval(mine[None], others[None])
+    return mean, (min(low, mean), max(high, mean))
 
 
 def expected(failures: Failures, right: Bool[np.ndarray, "F K B"]) -> Expected:

@@ -12,12 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int
-from scipy import stats
 
 from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.proportions import CONFIDENCE
-from afpjax.faults.statistics import difference_interval, mean_variance
-from afpjax.robust.failures import Failures, Preserved, outcomes, preserved
+from afpjax.robust.failures import Failures, Preserved, difference, outcomes, preserved
 from afpjax.robust.levels import Ladders
 from afpjax.robust.placement import Placement, memory_share
 
@@ -159,9 +156,10 @@ def remeasured(
     for place, constant in enumerate(constants, count):
         point = best_within(searched, constant.memory)
         if point is not None:
-            difference, interval = _difference(failures, right[point], right[place])
+            pair = (failures, right[point]), (failures, right[place])
+            apart, interval = difference(*pair)
             one, other = held_out[point].accuracy, held_out[place].accuracy
-            gains.append(Gain(constant.memory, point, one, other, difference, interval))
+            gains.append(Gain(constant.memory, point, one, other, apart, interval))
     return Remeasured(held_out[:count], held_out[count:], gains)
 
 
@@ -169,16 +167,3 @@ def best_within(points: Sequence[Chosen], memory: float) -> int | None:
     """The number of the most accurate point of at most so much memory; None where there is none."""
     fitting = [place for place, point in enumerate(points) if point.memory <= memory]
     return max(fitting, key=lambda p: (points[p].accuracy, -points[p].memory), default=None)
-
-
-def _difference(
-    failures: Failures, one: Bool[np.ndarray, "F K B"], other: Bool[np.ndarray, "F K B"]
-) -> tuple[float, tuple[float, float]]:
-    """On equal images; over new sets too, where these are a sample."""
-    of_image = np.tensordot(failures.weights, one.mean(axis=1) - other.mean(axis=1), axes=1)
-    mean = float(of_image.mean())
-    if failures.sampled:
-        return mean, difference_interval(one[:, 0], other[:, 0])
-    variance, freedom = mean_variance(of_image[None])
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * variance**0.5
-    return mean, (max(mean - half, -1.0), min(mean + half, 1.0))
