@@ -10,6 +10,7 @@ from typing import Any
 
 from afpjax.jobs.distribute_cases import Case, Distribution, Right, brief, difference
 from afpjax.jobs.records import Record
+from afpjax.robust.distribute import NAMES
 from afpjax.robust.equal_memory import largest_share, threshold_for
 from afpjax.robust.scales import NORMALISATIONS
 from afpjax.robust.substitutes import SUBSTITUTES
@@ -74,8 +75,7 @@ def _curve(distribution: Distribution) -> Iterator[Case]:
 
 def _ablation(distribution: Distribution) -> Iterator[Case]:
     """Every subset of the three scores, as in the paper's Table I."""
-    names = ("l1", "taylor", "jsd")
-    for some in chain.from_iterable(combinations(names, count) for count in (1, 2, 3)):
+    for some in chain.from_iterable(combinations(NAMES, count) for count in (1, 2, 3)):
         yield _as_large(distribution, {"scores": "+".join(some)}, scores=some)
 
 

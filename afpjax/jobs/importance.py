@@ -20,13 +20,12 @@ from afpjax.jobs.records import Record
 from afpjax.outcome import Outcome, Work
 from afpjax.robust import ablation
 from afpjax.robust.agreement import agreement, spearman
+from afpjax.robust.distribute import NAMES
 from afpjax.robust.first_order import Scores
 from afpjax.robust.importance import l1
 from afpjax.robust.left_out import Lost, left_out
 from afpjax.robust.measure import estimate, taylor
 from afpjax.robust.subject import Subject
-
-SCORES = ("l1", "taylor", "jsd")
 
 
 class Neurons(NamedTuple):
@@ -118,7 +117,7 @@ def _left_out(
 
 
 def _scores(*scores: Any) -> dict[str, Float[np.ndarray, " C"]]:
-    return {name: np.asarray(each, np.float32) for name, each in zip(SCORES, scores, strict=True)}
+    return {name: np.asarray(each, np.float32) for name, each in zip(NAMES, scores, strict=True)}
 
 
 def _record(layer: Neurons) -> Record:
@@ -139,8 +138,8 @@ def _correlations(layers: Sequence[Neurons]) -> Record:
     def all_of(parts: Sequence[Any]) -> Float[np.ndarray, " N"]:
         return np.concatenate(parts)
 
-    scores = {name: all_of([layer.scores[name] for layer in layers]) for name in SCORES}
-    out = {name: all_of([layer.scores[name][layer.out] for layer in layers]) for name in SCORES}
+    scores = {name: all_of([layer.scores[name] for layer in layers]) for name in NAMES}
+    out = {name: all_of([layer.scores[name][layer.out] for layer in layers]) for name in NAMES}
     whole = _agreement(scores, out, all_of([layer.lost.drop for layer in layers]))
     return {"all": whole, "layers": [_within(layer) for layer in layers]}
 
@@ -155,7 +154,7 @@ def _agreement(
 ) -> dict[str, float]:
     """Between each two scores; between each score and the drop, of neurons that were left out."""
     found = agreement(scores)
-    for name in SCORES:
+    for name in NAMES:
         if (value := spearman(out[name], drop)) is not None:
             found[f"{name}_drop"] = value
     return found

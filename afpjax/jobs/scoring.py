@@ -11,12 +11,11 @@ from jaxtyping import Float
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment
 from afpjax.robust import ablation
+from afpjax.robust.distribute import NAMES
 from afpjax.robust.importance import l1
 from afpjax.robust.left_out import left_out
 from afpjax.robust.measure import estimate, taylor
 from afpjax.robust.subject import Subject
-
-NAMES = ("l1", "taylor", "jsd")
 
 
 class Scored(NamedTuple):
