@@ -6,6 +6,7 @@ relative to the folder where the command runs, wherever the experiment file lies
 
 from dataclasses import dataclass
 
+from afpjax.deploy_sections import Export, Online, Serve
 from afpjax.job_sections import Campaign, Distribute, Importance
 from afpjax.settings import setting
 
@@ -277,3 +278,6 @@ class Config:
     campaign: Campaign = Campaign()
     importance: Importance = Importance()
     distribute: Distribute = Distribute()
+    online: Online = Online()
+    export: Export = Export()
+    serve: Serve = Serve()

@@ -1,0 +1,1 @@
+"""Environments that come with afpjax, a TOML file each."""
