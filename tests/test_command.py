@@ -63,12 +63,13 @@ def test_reads_file_and_resume(tmp_path):
         ),
         (
             "--population=3",
-            "--population: there is no such option; did you mean --search.population?",
+            "--population: there is no such option; did you mean --search.population "
+            "or --online.population?",
         ),
         (
             "--images 3",
             "--images: there is no such option; did you mean --data.images, --search.images, "
-            "--campaign.images or --importance.images?",
+            "--campaign.images, --importance.images or --export.images?",
         ),
         ("--resme", "--resme: there is no such option; did you mean `--resume`?"),
         ("-q", "-q: there is no such option; python -m afpjax.run --help lists them"),
