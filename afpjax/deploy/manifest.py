@@ -1,0 +1,246 @@
+"""manifest.json of an export: which device runs what, and what is sent to whom.
+
+Without JAX, as `part` and `chain` are: a device's process needs NumPy, onnx and onnxruntime only.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from afpjax import __version__
+from afpjax.errors import InputError
+from afpjax.robust.placement import Placement
+
+NAME = "manifest.json"
+KINDS = ("mapping", "placement")
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network that was exported; `digest` is of its program's shapes and its parameters."""
+
+    name: str
+    digest: str
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Image:
+    """What the network reads, batch included: (uint8 / 255 - mean) / std, channels last."""
+
+    tensor: str
+    shape: tuple[int, ...]
+    dtype: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Device:
+    """One device and its ONNX file."""
+
+    device: str
+    file: str
+    sha256: str
+    weight_bytes: int
+    activation_bytes: int  # most that one of its tasks holds at once, what it reads included
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """A named tensor that enters or leaves a task, batch included."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def bytes(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64)) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Task:
+    """Work that one device does without waiting: from the tensors it reads to those it makes."""
+
+    task: str
+    device: str
+    layers: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """A layer's tensor, put together from what the devices make of it along `axis`.
+
+    Device d makes the tensor `made[d]`, whose i-th slice is neuron `neurons[d][i]`; a device
+    without neurons makes none (""). `substitute` has the value of each neuron that is lost.
+    """
+
+    layer: str
+    axis: int
+    made: tuple[str, ...]
+    neurons: tuple[tuple[int, ...], ...]
+    substitute: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Send:
+    """A tensor, or piece of one, that goes from a device to another for every batch."""
+
+    tensor: str
+    source: str
+    target: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """An export. Tasks are in an order in which they can run; tensors are batches of `batch`.
+
+    A mapping: every task runs, once. A placement: a layer's tensor is `joined` from the pieces of
+    the devices that live; of the tasks that make `output` one is enough, all give the same.
+    """
+
+    afpjax: str
+    kind: str  # of `KINDS`
+    method: str  # how it was found
+    model: Model
+    format: Mapping[str, Any]
+    image: Image
+    output: str
+    batch: int
+    devices: tuple[Device, ...]
+    tensors: Mapping[str, Tensor]
+    tasks: tuple[Task, ...]
+    pieces: Mapping[str, Pieces]  # by the layer's tensor; empty for a mapping
+    sends: tuple[Send, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The devices' names; a device's number is its place here."""
+        return tuple(each.device for each in self.devices)
+
+    @cached_property
+    def placement(self) -> Placement:
+        """Who computes which neurons. Raises `InputError` for a mapping, which has no neurons."""
+        if self.kind != "placement":
+            raise InputError(f"{NAME}: a mapping has no placement; export one of kind placement")
+        holds = []
+        for pieces in self.pieces.values():
+            held = np.zeros((len(self.devices), len(pieces.substitute)), bool)
+            for device, neurons in enumerate(pieces.neurons):
+                held[device, list(neurons)] = True
+            holds.append(held)
+        return Placement(self.method, tuple(p.layer for p in self.pieces.values()), tuple(holds))
+
+    def answering(self, failed: Collection[int] = ()) -> dict[str, np.ndarray]:
+        """By a layer's tensor, the device whose copy of each neuron is used, -1: it is lost."""
+        return dict(zip(self.pieces, self.placement.answering(failed), strict=True))
+
+
+def joined(
+    pieces: Pieces, tensor: Tensor, by: np.ndarray, made: Mapping[int, np.ndarray]
+) -> np.ndarray:
+    """A layer's whole tensor from the pieces that devices made, by device.
+
+    `by` has the device that answers for each neuron (int [C], see `Manifest.answering`); where it
+    is -1 the neuron gives its substitute.
+    """
+    whole = np.empty(tensor.shape, tensor.dtype)
+    by_neuron = np.moveaxis(whole, pieces.axis, 0)
+    by_neuron[:] = np.asarray(pieces.substitute, whole.dtype).reshape(-1, *[1] * (whole.ndim - 1))
+    for device, piece in made.items():
+        neurons = np.asarray(pieces.neurons[device], np.int64)
+        used = by[neurons] == device
+        by_neuron[neurons[used]] = np.moveaxis(piece, pieces.axis, 0)[used]
+    return whole
+
+
+def to_json(manifest: Manifest) -> str:
+    """manifest.json's text. `sends` are written with `from` and `to`."""
+    record = asdict(manifest)
+    for send in record["sends"]:
+        send["from"], send["to"] = send.pop("source"), send.pop("target")
+    return json.dumps(record, indent=1) + "\n"
+
+
+def read(folder: Path | str, setting: str = "serve.export") -> Manifest:
+    """The manifest of an export's run folder, its files checked against their checksums.
+
+    Raises `InputError`, which opens with `setting`, where it is missing, damaged, written by
+    another version (major.minor), or a file is missing or not what was exported.
+    """
+    folder = Path(folder)
+    where = f"{setting}: {folder}"
+    try:
+        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
+    except OSError:
+        raise InputError(f"{where} has no {NAME}; name the run folder of a job export") from None
+    except ValueError:
+        raise InputError(f"{where}: {NAME} is no JSON; export again") from None
+    _check_version(record, where)
+    try:
+        manifest = _from_record(record)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        raise InputError(f"{where}: {NAME} is no whole manifest; export again") from None
+    for device in manifest.devices:
+        _check_file(folder / device.file, device.sha256, where)
+    return manifest
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _check_version(record: Any, where: str) -> None:
+    found = record.get("afpjax") if isinstance(record, dict) else None
+    if not isinstance(found, str):
+        raise InputError(f"{where}: {NAME} does not say which afpjax wrote it; export again")
+    if found.split(".")[:2] != __version__.split(".")[:2]:
+        raise InputError(
+            f"{where} was exported by afpjax {found}, this is {__version__}; export again"
+        )
+
+
+def _check_file(path: Path, expected: str, where: str) -> None:
+    if not path.is_file():
+        raise InputError(f"{where}: {path.name} is missing; export again")
+    if sha256(path.read_bytes()) != expected:
+        raise InputError(
+            f"{where}: {path.name} is not the file that was exported (its checksum differs); "
+            "export again"
+        )
+
+
+def _from_record(record: Mapping[str, Any]) -> Manifest:
+    names = {field.name for field in fields(Manifest)}
+    parts: dict[str, Any] = {name: record[name] for name in names}
+    sends = [{**each, "source": each["from"], "target": each["to"]} for each in record["sends"]]
+    parts |= {
+        "model": _made(Model, record["model"]),
+        "image": _made(Image, record["image"]),
+        "devices": tuple(_made(Device, each) for each in record["devices"]),
+        "tensors": {name: _made(Tensor, each) for name, each in record["tensors"].items()},
+        "tasks": tuple(_made(Task, each) for each in record["tasks"]),
+        "pieces": {name: _made(Pieces, each) for name, each in record["pieces"].items()},
+        "sends": tuple(_made(Send, each) for each in sends),
+    }
+    if parts["kind"] not in KINDS:
+        raise ValueError(parts["kind"])
+    return Manifest(**parts)
+
+
+def _made(kind: Any, record: Mapping[str, Any]) -> Any:
+    """A record as the dataclass `kind`, lists as tuples; what it does not know is left out."""
+    return kind(**{field.name: _tuples(record[field.name]) for field in fields(kind)})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
