@@ -1,0 +1,127 @@
+"""A Ray cluster for as long as it is needed: one of this machine's own, or one that is there."""
+
+import logging
+import os
+import shutil
+import signal
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from afpjax.errors import InputError
+
+# Ray lays its sockets in there, and the system takes no longer paths for them than 107 characters.
+_LONGEST_FOLDER = 30
+_IGNORE = "RAY_IGNORE_UNHANDLED_ERRORS"
+_STORE_BYTES = 256 * 2**20  # for tensors under way; those of one image are a few MB at most
+
+
+def needed() -> None:
+    """Raise `InputError` that says what to install where the extra `serve` is missing."""
+    for module, name in (("ray", "Ray"), ("onnxruntime", "ONNX Runtime")):
+        if find_spec(module) is None:
+            raise InputError(
+                f'job serve needs {name}, which is not installed; pip install "afpjax[serve]"'
+            )
+
+
+@contextmanager
+def ray_cluster(address: str = "") -> Iterator[Any]:
+    """The module `ray`, connected for one `with` block; with the block, all its processes end.
+
+    `address` is that of a cluster, or "auto"; empty: one of this machine's own is begun, that
+    nobody else can reach, and nothing of it stays behind. Where this process is connected already,
+    that cluster is used and left as it is. Raises `InputError` where Ray is missing or the cluster
+    does not answer.
+    """
+    needed()
+    ray = _quiet_import()
+    if ray.is_initialized():
+        yield ray
+        return
+    folder = "" if address else tempfile.mkdtemp(prefix="afpjax-")
+    try:
+        with _silenced(ray), _signals_kept():
+            _connect(ray, address, folder)
+        with _unreported(ray):
+            yield ray
+    finally:
+        ray.shutdown()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _quiet_import() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return import_module("ray")
+
+
+def _connect(ray: Any, address: str, folder: str) -> None:
+    if address:
+        from afpjax.faults.fleet import connect
+
+        connect(address)
+        return
+    ray.init(
+        address="local",
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        num_cpus=1,  # devices ask for none: this is how many idle workers Ray begins with
+        object_store_memory=_STORE_BYTES,
+        _node_ip_address="127.0.0.1",
+        _temp_dir=folder if len(folder) <= _LONGEST_FOLDER else None,
+    )
+
+
+@contextmanager
+def _silenced(ray: Any) -> Iterator[None]:
+    """Ray's advice on how to begin clusters is not for who asked for a job of ours."""
+    logger = logging.getLogger(ray.__name__)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself; the command has its own way to end a run."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _unreported(ray: Any) -> Iterator[None]:
+    """Ray writes a paragraph for every process that is killed, and for all that waited for it."""
+    before = os.environ.get(_IGNORE)
+    os.environ[_IGNORE] = "1"
+    worker = getattr(getattr(ray, "_private", None), "worker", None)
+    printing = getattr(worker, "print_to_stdstream", None)  # there is no setting against this one
+    try:
+        if printing is not None:
+            worker.print_to_stdstream = lambda *args, **kwargs: None  # pyright: ignore
+        yield
+    finally:
+        if printing is not None:
+            worker.print_to_stdstream = printing  # pyright: ignore
+        if before is None:
+            del os.environ[_IGNORE]
+        else:
+            os.environ[_IGNORE] = before

@@ -1,0 +1,150 @@
+"""An export as a service of devices runs it: the manifest's tasks as plans, and parts to load."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from afpjax.deploy.flow import Plan, Source, Task, plan_of
+from afpjax.deploy.layout import NoRoom
+from afpjax.deploy.manifest import Manifest, joined
+from afpjax.deploy.part import Part
+
+MB = 1e6
+
+
+@dataclass(frozen=True, eq=False)
+class FromManifest:
+    """An export for a service whose devices are `names`, some of which may have no part in it.
+
+    `files` are the export's, by name.
+    """
+
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    names: tuple[str, ...]
+
+    @staticmethod
+    def of_folder(manifest: Manifest, folder: Path, names: Sequence[str]) -> "FromManifest":
+        """With the files of a run folder."""
+        files = {each.file: (folder / each.file).read_bytes() for each in manifest.devices}
+        return FromManifest(manifest, files, tuple(names))
+
+    def prepared(
+        self, images: Sequence[UInt8[np.ndarray, "H W C"]]
+    ) -> Float32[np.ndarray, "B H W C"]:
+        """(image / 255 - mean) / std, the last image again where the batch has room for more."""
+        given = self.manifest.image
+        every = [*images, *[images[-1]] * (self.manifest.batch - len(images))]
+        mean, std = (np.array(each, np.float32) for each in (given.mean, given.std))
+        return (np.stack(every).astype(np.float32) / np.float32(255) - mean) / std
+
+    def part(self, device: int) -> "ManifestPart | None":
+        """What a device has to load, if it has a part."""
+        name = self.names[device]
+        for each in self.manifest.devices:
+            if each.device == name:
+                return ManifestPart(self.manifest, self.files[each.file], name, self.names)
+        return None
+
+    def survives(self, lost: Collection[int]) -> bool:
+        """A placement as long as one device is left, a mapping without any device of its tasks."""
+        if self.manifest.kind == "placement":
+            return len(lost) < len(self.names)
+        return not {self.names[device] for device in lost} & {t.device for t in self.manifest.tasks}
+
+    def plan(self, number: int, lost: Collection[int]) -> Plan:
+        """Who works out what without the lost devices."""
+        known = self.manifest
+        number_of = {name: device for device, name in enumerate(self.names)}
+        tasks = [
+            Task(each.task, number_of[each.device], each.inputs, each.outputs)
+            for each in known.tasks
+        ]
+        pieces = {
+            tensor: {
+                number_of[device]: made
+                for device, made in zip(known.names, each.made, strict=True)
+                if made
+            }
+            for tensor, each in known.pieces.items()
+        }
+        return plan_of(
+            tasks,
+            pieces,
+            lost,
+            number=number,
+            image=known.image.tensor,
+            answer=known.output,
+            batch=known.batch,
+        )
+
+    def used_bytes(self) -> dict[str, int]:
+        """What each device's part takes: its weights, and the most that it holds beside them."""
+        return {
+            each.device: each.weight_bytes + each.activation_bytes for each in self.manifest.devices
+        }
+
+    def check_room(self, limits: Mapping[str, float], setting: str) -> "FromManifest":
+        """Itself. Raises `NoRoom` for a part that takes more than its device's bytes."""
+        for name, used in self.used_bytes().items():
+            if used > limits[name]:
+                raise NoRoom(
+                    f"{setting}: device {name} has {limits[name] / MB:.4g} MB and its part needs "
+                    f"{used / MB:.4g} MB; give it more, or export for more devices"
+                )
+        return self
+
+
+@dataclass(frozen=True, eq=False)
+class ManifestPart:
+    """A device's part on its way to its process. `names` are all devices of the service."""
+
+    manifest: Manifest
+    content: bytes
+    device: str
+    names: tuple[str, ...]
+
+    def open(self) -> "_Ready":
+        """With one onnxruntime session for each task."""
+        return _Ready(self, Part(self.manifest, self.content, self.device))
+
+
+@dataclass(eq=False)
+class _Ready:
+    """Runs tasks: tensors that devices share out are put together here, where they are needed."""
+
+    given: ManifestPart
+    part: Part
+    _answering: dict[frozenset[int], Mapping[str, Any]] = field(default_factory=dict)
+
+    def __call__(
+        self, task: str, sources: Sequence[Source], lost: Collection[int], values: Sequence[Any]
+    ) -> list[Any]:
+        known = dict(zip(sources, values, strict=True))
+        (own,) = (each for each in self.part.tasks if each.task == task)
+        inputs = {tensor: self._tensor(tensor, known, frozenset(lost)) for tensor in own.inputs}
+        outputs = self.part.run(task, inputs)
+        return [outputs[name] for name in own.outputs]
+
+    def _tensor(
+        self, tensor: str, known: Mapping[Source, np.ndarray], lost: frozenset[int]
+    ) -> np.ndarray:
+        manifest, names = self.given.manifest, self.given.names
+        if tensor not in manifest.pieces:
+            (value,) = (value for source, value in known.items() if source.tensor == tensor)
+            return value
+        number_of = {name: device for device, name in enumerate(manifest.names)}
+        pieces, gone = manifest.pieces[tensor], {names[device] for device in lost}
+        if lost not in self._answering:
+            failed = [device for name, device in number_of.items() if name in gone]
+            self._answering[lost] = manifest.answering(failed)
+        made = {
+            number_of[names[source.device]]: value
+            for source, value in known.items()
+            if source.tensor in pieces.made
+        }
+        return joined(pieces, manifest.tensors[tensor], self._answering[lost][tensor], made)
