@@ -131,3 +131,6 @@ class Serve:
         low=0,
         high=65535,
     )
+    listen_s: float = setting(
+        0.0, "with a port: time that HTTP is still answered after the images have ended, s", low=0.0
+    )

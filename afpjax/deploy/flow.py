@@ -130,3 +130,14 @@ class Batch:
         sources = [Source(tensor, task.device) for tensor in task.outputs]
         self.refs.update(zip(sources, refs, strict=True))
         self.waiting[refs[0]] = place
+
+    def forget(self) -> None:
+        """Let go of what no task reads any more: where it lies, its memory is free again."""
+        waited = (place for place in range(len(self.plan.tasks)) if place not in self.begun)
+        needed = {
+            source
+            for place in waited
+            for tensor in self.plan.tasks[place].inputs
+            for source in self.plan.sources[tensor]
+        }
+        self.refs = {s: r for s, r in self.refs.items() if s in needed or s == self.plan.final}

@@ -177,6 +177,7 @@ class Service:
             refs = [batch.refs[source] for source in needed]
             given = self.members.run(member, len(task.outputs), plan.number, work, refs)
             batch.give_out(place, given)
+        batch.forget()
 
     def _wait(self, *, others: bool) -> None:
         """Until a device has something to say, or a heartbeat is due; then see to it."""

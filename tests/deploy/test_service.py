@@ -81,7 +81,7 @@ def serve(ray, exported, count=60, kills=(), limits=LIMITS, replan=None):
     return service, check(service, images, shared=exported.manifest.kind == "placement")
 
 
-@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("batch", [3, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_placement_goes_on_with_the_neurons_that_are_left(ray, batch):
     kills = [Kill(20, 1), Kill(40, 3)]
     service, answered = serve(ray, byhand.placement(batch), 61, kills)
@@ -93,6 +93,7 @@ def test_a_placement_goes_on_with_the_neurons_that_are_left(ray, batch):
     assert any(each.attempts > 1 for each in answered)
 
 
+@pytest.mark.slow
 def test_a_mapping_whose_idle_device_dies_goes_on_as_it_is(ray):
     service, answered = serve(ray, byhand.mapping("aba", 2), kills=[Kill(10, 3)])
     assert len(answered) == 60 and [loss.device for loss in service.losses] == [3]
@@ -111,6 +112,7 @@ def test_a_mapping_is_made_anew_for_the_devices_that_are_left(ray):
     assert asked[0] == ("a", "c", "d") and asked[-1] == ("c", "d")
 
 
+@pytest.mark.slow
 def test_a_device_that_dies_while_a_mapping_is_made_is_not_in_the_next(ray):
     asked, members = [], []
 
@@ -133,7 +135,10 @@ def test_a_device_that_dies_while_a_mapping_is_made_is_not_in_the_next(ray):
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(NoRoom("too small"), NO_ROOM), (InputError("nothing within limits"), NO_MAPPING)],
+    [
+        (NoRoom("too small"), NO_ROOM),
+        pytest.param(InputError("nothing within limits"), NO_MAPPING, marks=pytest.mark.slow),
+    ],
 )
 def test_without_another_mapping_requests_are_refused_by_name(ray, error, reason):
     def replan(names):
@@ -145,7 +150,7 @@ def test_without_another_mapping_requests_are_refused_by_name(ray, error, reason
     assert service.layout.details == str(error)
 
 
-@pytest.mark.parametrize("kind", ["placement", "mapping"])
+@pytest.mark.parametrize("kind", ["placement", pytest.param("mapping", marks=pytest.mark.slow)])
 def test_all_devices_dead_refuses_what_is_left_at_once(ray, kind):
     exported = byhand.placement() if kind == "placement" else byhand.mapping("abc")
     kills = [Kill(30, device) for device in range(4)]
@@ -169,6 +174,7 @@ def test_a_silent_device_is_lost_and_killed(ray):
     assert loss.how == "silent" and 0.9 < loss.at_s < 4.0
 
 
+@pytest.mark.slow
 def test_a_device_that_takes_its_time_is_not_lost(ray):
     """Silence counts from a question, and not while nobody listens."""
     limits = LIMITS._replace(timeout_s=0.5, heartbeat_s=0.1)
@@ -180,6 +186,7 @@ def test_a_device_that_takes_its_time_is_not_lost(ray):
     assert not service.losses and service.ledger.count(State.ANSWERED) == 10
 
 
+@pytest.mark.slow
 def test_what_is_overdue_is_refused_and_nothing_waits_for_ever(ray):
     limits = LIMITS._replace(timeout_s=60.0, deadline_s=0.5)
     with Service(ray, byhand.placement(), limits) as service:
@@ -193,6 +200,7 @@ def test_what_is_overdue_is_refused_and_nothing_waits_for_ever(ray):
     assert gone(numbers)
 
 
+@pytest.mark.slow
 def test_an_error_in_a_device_refuses_its_images_by_name(ray):
     pieces = byhand.placement().manifest.pieces
     pieces = {**pieces, "one": dataclasses.replace(pieces["one"], substitute=(0.0,) * 3)}
@@ -204,6 +212,7 @@ def test_an_error_in_a_device_refuses_its_images_by_name(ray):
     assert not service.losses
 
 
+@pytest.mark.slow
 def test_others_ask_while_the_stream_runs_and_after_it(ray):
     asked = []
 

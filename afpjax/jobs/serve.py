@@ -1,0 +1,182 @@
+"""Job `serve`: an export run for real, every device a process, which may be killed.
+
+Requests are the experiment's held-out images. What is measured stands beside what afpjax foretells
+for exactly the devices that were left.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.config import Config, load
+from afpjax.deploy.cluster import needed, ray_cluster
+from afpjax.deploy.exported import FromManifest
+from afpjax.deploy.front import Front
+from afpjax.deploy.killer import Kill, planned
+from afpjax.deploy.layout import Replan
+from afpjax.deploy.manifest import Manifest, read
+from afpjax.deploy.service import Image, Limits, Service
+from afpjax.errors import InputError
+from afpjax.experiment import Experiment, prepare
+from afpjax.hardware.board import load_board
+from afpjax.jobs import records
+from afpjax.jobs import serve_measured as measured
+from afpjax.jobs import serve_predicted as predicted
+from afpjax.jobs.records import Record
+from afpjax.jobs.serve_again import export, replanner
+from afpjax.jobs.serve_summary import summary
+from afpjax.outcome import Outcome, Work
+
+_GRACE_S = 5.0  # that a client over HTTP waits longer than an image may take
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Serve the images, and foretell afterwards what was measured."""
+    needed()
+    given = config.serve
+    with ExitStack() as stack:
+        front = None
+        if given.port:  # taken before anything starts
+            front = stack.enter_context(Front(given.port, given.deadline_ms / 1e3 + _GRACE_S))
+        folder = Path(given.export or stack.enter_context(TemporaryDirectory(prefix="afpjax-")))
+        theirs = _experiment_of(config, folder)
+        manifest = read(folder) if given.export else export(theirs, work, folder)
+        experiment = prepare(theirs, work)
+        names = _names(experiment, manifest)
+        limits = _memory(experiment, manifest, names)
+        setting = "serve.memory_mb"
+        exported = FromManifest.of_folder(manifest, folder, names).check_room(limits, setting)
+        kills = planned(given.kill, given.kills, names, given.requests, config.run.seed)
+        replan = None
+        if manifest.kind == "mapping":
+            replan = replanner(theirs, names, limits, setting)
+        places = _order(len(experiment.held.labels), given.requests, config.run.seed)
+        with ray_cluster(config.run.cluster) as ray:
+            service = _served(ray, exported, experiment, config, front, kills, replan, places)
+    result = _result(service, experiment, exported, limits, places)
+    return Outcome(result, summary(result))
+
+
+def _experiment_of(config: Config, folder: Path) -> Config:
+    """The experiment that was exported, evaluated in this process."""
+    theirs = config
+    if config.serve.export:
+        if not (folder / "config.toml").is_file():
+            raise InputError(
+                f"serve.export: {folder} has no config.toml; name the run folder of a job export"
+            )
+        theirs = load(folder / "config.toml")
+    return replace(theirs, serve=config.serve, run=replace(theirs.run, cluster=""))
+
+
+def _names(experiment: Experiment, manifest: Manifest) -> tuple[str, ...]:
+    """All devices of the service: a mapping may leave some of the platform's without work."""
+    layers = experiment.quantized.graph.names
+    if manifest.model.layers != tuple(layers):
+        raise InputError(
+            f"serve.export: it has layers {', '.join(manifest.model.layers[:3])}…, and its "
+            f"experiment {', '.join(layers[:3])}…; export again"
+        )
+    if manifest.kind == "placement":
+        return manifest.names
+    if missing := set(manifest.names) - set(experiment.platform.names):
+        raise InputError(
+            f"serve.export: device {min(missing)} is not on its experiment's platform; export again"
+        )
+    return experiment.platform.names
+
+
+def _memory(
+    experiment: Experiment, manifest: Manifest, names: tuple[str, ...]
+) -> Mapping[str, float]:
+    """Bytes that each device's part may take."""
+    config = experiment.config
+    if config.serve.memory_mb:
+        return dict.fromkeys(names, config.serve.memory_mb * 1e6)
+    if manifest.kind == "placement":
+        return dict.fromkeys(names, load_board(config.distribute.board).memory_mb * 1e6)
+    return {each.name: float(each.memory_bytes) for each in experiment.platform.devices}
+
+
+def _order(images: int, requests: int, seed: int) -> Int[np.ndarray, " N"]:
+    """Which held-out image each request is: all of them once, in random order, then again."""
+    return np.resize(np.random.default_rng([seed, 0x57EA]).permutation(images), requests)
+
+
+def _served(
+    ray: object,
+    exported: FromManifest,
+    experiment: Experiment,
+    config: Config,
+    front: Front | None,
+    kills: tuple[Kill, ...],
+    replan: Replan | None,
+    places: Int[np.ndarray, " N"],
+) -> Service:
+    """The service when all is over: its processes are gone, its ledger is what is left."""
+    given = config.serve
+    keeps = Limits(
+        given.in_flight,
+        given.heartbeat_ms / 1e3,
+        given.timeout_ms / 1e3,
+        given.deadline_ms / 1e3,
+    )
+
+    def stream() -> Iterator[Image]:
+        yield from (experiment.held.images[place] for place in places)
+
+    with Service(ray, exported, keeps, replan) as service:
+        service.start()
+        if front is not None:
+            front.begin(experiment.held.images.shape[1:], service.ask, service.status)
+        with experiment.work.progress.task("Serving", given.requests) as task:
+            listen_s = given.listen_s if front else None
+            service.run(stream(), kills, listen_s=listen_s, progress=task.advance)
+    return service
+
+
+def _result(
+    service: Service,
+    experiment: Experiment,
+    exported: FromManifest,
+    limits: Mapping[str, float],
+    places: Int[np.ndarray, " N"],
+) -> Record:
+    manifest, labels = exported.manifest, experiment.held.labels[places]
+    answers = predicted.answered(service.ledger.every)
+    if not answers:
+        reasons = sorted({each.reason for each in service.ledger.every})
+        raise InputError(f"serve: none of {len(places)} images was answered: {', '.join(reasons)}")
+    lost = sorted({each.lost for each in answers}, key=lambda each: (len(each), each))
+    said = predicted.right(experiment, manifest, lost)
+    found = measured.requests(service, labels)
+    if service.layout.details:
+        found["refused_because"] = service.layout.details
+    return {
+        "model": records.model(experiment),
+        "data": {"name": experiment.config.data.name, "images": len(experiment.held.labels)},
+        "export": _about(manifest),
+        **found,
+        **predicted.accuracy(answers, places.tolist(), said, exported.names, labels),
+        "predicted_cost": predicted.speed(experiment, manifest),
+        "devices": measured.devices(service, exported.used_bytes(), limits),
+        "losses": measured.losses(service),
+    }
+
+
+def _about(manifest: Manifest) -> Record:
+    """What was served."""
+    return {
+        "kind": manifest.kind,
+        "method": manifest.method,
+        "devices": len(manifest.devices),
+        "tasks": len(manifest.tasks),
+        "batch": manifest.batch,
+        "digest": manifest.model.digest,
+        "format": " ".join(str(each) for each in manifest.format.values()),
+    }

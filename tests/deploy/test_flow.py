@@ -1,0 +1,71 @@
+"""How a batch goes through devices: what can begin when, and who works out what with some lost."""
+
+from afpjax.deploy.flow import SENSOR, Batch, Source, Task, plan_of
+
+#: Two devices share out x; both can make the answer of it.
+TASKS = [
+    Task("x/0", 0, ("image",), ("x/0",)),
+    Task("x/1", 1, ("image",), ("x/1",)),
+    Task("y/0", 0, ("x",), ("y",)),
+    Task("y/1", 1, ("x",), ("y",)),
+]
+PIECES = {"x": {0: "x/0", 1: "x/1"}}
+
+
+def plan(lost=(), tasks=TASKS, pieces=PIECES):
+    return plan_of(tasks, pieces, lost, image="image", answer="y", batch=1)
+
+
+def batch_of(plan):
+    return Batch([], plan, {Source("image", SENSOR): "the image"})
+
+
+def begin(batch):
+    """Give out all that is ready; the names of the tasks, and the inputs of each."""
+    begun = []
+    for place, task, needed in batch.ready():
+        begun.append((task.name, [source.tensor for source in needed]))
+        batch.give_out(place, [f"ref {tensor}" for tensor in task.outputs])
+    batch.forget()
+    return begun
+
+
+def done(batch, ref):
+    del batch.waiting[ref]
+    return begin(batch)
+
+
+def test_pieces_of_all_living_devices_come_before_what_reads_them():
+    batch = batch_of(plan())
+    assert begin(batch) == [("x/0", ["image"]), ("x/1", ["image"])]
+    assert begin(batch) == []  # each task once
+    assert done(batch, "ref x/0") == []
+    assert done(batch, "ref x/1") == [("y/0", ["x/0", "x/1"])]  # by the first of two alone
+    assert not batch.is_through
+    assert done(batch, "ref y") == []
+    assert batch.is_through and batch.refs == {Source("y", 0): "ref y"}
+
+
+def test_the_others_do_what_a_lost_device_did():
+    batch = batch_of(plan({0}))
+    assert begin(batch) == [("x/1", ["image"])]
+    assert done(batch, "ref x/1") == [("y/1", ["x/1"])]
+    assert batch.plan.final == Source("y", 1) and batch.plan.lost == {0}
+
+
+def test_a_layer_that_nobody_is_left_for_is_substitutes_alone():
+    batch = batch_of(plan({0}, pieces={"x": {0: "x/0"}}, tasks=[TASKS[0], *TASKS[2:]]))
+    assert begin(batch) == [("y/1", [])]
+
+
+def test_branches_of_a_mapping_run_at_once_and_join():
+    tasks = [
+        Task("left", 0, ("image",), ("l",)),
+        Task("right", 1, ("image",), ("r", "s")),
+        Task("join", 0, ("l", "s"), ("y",)),
+    ]
+    batch = batch_of(plan(tasks=tasks, pieces={}))
+    assert [name for name, _ in begin(batch)] == ["left", "right"]
+    assert set(batch.refs) == {Source("l", 0), Source("s", 1)}  # nobody reads the others
+    assert done(batch, "ref r") == []  # both outputs of a task are there when its first is
+    assert done(batch, "ref l") == [("join", ["l", "s"])]

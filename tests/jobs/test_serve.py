@@ -1,0 +1,224 @@
+"""Job `serve`: a hand-made export of a small network, measured beside what is foretold for it."""
+
+import dataclasses
+import json
+import socket
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import psutil
+import pytest
+
+from afpjax import config as configuration
+from afpjax.deploy.cluster import ray_cluster
+from afpjax.deploy.manifest import to_json
+from afpjax.errors import InputError
+from afpjax.jobs import serve, serve_again
+from afpjax.outcome import Work, plain
+from afpjax.progress import SILENT
+
+from ..deploy import byhand
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install '.[serve]'")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[serve]'")
+
+MODEL = """
+import jax
+import numpy as np
+
+def logits(params, images):
+    value = images.reshape(images.shape[0], -1)
+    for place, name in enumerate(("one", "two", "three")):
+        value = value if place == 0 else jax.nn.relu(value)
+        value = value @ params[name] + params[name + "_bias"][None]
+    return value
+
+def small():
+    with np.load({path!r}) as file:
+        return logits, dict(file)
+"""
+COUNT = 160
+
+
+@pytest.fixture(scope="module")
+def ray():
+    before = set(psutil.Process().children(recursive=True))
+    with ray_cluster() as ray:
+        yield ray
+    after = set(psutil.Process().children(recursive=True)) - before
+    assert not psutil.wait_procs(after, timeout=10)[1]
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    """Settings of the network of `byhand`, on images of which it gets most right."""
+    folder = tmp_path_factory.mktemp("byhand")
+    arrays = dict(zip(byhand.LAYERS, byhand.WEIGHTS, strict=True))
+    names = [f"{name}_bias" for name in byhand.LAYERS]
+    arrays |= dict(zip(names, byhand.BIASES, strict=True))
+    np.savez(folder / "weights.npz", allow_pickle=False, **arrays)
+    (folder / "afpjax_by_hand.py").write_text(MODEL.format(path=str(folder / "weights.npz")))
+    images = byhand.images(COUNT)
+    labels = np.array([byhand.answer(image, shared=False).argmax() for image in images])
+    labels[::7] = (labels[::7] + 1) % byhand.SIZES[-1]
+    np.savez(folder / "images.npz", images=images, labels=labels)
+    sys.path.insert(0, str(folder))
+    yield {
+        "model.name": "afpjax_by_hand:small",
+        "model.classes": byhand.SIZES[-1],
+        "model.image_size": 3,
+        "model.channels": 2,
+        "data.name": "npz",
+        "data.path": str(folder / "images.npz"),
+        "data.mean": list(byhand.MEAN),
+        "data.std": list(byhand.STD),
+        "format.kind": "float32",
+        "faults.bits": [20],
+        "search.images": 40,
+        "distribute.substitute": "zero",
+        "platform.devices": ["simba", "eyeriss", "simba-ecc", "simba"],
+    }
+    sys.path.remove(str(folder))
+
+
+def written(exported, experiment, folder: Path) -> str:
+    """A run folder as job `export` leaves it."""
+    folder.mkdir()
+    (folder / "manifest.json").write_text(to_json(exported.manifest))
+    for name, content in exported.files.items():
+        (folder / name).write_bytes(content)
+    config = configuration.load(None, {**experiment, "run.job": "export"})
+    (folder / "config.toml").write_text(configuration.to_toml(config))
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def placement(experiment, tmp_path_factory):
+    """Lost neurons give zero, as this experiment says."""
+    pieces = {
+        name: dataclasses.replace(each, substitute=(0.0,) * len(each.substitute))
+        for name, each in byhand.placement().manifest.pieces.items()
+    }
+    folder = tmp_path_factory.mktemp("placement") / "run"
+    return written(byhand.placement(2, pieces=pieces), experiment, folder)
+
+
+@pytest.fixture(scope="module")
+def mapping(experiment, tmp_path_factory):
+    names = {"a": "simba", "b": "eyeriss", "c": "simba-ecc"}
+    exported = byhand.mapping("abc")
+    exported = dataclasses.replace(exported, manifest=serve_again.renamed(exported.manifest, names))
+    return written(exported, experiment, tmp_path_factory.mktemp("mapping") / "run")
+
+
+def run(export, **changes):
+    given = {f"serve.{name}": value for name, value in changes.items()}
+    config = configuration.load(
+        None, {"run.job": "serve", "run.seed": 3, "serve.export": export, **given}
+    )
+    return plain(serve.run(config, Work({}, SILENT)).result)
+
+
+def test_a_placement_loses_two_devices_and_keeps_what_was_foretold(ray, placement):
+    result = run(placement, requests=120, kill=["a@30", "3@70"])
+    assert result["requests"] == result["answered"] == 120 and result["refused"] == 0
+    assert result["agreement"] == 1.0  # float32: afpjax's own answers, image by image
+    assert [each["lost"] for each in result["by_lost"]] == [[], ["a"], ["a", "d"]]
+    for each in result["by_lost"]:
+        low, high = each["predicted_interval"]
+        assert low <= each["accuracy"] <= high and low <= each["predicted"] <= high
+    assert sum(each["answered"] for each in result["by_lost"]) == 120
+    assert result["predicted_interval"][0] <= result["accuracy"] <= result["predicted_interval"][1]
+    killed = {each["device"]: each.get("killed_at") for each in result["devices"]}
+    assert killed["b"] is killed["c"] is None and 0 < killed["a"] < killed["d"]
+    assert [each["device"] for each in result["losses"]] == ["a", "d"]
+    assert result["latency_ms"]["p50"] <= result["latency_ms"]["p95"] <= result["latency_ms"]["p99"]
+    assert sum(result["timeline"]["answered"]) == 120 and result["fps"] > 0
+    assert all(each["memory_mb"] > each["base_mb"] > 1 for each in result["devices"])
+    assert result["predicted_cost"]["fps"] > 0
+    json.dumps(result, allow_nan=False)
+
+
+def test_what_is_foretold_is_the_network_without_the_lost_neurons(ray, placement, experiment):
+    """In NumPy: the images right of all that are held out, the devices' neurons gone."""
+    result = run(placement, requests=20, kill=["1@0", "2@0"])
+    (row,) = (each for each in result["by_lost"] if each["lost"] == ["b", "c"])
+    with np.load(experiment["data.path"]) as file:
+        images, labels = file["images"], file["labels"]
+    order = np.random.default_rng(0).permutation(COUNT)[40:]
+    zero = [np.zeros_like(each) for each in byhand.SUBSTITUTES]
+    own = byhand.SUBSTITUTES[:]
+    byhand.SUBSTITUTES[:] = zero
+    right = [byhand.answer(images[n], (1, 2)).argmax() == labels[n] for n in order]
+    byhand.SUBSTITUTES[:] = own
+    assert row["predicted"] == pytest.approx(np.mean(right))
+
+
+def test_a_mapping_is_planned_again_by_job_export(ray, mapping, experiment, monkeypatch):
+    """The job is given the devices that are left; here it answers with hand-made parts."""
+    asked = []
+
+    def export(config, work):
+        asked.append(config)
+        devices = ["simba", "eyeriss", "simba-ecc"]
+        assert config.platform.devices == tuple([*devices[:1], *devices[2:], "simba"])
+        assert config.export.kind == "mapping" and not config.export.mapping
+        exported = byhand.mapping("aba", names=("a", "b"))
+        manifest = serve_again.renamed(exported.manifest, {"a": "simba-2", "b": "simba"})
+        return SimpleNamespace(
+            files={**exported.files, "manifest.json": to_json(manifest).encode()}
+        )
+
+    monkeypatch.setattr(serve_again, "JOBS", {"export": export})
+    result = run(mapping, requests=60, kill=["eyeriss@20"])
+    assert len(asked) == 1 and result["answered"] == 60 and result["agreement"] == 1.0
+    assert [each["lost"] for each in result["by_lost"]] == [[], ["eyeriss"]]
+    assert [each["device"] for each in result["devices"]][-1] == "simba-2"
+    assert result["predicted_cost"]["hardware"] == "simba and eyeriss and simba-ecc"
+
+
+@pytest.mark.slow
+def test_where_nothing_is_answered_there_is_no_result(ray, placement):
+    with pytest.raises(InputError, match="none of 8 images was answered: all devices dead"):
+        run(placement, requests=8, kill=["a@0", "b@0", "c@0", "d@0"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"kill": ["e@3"]}, r"serve\.kill: e@3: no device e"),
+        ({"kills": 5}, r"serve\.kills: 5 random kills"),
+        ({"memory_mb": 0.001}, r"serve\.memory_mb: device a has 0\.001 MB and its part needs"),
+    ],
+)
+def test_bad_input_is_refused_before_any_process_begins(placement, monkeypatch, changes, said):
+    monkeypatch.setattr(serve, "ray_cluster", None)
+    with pytest.raises(InputError, match=said):
+        run(placement, **changes)
+
+
+def test_a_port_in_use_is_refused_before_anything_else(monkeypatch):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"serve\.port: cannot listen on port {port}"):
+            run("nowhere", port=port)
+
+
+def test_a_folder_that_is_no_export_of_this_version(placement, tmp_path):
+    with pytest.raises(InputError, match=r"serve\.export: .* has no config\.toml"):
+        run(str(tmp_path))
+    for name in ("config.toml", "b.onnx", "a.onnx", "c.onnx", "d.onnx"):
+        (tmp_path / name).write_bytes((Path(placement) / name).read_bytes())
+    text = (Path(placement) / "manifest.json").read_text()
+    record = json.loads(text)
+    (tmp_path / "manifest.json").write_text(json.dumps({**record, "afpjax": "0.1.0"}))
+    with pytest.raises(InputError, match=r"was exported by afpjax 0\.1\.0"):
+        run(str(tmp_path))
+    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "b.onnx").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"b\.onnx is not the file that was exported"):
+        run(str(tmp_path))
