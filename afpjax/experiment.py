@@ -61,7 +61,8 @@ class Experiment:
 
     @cached_property
     def tables(self) -> CostTables:
-        return tables_for(self.quantized, self.platform, self.config.platform.batch)
+        batch = self.config.platform.batch
+        return tables_for(self.quantized, self.platform, batch, self.faults)
 
     @property
     def caps(self) -> Caps:

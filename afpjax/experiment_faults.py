@@ -4,8 +4,9 @@ from dataclasses import replace
 from typing import Any
 
 from afpjax.config import Config
+from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
-from afpjax.hardware.platform import Platform
+from afpjax.hardware.platform import Link, Platform
 
 
 def fault_model(config: Config, platform: Platform) -> FaultModel:
@@ -23,11 +24,16 @@ def fault_model(config: Config, platform: Platform) -> FaultModel:
         burst=given.burst,
         packet=given.packet,
         scope=given.scope,
+        link_rate=_link_rate(given.link_rate, platform.link, given.link),
+        link_kind=given.link,
     )
 
 
 def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultModel:
-    """The fault model with its rates multiplied, and cut at 1."""
+    """The fault model with its rates multiplied, and cut at 1.
+
+    The link's faults strike activations. A link that sends again costs the same in all scenarios.
+    """
 
     def times(rates: Any, factor: float) -> tuple[float, ...]:
         return tuple(min(rate * factor, 1.0) for rate in rates)
@@ -36,7 +42,22 @@ def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultMo
         faults,
         weight_rate=times(faults.weight_rate, weights),
         activation_rate=times(faults.activation_rate, activations),
+        link_rate=times([faults.link_rate], activations)[0]
+        if faults.strikes_link
+        else faults.link_rate,
     )
+
+
+def _link_rate(given: tuple[float, ...], link: Link, kind: str) -> float:
+    """How often bits flip, or packets get lost: the experiment's rate, or the link's own."""
+    if len(given) > 1:
+        raise InputError(
+            f"faults.link_rate: {len(given)} rates for the one link between devices; give one "
+            "number, or none for the link's own"
+        )
+    if given:
+        return given[0]
+    return link.bit_error_rate if kind == "bits" else link.packet_loss_rate
 
 
 def _rates(given: tuple[float, ...], own: tuple[float, ...]) -> tuple[float, ...]:

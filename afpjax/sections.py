@@ -183,6 +183,22 @@ class Faults:
         high=1.0,
         empty="the devices' own",
     )
+    link_rate: tuple[float, ...] = setting(
+        (),
+        "chance of a fault on the way from one device to another, of a bit or of a packet "
+        "(faults.link says which), one number",
+        low=0.0,
+        high=1.0,
+        empty="the link's own bit_error_rate or packet_loss_rate",
+    )
+    link: str = setting(
+        "bits",
+        "what the link does to values that cross: bits of their words flip (any of them, not only "
+        "faults.bits); packets of faults.packet values are lost and read as zeros, or as the last "
+        "value that arrived; or lost packets are sent again, which changes no value but takes "
+        "1/(1 - rate) of the link's latency and energy",
+        choices=("bits", "zero", "last", "resent"),
+    )
     layers: tuple[int | str, ...] = setting(
         ("all",), "layers that faults strike: all, how many first ones, or names"
     )

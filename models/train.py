@@ -155,7 +155,10 @@ class _Job:
         known = {**asdict(self.model), **asdict(self.settings)}
         known.update(mean=self.dataset.mean, std=self.dataset.std, seed=self.seed, recipe=_RECIPE)
         if conditions:
-            known["conditions"] = asdict(conditions) | {"draws": bits.DRAWS}
+            under = asdict(conditions)
+            if not conditions.faults.strikes_link:  # then nothing was learnt from it
+                del under["faults"]["link_rate"], under["faults"]["link_kind"]
+            known["conditions"] = under | {"draws": bits.DRAWS}
         for name in _ASIDE if conditions is None else _ASIDE_UNDER_FAULTS:
             del known[name]
         digest = hashlib.sha256(json.dumps(known, sort_keys=True, default=str).encode())

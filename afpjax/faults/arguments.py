@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
+from afpjax.faults.given import Spots
 from afpjax.faults.plan import Hits, Node
-from afpjax.faults.programs import Spots
 from afpjax.faults.sites import NOWHERE
 from afpjax.faults.strike import Draws
 
@@ -25,15 +25,29 @@ def met(
     for each slot; empty slots have nothing.
     """
     size = len(indices) // slots
-    trials = np.zeros((devices, slots, size), np.uint32)
-    for slot, node in enumerate(nodes):
-        trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
     of_inputs = _places if draws.places else _rates
     return (
         of_inputs(draws, devices, nodes, indices[:size], slots),
-        trials.reshape(devices, slots * size),
+        trials_of(devices, nodes, slots, size),
         _answering(devices, nodes, slots, size, neurons) if draws.copies else None,
     )
+
+
+def on_the_way(devices: int, nodes: Sequence[Node], slots: int, size: int, read: int) -> np.ndarray:
+    """Thresholds of the `read` values that cross to every image of a call, [D, B, read]."""
+    limits = np.zeros((devices, slots, size, read), np.uint32)
+    for slot, node in enumerate(nodes):
+        if node.wires:
+            limits[:, slot] = np.frombuffer(node.wires, np.uint32)
+    return limits.reshape(devices, slots * size, read)
+
+
+def trials_of(devices: int, nodes: Sequence[Node], slots: int, size: int) -> np.ndarray:
+    """The trial of every image of a call, [D, B]."""
+    trials = np.zeros((devices, slots, size), np.uint32)
+    for slot, node in enumerate(nodes):
+        trials[:, slot] = np.array(node.trials or (0,) * devices, np.uint32)[:, None]
+    return trials.reshape(devices, slots * size)
 
 
 def spots_of(hits: Hits, devices: int) -> Spots:

@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import Array, UInt32
 
 from afpjax.faults.budget import rows_within_budget
+from afpjax.faults.link import met_on_the_way
 from afpjax.faults.model import Thresholds
 from afpjax.faults.plan import Row, Strike, words
 from afpjax.faults.served import digest
 from afpjax.faults.strike import Draws
 from afpjax.network.layers import Layer
+from afpjax.network.program import Program
 
 
 class Asked(NamedTuple):
@@ -28,15 +30,18 @@ class Asker(NamedTuple):
     layers: tuple[Layer, ...]
     seed: UInt32[Array, "2"]
     count: int  # images
+    program: Program
 
     def at_rates(self, draws: Draws, limits: Thresholds) -> Asked:
-        """A network whose layers are struck at thresholds [L, columns]."""
+        """A network whose layers are struck at thresholds [L, columns], what it sends at [W]."""
+        met = met_on_the_way(self.program, limits.links)
 
         def name(trial: int) -> bytes:
-            if not limits.weights.any() and not limits.activations.any():  # in every trial
-                return f"{self.name} clean".encode()
-            kind = f"{self.name} {draws}".encode()
-            parts = (limits.weights, limits.activations, np.uint32(trial))
+            if not any(met) and not limits.weights.any() and not limits.activations.any():
+                return f"{self.name} clean".encode()  # in every trial
+            kind = f"{self.name} {draws.name(linked=any(met))}".encode()
+            crossing = [limits.links] if any(met) else []
+            parts = (limits.weights, limits.activations, *crossing, np.uint32(trial))
             return b"|".join([kind, *(part.tobytes() for part in parts)])
 
         def row(trials: tuple[int, ...]) -> Row:
@@ -49,16 +54,23 @@ class Asker(NamedTuple):
                 Strike(words(weights[..., layer, :]), words(inputs[..., layer, :]))
                 for layer in range(len(self.layers))
             )
-            return Row(trials, tuple(strikes))
+            return Row(trials, tuple(strikes), met)
 
         return Asked(name, row)
 
-    def served(self, draws: Draws, strikes: tuple[Strike, ...]) -> Asked:
+    def served(
+        self,
+        draws: Draws,
+        strikes: tuple[Strike, ...],
+        links: UInt32[np.ndarray, "W"] | None = None,
+    ) -> Asked:
         """A network whose neurons devices share out: see `served.strikes_of`."""
-        drawn = any(strike.drawn for strike in strikes)
-        own = digest(strikes)
+        met = met_on_the_way(self.program, links)
+        drawn = any(met) or any(strike.drawn for strike in strikes)
+        own = digest(strikes) + b"".join(met)
+        kind = draws.name(linked=any(met))
 
         def name(trial: int) -> bytes:
-            return f"{self.name} {draws} {trial if drawn else None}|".encode() + own
+            return f"{self.name} {kind} {trial if drawn else None}|".encode() + own
 
-        return Asked(name, lambda trials: Row(trials, strikes))
+        return Asked(name, lambda trials: Row(trials, strikes, met))

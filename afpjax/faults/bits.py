@@ -26,7 +26,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Num, UInt32
 
-WEIGHTS, ACTIVATIONS = 0, 1
+WEIGHTS, ACTIVATIONS, LINK = 0, 1, 2  # targets
 DRAWS = 2  # raise it whenever a seed's draws change: weights learnt under others are not reused
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
 _COUNTERS = 2**32

@@ -18,9 +18,10 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.faults.execution import Execution, Kernels
+from afpjax.faults.given import Images
 from afpjax.faults.judge import LOGITS, RIGHT, Judge
 from afpjax.faults.plan import CLEAN, Plan, Row, in_order
-from afpjax.faults.programs import Images, Prepare, Programs, Shapes, compile_programs
+from afpjax.faults.programs import Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized, encoded
 

@@ -7,7 +7,8 @@ from these (`plan`), and equal rows are one: mappings that give every layer the 
 
 from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import closing
-from functools import cached_property
+from functools import cached_property, partial
+from operator import itemgetter
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.placed import alike, row_at
 from afpjax.faults.plan import Row
 from afpjax.faults.programs import Prepare
-from afpjax.faults.served import strikes_of, together
+from afpjax.faults.served import links_of, strikes_of, together
 from afpjax.faults.sites import Fault, Site, check_fault, check_sites
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
@@ -112,11 +113,10 @@ class Evaluator:
         progress: Progress = lambda rows: None,
     ) -> Shaped[np.ndarray, "P K B ..."]:
         """The judge's answers for P thresholds under the given trials."""
-        draws = Draws.of(faults)
-        weights, inputs = (np.asarray(each, np.uint32) for each in limits)
+        draws, tables = Draws.of(faults), jax.tree.map(partial(np.asarray, dtype=np.uint32), limits)
         asked = [
-            self._asker.at_rates(draws, Thresholds(*each))
-            for each in zip(weights, inputs, strict=True)
+            self._asker.at_rates(draws, jax.tree.map(itemgetter(place), tables))
+            for place in range(len(tables.weights))
         ]
         return self._met(draws, asked, tuple(trials), progress)
 
@@ -130,12 +130,14 @@ class Evaluator:
         """The judge's answers where devices share out every layer's neurons.
 
         P times, by layer, the device that answers for each neuron, -1 where it is lost. `faults`
-        strike a neuron's weights at its device's rate, and a layer's inputs in the read copy of
-        each device by itself. Raises `InputError` for faults that do not go with this.
+        strike a neuron's weights at its device's rate, a layer's inputs in the read copy of each
+        device by itself, and on the link what layers send to all devices. Raises `InputError` for
+        faults that do not go with this.
         """
         draws, of_all = strikes_of(self.quantized, faults, by)
-        asked = [self._asker.served(draws, each) for each in of_all]
-        if any(strike.drawn for each in of_all for strike in each):
+        links = links_of(self.quantized, faults)
+        asked = [self._asker.served(draws, each, links) for each in of_all]
+        if links is not None or any(strike.drawn for each in of_all for strike in each):
             return self._met(draws, asked, tuple(trials), progress)
         names, rows = [each.name(0) for each in asked], Rows()
         missing = {n: each for n, each in zip(names, of_all, strict=True) if n not in self.memory}
@@ -224,7 +226,8 @@ class Evaluator:
 
     @property
     def _asker(self) -> Asker:
-        return Asker(self.name, self.quantized.layers, self.seed, self.count)
+        own = self.quantized
+        return Asker(self.name, own.layers, self.seed, self.count, own.program)
 
     def _on_all_devices(self, trials: tuple[int, ...]) -> tuple[int, ...]:
         return trials + trials[-1:] * (self._engine.trials - len(trials))

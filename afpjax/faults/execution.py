@@ -14,8 +14,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped, UInt32
 
 from afpjax.compiler import Compiled
-from afpjax.faults.arguments import met, spots_of
+from afpjax.faults.arguments import met, on_the_way, spots_of, trials_of
+from afpjax.faults.given import Given, Images, Met, Spots
 from afpjax.faults.judge import Judge, Judged
+from afpjax.faults.link import wiring_by_stage
 from afpjax.faults.plan import (
     CLEAN,
     Group,
@@ -29,16 +31,7 @@ from afpjax.faults.plan import (
     peak_bytes,
     released,
 )
-from afpjax.faults.programs import (
-    Given,
-    Images,
-    Met,
-    Programs,
-    Spots,
-    compile_judge,
-    compile_places,
-    part_of,
-)
+from afpjax.faults.programs import Programs, compile_judge, compile_places, part_of
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
@@ -97,6 +90,7 @@ class Execution:
         self._slots, self._pack, self._judge = slots, packed, judge
         self._substitutes = substitutes
         self._parts = [part_of(network, stage) for stage in programs.stages]
+        self._wiring = wiring_by_stage(network) if draws.link else None
         makers = {
             value: (number, place)
             for number, stage in enumerate(programs.stages)
@@ -191,19 +185,36 @@ class Execution:
         nodes = [plan.nodes[number] for number in call.nodes]
         layer = self.programs.stages[call.stage].layer
         number, substitute = np.uint32(layer or 0), self._substitute_of(layer)
-        given = Given(self._parts[call.stage], images.indices, number, self._seed, substitute)
+        wiring = self._wiring[call.stage] if self._wiring and call.stage else None
+        part = self._parts[call.stage]
+        given = Given(part, images.indices, number, self._seed, substitute, wiring)
         if call.stage == 0:
             return self.programs.first((), (images.images, given))
         read = tuple(
             self._gathered([values[node.parents[place]] for node in nodes], output)
             for place, (_, output) in enumerate(self._inputs[call.stage])
         )
+        slots = self._slots_of(call)
+        crossing = self._crossing(nodes, images, slots, len(read))
         if layer is None:
-            return self._program(call)(Met(read), given)
+            return self._program(call)(Met(read, **crossing), given)
         codes = self._kernel_for(kernel_of(self.programs.stages, nodes[0]), nodes, kernels, images)
-        slots, neurons = self._slots_of(call), self._network.layers[layer].neurons
+        neurons = self._network.layers[layer].neurons
         faults = met(self._draws, self.programs.trials, nodes, images.indices, slots, neurons)
-        return self._program(call)(Met(read, codes, *self._per_trial(faults)), given)
+        limits, trials, by = self._per_trial(faults)
+        here = {"limits": limits, "trials": trials, "by": by}
+        return self._program(call)(Met(read, codes, **{**here, **crossing}), given)
+
+    def _crossing(
+        self, nodes: Sequence[Node], images: Images, slots: int, read: int
+    ) -> dict[str, Any]:
+        """What strikes the values that a call reads on their way, and in which trials."""
+        if not self._draws.link:
+            return {}
+        devices, size = self.programs.trials, len(images.indices) // slots
+        links = on_the_way(devices, nodes, slots, size, read)
+        trials = trials_of(devices, nodes, slots, size)
+        return {"trials": self._per_trial(trials), "links": self._per_trial(links)}
 
     def _substitute_of(self, layer: int | None) -> Float[np.ndarray, "C"] | None:
         """What a layer's lost neurons give, where neurons can be lost."""

@@ -6,18 +6,18 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jax import core
+from jax import core, tree_util
 from jaxtyping import Array, Bool, Int, UInt32
 
 from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
+from afpjax.faults.model_checks import BITWISE as BITWISE
+from afpjax.faults.model_checks import KINDS as KINDS
+from afpjax.faults.model_checks import SCOPES as SCOPES
+from afpjax.faults.model_checks import check, checked_rates
 from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
-
-GENERATORS = ("hash", "threefry")
-BITWISE = ("flip", "stuck-at-0", "stuck-at-1")  # every faulty bit has a draw of its own
-KINDS = (*BITWISE, "burst", "zero", "random", "lost", "lost-last")
-SCOPES = ("", "run", "trial", "image")
+from afpjax.network.wires import wires
 
 
 class Thresholds(NamedTuple):
@@ -29,6 +29,40 @@ class Thresholds(NamedTuple):
 
     weights: UInt32[Array, "*P L bits"] | UInt32[np.ndarray, "*P L bits"]
     activations: UInt32[Array, "*P L bits"] | UInt32[np.ndarray, "*P L bits"]
+
+    @property
+    def links(self) -> Any:
+        """How often each value is struck on its way to a stage, uint32 [*P, W]; None: never."""
+        return None
+
+
+@tree_util.register_pytree_node_class
+class LinkThresholds(Thresholds):
+    """Thresholds with those of what crosses a link, by `network.wires`.
+
+    Unpacked, they are the two of the layers' operands: a layer struck alone meets no link.
+    """
+
+    _links: Any
+
+    def __new__(cls, weights: Any, activations: Any, links: Any) -> "LinkThresholds":
+        made = super().__new__(cls, weights, activations)
+        made._links = links
+        return made
+
+    @property
+    def links(self) -> Any:
+        return self._links
+
+    def __getnewargs__(self) -> Any:
+        return (*self, self._links)
+
+    def tree_flatten(self) -> tuple[Any, None]:
+        return (*self, self._links), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: Any) -> "LinkThresholds":
+        return cls(*children)
 
 
 @dataclass(frozen=True)
@@ -48,6 +82,12 @@ class FaultModel:
     are drawn once per trial, shared by its images, and activations for every image.
     `budget`: at most so many struck bits in the whole model, drawn without replacement (None: no
     limit); shared between weights and activations in proportion to their expected counts.
+    `link_rate`, `link_kind`: faults in what crosses from one device to another, whatever `layers`:
+    - "bits": the probability that a bit, any of the word, flips on the way;
+    - "zero", "last": that a packet (of `packet` values) is lost and read as zeros, or as the last
+      value that arrived;
+    - "resent": that a packet is lost and sent once more, until it arrives: values are whole, and
+      the link's latency and energy grow by `sent_times`.
     Raises `InputError` for values that make no sense.
     """
 
@@ -62,31 +102,28 @@ class FaultModel:
     burst: int = 2
     packet: int = 256
     scope: str = ""
+    link_rate: float = 0.0
+    link_kind: str = "bits"
 
     def __post_init__(self) -> None:
         for name in ("bits", "bit_profile"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         for name in ("weight_rate", "activation_rate"):
-            object.__setattr__(self, name, _checked_rates(name, getattr(self, name)))
+            object.__setattr__(self, name, checked_rates(name, getattr(self, name)))
         if not isinstance(self.layers, str | int):
             object.__setattr__(self, "layers", tuple(self.layers))
-        if not self.bits or len(set(self.bits)) < len(self.bits) or min(self.bits) < 0:
-            raise InputError(f"faults.bits: {list(self.bits)} must be distinct positions from 0 up")
-        if self.bit_profile and len(self.bit_profile) != len(self.bits):
-            raise InputError(
-                f"faults.bit_profile: {len(self.bit_profile)} factors for {len(self.bits)} bits"
-            )
-        if self.bit_profile and not all(factor >= 0 for factor in self.bit_profile):
-            raise InputError("faults.bit_profile: a factor is negative; give numbers from 0 up")
-        if self.budget is not None and self.budget < 0:
-            raise InputError(f"faults.budget: {self.budget} flips; give 0 or more, or None")
-        for name, known in (("generator", GENERATORS), ("kind", KINDS), ("scope", SCOPES)):
-            if getattr(self, name) not in known:
-                raise InputError(
-                    f"faults.{name}: {getattr(self, name)!r} is none of "
-                    + ", ".join(each or '""' for each in known)
-                )
-        _check_kind(self)
+        object.__setattr__(self, "link_rate", float(self.link_rate))
+        check(self)
+
+    @property
+    def strikes_link(self) -> bool:
+        """Whether values may change on their way between devices."""
+        return self.link_rate > 0 and self.link_kind != "resent"
+
+    @property
+    def sent_times(self) -> float:
+        """How often a packet is sent until it has arrived, on average (geometric)."""
+        return 1 / (1 - self.link_rate) if self.link_kind == "resent" else 1.0
 
     def rates(self, target: str) -> np.ndarray:
         """Probability that each faulty bit, or a value, is struck: [D, bits] float64, or [D, 1].
@@ -127,7 +164,19 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
         devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
         return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
 
-    return Thresholds(of("weight"), of("activation"))
+    layers = of("weight"), of("activation")
+    if not faults.strikes_link:
+        return Thresholds(*layers)
+    crosses = _crosses(quantized, xp.asarray(mappings))
+    limit = xp.asarray(threshold(np.asarray(faults.link_rate)))
+    return LinkThresholds(*layers, xp.where(crosses, limit, xp.zeros((), xp.uint32)))
+
+
+def _crosses(quantized: Quantized, mappings: Any) -> Bool[Any, "*P W"]:
+    """Which of the values that stages read come from another device."""
+    every = wires(quantized.program)
+    makers, readers = (np.array([getattr(w, who) for w in every]) for who in ("maker", "reader"))
+    return (mappings[..., makers] != mappings[..., readers]) & (makers >= 0)
 
 
 def check_bits(faults: FaultModel, quantized: Quantized) -> None:
@@ -165,33 +214,3 @@ def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:
     if unknown:
         raise InputError(f"faults.layers: no layer {unknown[0]!r}; layers: {', '.join(names)}")
     return np.isin(names, chosen)
-
-
-def _check_kind(faults: FaultModel) -> None:
-    """What only some kinds of fault can have."""
-    bits = faults.bits
-    if faults.kind not in BITWISE and faults.bit_profile:
-        raise InputError(f"faults.bit_profile: a {faults.kind} fault has one rate for all bits")
-    if faults.budget is not None and (faults.kind not in BITWISE or faults.scope):
-        raise InputError(
-            "faults.budget: counts struck bits of one inference; it needs the default scope and "
-            f"one of {', '.join(BITWISE)}"
-        )
-    if faults.kind == "burst" and list(bits) != list(range(bits[0], bits[0] + len(bits))):
-        raise InputError(f"faults.bits: a burst strikes adjacent bits, {list(bits)} are not")
-    if faults.kind == "burst" and not 1 <= faults.burst <= len(bits):
-        raise InputError(
-            f"faults.burst: {faults.burst} adjacent bits of {len(bits)}; give 1 to {len(bits)}"
-        )
-    if faults.packet < 1:
-        raise InputError(f"faults.packet: {faults.packet} values; give 1 or more")
-
-
-def _checked_rates(name: str, rate: Any) -> tuple[float, ...]:
-    rates = tuple(float(value) for value in np.atleast_1d(rate))
-    if not rates:
-        raise InputError(f"faults.{name}: no rate; give one number, or one per device")
-    for value in rates:
-        if not 0 <= value <= 1:
-            raise InputError(f"faults.{name}: {value} is outside [0, 1]; it is a probability")
-    return rates

@@ -58,6 +58,9 @@ class Row(NamedTuple):
 
     trials: Trials
     strikes: tuple[Strike, ...]  # by layer
+    wires: tuple[
+        bytes, ...
+    ] = ()  # by stage: thresholds of what it reads from others; none: no link
 
 
 class Node(NamedTuple):
@@ -65,8 +68,9 @@ class Node(NamedTuple):
 
     stage: int
     strike: Strike
-    trials: Trials  # none, where the layer meets nothing that is drawn
+    trials: Trials  # none, where the stage meets nothing that is drawn
     parents: tuple[int, ...]
+    wires: bytes = b""  # thresholds (uint32) of what it reads across a link; empty: nothing struck
 
 
 class Kernel(NamedTuple):
@@ -111,7 +115,8 @@ class Plan:
 def _node(place: int, stage: Stage, row: Row, mine: Sequence[int]) -> Node:
     strike = CLEAN if stage.layer is None else row.strikes[stage.layer]
     parents = tuple(mine[parent] for parent in stage.parents)
-    return Node(place, strike, row.trials if strike.drawn else (), parents)
+    wires = row.wires[place] if row.wires else b""
+    return Node(place, strike, row.trials if strike.drawn or wires else (), parents, wires)
 
 
 def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
@@ -123,13 +128,17 @@ def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
 
 
 def in_order(rows: Sequence[Row]) -> list[int]:
-    """Places of the rows, trial by trial, those with long common beginnings next to each other."""
+    """Places of the rows, trial by trial, those with long common beginnings next to each other.
+
+    What crosses a link follows from the devices, and so mostly from what the layers meet.
+    """
 
     def key(place: int) -> tuple:
-        trials, strikes = rows[place]
+        trials, strikes, wires = rows[place]
         # What is struck before what is not: calls of several nodes then begin with those whose
         # parents ran together.
-        return trials, tuple((each == CLEAN, repr(each)) for each in strikes)
+        on_the_way = tuple((not each, each) for each in wires)
+        return trials, tuple((each == CLEAN, repr(each)) for each in strikes), on_the_way
 
     return sorted(range(len(rows)), key=key)
 

@@ -11,7 +11,7 @@ arguments of a trial have a leading axis over the devices, everything else is th
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,55 +20,20 @@ from jaxtyping import Array, Float
 
 from afpjax import compiler
 from afpjax.faults import bits
+from afpjax.faults.given import Given, Met, Spots, at_layer, at_link, limits, uint
 from afpjax.faults.judge import Judge, Judged
+from afpjax.faults.link import all_arrived, stream_of
 from afpjax.faults.neurons import by_neuron, shared_out
 from afpjax.faults.patterns import struck, struck_at
 from afpjax.faults.strike import Draws
 from afpjax.network.execute import Hook, run_steps
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.layers import Layer
 from afpjax.network.program import LayerCall, Parameters, Value
 from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
 Prepare = Callable[[Array], Array]
-
-
-class Images(NamedTuple):
-    """One batch of images as they are kept, what their logits are held against, their numbers."""
-
-    images: Any
-    labels: Any  # -1: padding
-    indices: Any
-    reference: Any = None  # fault-free logits, where a judge asks for them
-
-
-class Met(NamedTuple):
-    """What a stage meets; without a layer, the values of other stages alone."""
-
-    values: tuple[Array, ...]  # [B, ...] each, of the stages before
-    kernel: Array | None = None  # codes, struck already
-    limits: Any = None  # of the read inputs: thresholds, uint32 [B, columns], or `Spots` [B, n]
-    trials: Any = None  # uint32 [B]
-    by: Any = None  # where devices share out the neurons: `Strike.outputs`, int8 [B, C]
-
-
-class Spots(NamedTuple):
-    """Places of an operand, and which of their bits are struck."""
-
-    elements: Any  # uint32
-    words: Any  # int32
-
-
-class Given(NamedTuple):
-    """What is the same in every trial."""
-
-    part: Quantized  # what of the network belongs to the stage
-    indices: Any  # uint32 [B]
-    number: Any  # of the layer, uint32
-    seed: Any  # uint32 [2]
-    substitute: Any = None  # what a lost neuron gives, float32 [C], where neurons can be lost
 
 
 @dataclass(frozen=True)
@@ -125,11 +90,11 @@ def compile_programs(
     """Compile for a network and a batch: `shapes` are those of (encoded network, `Images`)."""
     quantized, batch = shapes.arguments()
     cut, layers = stages(quantized.program), quantized.layers
-    number = _uint()
+    number = uint()
     values: dict[Value, Any] = {}
     lowered = []
     for stage in cut:
-        given = Given(part_of(quantized, stage), batch.indices, number, _uint(2))
+        given = Given(part_of(quantized, stage), batch.indices, number, uint(2))
         if stage is cut[0]:
             function = partial(_first, stage, prepare)
             arguments: tuple[Any, Any] = ((), (batch.images, given))
@@ -137,33 +102,21 @@ def compile_programs(
             function = partial(_run, draws, stage)
             met = Met(tuple(values[value] for value in stage.inputs))
             if stage.layer is not None:
-                met, given = _at_layer(draws, quantized, layers[stage.layer], met, given)
+                met, given = at_layer(draws, quantized, layers[stage.layer], met, given)
+            met, given = at_link(draws, met, given)
             arguments = (met, given)
         values.update(zip(stage.outputs, jax.eval_shape(function, *arguments), strict=True))
         lowered.append(_lower(function, mesh, *arguments))
     drawn = replace(draws, places=0)  # kernels are struck at places by programs of their own
     for call in quantized.program.calls:
         kernel = quantized.parameters.layers[call.layer.name].kernel
-        limits = _uint(call.layer.neurons, draws.columns) if draws.copies else _limits(drawn)
-        struck = ((limits, _uint(), _uint()), (kernel, number, _uint(2)))
-        lowered.append(_lower(partial(_strike, drawn, quantized.format, call), mesh, *struck))
+        shape = uint(call.layer.neurons, draws.columns) if draws.copies else limits(drawn)
+        of_kernel = ((shape, uint(), uint()), (kernel, number, uint(2)))
+        lowered.append(_lower(partial(_strike, drawn, quantized.format, call), mesh, *of_kernel))
     logits = values[quantized.program.output]
     first, *rest = compiler.compile_all(lowered)
     run, strike = rest[: len(cut) - 1], rest[len(cut) - 1 :]
     return Programs(cut, first, (None, *run), tuple(strike), logits, mesh)
-
-
-def _at_layer(
-    draws: Draws, quantized: Quantized, layer: Layer, met: Met, given: Given
-) -> tuple[Met, Given]:
-    """Shapes of what a stage with a layer is given besides."""
-    batch, kernel = given.indices.shape, quantized.parameters.layers[layer.name].kernel
-    met = Met(met.values, kernel, _limits(draws, *batch), _uint(*batch))
-    if not draws.copies:
-        return met, given
-    by = jax.ShapeDtypeStruct((*batch, layer.neurons), jnp.int8)
-    substitute = jax.ShapeDtypeStruct((layer.neurons,), jnp.float32)
-    return met._replace(by=by), given._replace(substitute=substitute)
 
 
 @lru_cache(maxsize=32)
@@ -175,20 +128,6 @@ def compile_judge(
     reference: Any = jax.ShapeDtypeStruct(logits.shape, jnp.float32) if judge.compares else None
     lowered = _lower(judge.of, mesh, logits, Judged(labels, reference))
     return compiler.compile_all([lowered])[0]
-
-
-def _limits(draws: Draws, *batch: int) -> Any:
-    """What strikes the inputs of a batch, or one kernel."""
-    if draws.copies:
-        return _uint(*batch, draws.copies, draws.columns)
-    if not draws.places:
-        return _uint(*batch, draws.columns)
-    words = jax.ShapeDtypeStruct((*batch, draws.places), jnp.int32)
-    return Spots(_uint(*batch, draws.places), words)
-
-
-def _uint(*shape: int) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(shape, jnp.uint32)
 
 
 def _lower(function: Any, mesh: Mesh | None, of_trial: Any, common: Any) -> Any:
@@ -227,7 +166,10 @@ def _first(stage: Stage, prepare: Prepare, nothing: tuple[()], common: Any) -> t
 def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...]:
     """One stage on a batch of images, each under the faults of its trial."""
     layers, part = given.part.parameters.layers, given.part
-    streams = None
+    values, streams = met.values, None
+    if given.wiring is not None:
+        on_the_way = stream_of(draws, given.seed, met.trials, given.indices)
+        values = all_arrived(draws, part.format, values, met.links, on_the_way, given.wiring)
     if stage.layer is not None:
         streams = draws.stream(
             given.seed,
@@ -253,7 +195,7 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
         run_steps(stage.steps, environment, layers, hook)
         return tuple(environment[value] for value in stage.outputs)
 
-    return jax.vmap(one)(met.values, streams, met.limits, met.by)
+    return jax.vmap(one)(values, streams, met.limits, met.by)
 
 
 def _constants(stage: Stage, part: Quantized) -> dict[Value, Array]:
@@ -287,4 +229,4 @@ def compile_places(
     def at(spots: Spots, codes: Array) -> Array:
         return struck_at(how, fmt, codes, spots.elements, spots.words)
 
-    return compiler.compile_all([_lower(at, mesh, _limits(draws), kernel)])[0]
+    return compiler.compile_all([_lower(at, mesh, limits(draws), kernel)])[0]

@@ -1,7 +1,14 @@
-"""Networks whose neurons devices share out, as rows of a plan: who answers, under which faults."""
+"""Networks whose neurons devices share out, as rows of a plan: who answers, under which faults.
+
+Under faults of the link, what a layer makes is struck once, and every device reads what arrived
+(`links_of`). The values that a device made itself are struck too, as if it had sent them to itself:
+with D devices about a share 1/D of them never crosses, so the faults are an upper bound. Packets
+run over the values of a whole layer, whoever sends them.
+"""
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +16,7 @@ from jaxtyping import Int, UInt32
 
 from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
+from afpjax.faults.link import broadcast
 from afpjax.faults.model import FaultModel, check_bits, layer_mask
 from afpjax.faults.plan import Strike, words
 from afpjax.faults.strike import Draws
@@ -32,7 +40,7 @@ def strikes_of(
     for each in by:
         _check(quantized, each)
     if faults is None or not any(faults.rates(target).any() for target in TARGETS):
-        return Draws(copies=1), [tuple(_lost(layer) for layer in each) for each in by]
+        return _of_link_alone(faults), [tuple(_lost(layer) for layer in each) for each in by]
     _check_faults(quantized, faults)
     weights, inputs = (_table(faults, target, _devices(by)) for target in TARGETS)
     inputs = inputs if inputs.any() else inputs[:1]  # copies of one kind are all alike
@@ -45,6 +53,22 @@ def strikes_of(
         tuple(meets(number, np.asarray(layer)) for number, layer in enumerate(each)) for each in by
     ]
     return Draws.of(faults, len(inputs)), of_all
+
+
+def links_of(quantized: Quantized, faults: FaultModel | None) -> UInt32[np.ndarray, "W"] | None:
+    """Thresholds of what the layers send one another, by `network.wires`; None without faults."""
+    if faults is None or not faults.strikes_link:
+        return None
+    return broadcast(quantized.program, threshold(np.asarray(faults.link_rate)))
+
+
+def _of_link_alone(faults: FaultModel | None) -> Draws:
+    """The programs of layers that nothing strikes, with what the link does, if it does anything."""
+    if faults is None:
+        return Draws(copies=1)
+    of = Draws.of(faults)
+    given = {"generator": of.generator, "scope": of.scope, "packet": of.packet} if of.link else {}
+    return replace(Draws(copies=1), link=of.link, **given)
 
 
 def together(of_all: Sequence[tuple[Strike, ...]], devices: int) -> tuple[Strike, ...]:

@@ -1,6 +1,6 @@
 """Run a quantised network under one fault draw: masks are made where they are used, never kept."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import within_budget
+from afpjax.faults.link import over_links, stream_of
 from afpjax.faults.model import BITWISE, FaultModel, Thresholds, thresholds
 from afpjax.faults.patterns import struck
 from afpjax.network.execute import execute
@@ -30,6 +31,8 @@ class Draws:
     length: int = 0  # bits of a burst, values of a packet
     places: int = 0  # of faults at given places: how many an operand has room for
     copies: int = 0  # of a layer's inputs, where devices share out its neurons; 0: they do not
+    link: str = field(default="", repr=False)  # what happens to values that cross; "": nothing
+    packet: int = field(default=0, repr=False)  # values of a packet that the link loses
 
     @classmethod
     def of(cls, faults: FaultModel, copies: int = 0) -> "Draws":
@@ -44,12 +47,18 @@ class Draws:
             scope,
             lengths.get(faults.kind, 0),
             copies=copies,
+            link=faults.link_kind if faults.strikes_link else "",
+            packet=faults.packet if faults.strikes_link and faults.link_kind != "bits" else 0,
         )
 
     @classmethod
     def at(cls, how: str, places: int) -> "Draws":
         """Nothing is drawn: bits are flipped, cleared or set at up to `places` given places."""
         return cls(how, places=places)
+
+    def name(self, *, linked: bool) -> str:
+        """What tells answers apart; the link's faults are no part of those that met none."""
+        return f"{self} link={self.link!r} packet={self.packet}" if linked else str(self)
 
     @property
     def bitwise(self) -> bool:
@@ -131,7 +140,10 @@ def logits_of_trial(
         return draws.stream(seed, trial=trial, layer=every, target=target, image=image)
 
     def one(image: Array, index: Array) -> Array:
-        inputs = scaled.of_image(index)
+        inputs, run = scaled.of_image(index), None
+        if draws.link:
+            on_the_way = jnp.asarray(limits.links)
+            run = over_links(draws, quantized, on_the_way, stream_of(draws, seed, trial, index))
         kernels, reads = streams(bits.WEIGHTS, index), streams(bits.ACTIVATIONS, index)
 
         def strikes(call: LayerCall) -> Strikes:
@@ -142,7 +154,8 @@ def logits_of_trial(
 
             return Strikes(strike(kernels, scaled.weights), strike(reads, inputs))
 
-        return execute(program, quantized.parameters, image, layer_on_codes(quantized, strikes))
+        hook = layer_on_codes(quantized, strikes)
+        return execute(program, quantized.parameters, image, hook, run)
 
     if draws.scope == "image":  # a kernel for each image: never as a batch of kernels
         return jax.lax.map(lambda pair: one(*pair), (images, indices))

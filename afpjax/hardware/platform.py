@@ -124,11 +124,14 @@ class Link:
     power_mw: float
     energy_pj_per_bit: float
     shared_medium: bool = False  # senders take turns, as on the air
+    bit_error_rate: float = 0.0  # probability that a bit arrives flipped
+    packet_loss_rate: float = 0.0  # probability that a packet does not arrive
 
     def __post_init__(self) -> None:
         need_positive(self, "bandwidth_gbit_s", infinite=True)
         rest = ("latency_us", "packet_payload_bytes", "packet_overhead_bytes")
         need_positive(self, *rest, "power_mw", "energy_pj_per_bit", zero=True)
+        need_fraction(self, "bit_error_rate", "packet_loss_rate")
 
     def sent_bytes(self, payload_bytes: int) -> int:
         """Payload and packet overhead."""

@@ -26,6 +26,7 @@ def conditions(experiment: Experiment) -> Record:
     """What the figures were measured under: images and faults."""
     config, faults = experiment.config, experiment.faults
     names, struck = experiment.quantized.graph.names, layer_mask(faults, experiment.quantized.graph)
+    link = {"link": {"kind": faults.link_kind, "rate": faults.link_rate}}
     return {
         "data": {
             "name": config.data.name,
@@ -38,6 +39,7 @@ def conditions(experiment: Experiment) -> Record:
             "layers": [name for name, hit in zip(names, struck, strict=True) if hit],
             "weight_rate": faults.rates("weight").max(axis=1),
             "activation_rate": faults.rates("activation").max(axis=1),
+            **(link if faults.link_rate > 0 else {}),
         },
     }
 

@@ -20,6 +20,16 @@ from afpjax.network.program import (
 )
 
 Hook = Callable[[LayerCall, Array, LayerParameters], Array]
+#: Runs steps of a program, as `run_steps` does.
+Runner = Callable[
+    [
+        Iterable[Equation | LayerCall],
+        dict[Value, Array],
+        Mapping[str, LayerParameters],
+        Hook,
+    ],
+    None,
+]
 
 
 def affine(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
@@ -30,20 +40,26 @@ def affine(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
     return output if bias is None else output + call.per_output(bias.astype(output.dtype))
 
 
-def execute(program: Program, parameters: Parameters, image: Array, hook: Hook = affine) -> Array:
+def execute(
+    program: Program,
+    parameters: Parameters,
+    image: Array,
+    hook: Hook = affine,
+    run: Runner | None = None,
+) -> Array:
     """Logits [classes] of one image; `hook` computes every layer from its read copy of the input.
 
-    Everything else is bound as it was traced. Map it over images with `jax.vmap`: kernels then
-    keep their shape, and a convolution sees one ordinary batch. The image is cast to the dtype that
-    the program was traced for. Raises `InputError` for one of another shape, or for fractions where
-    the program takes integers.
+    Everything else is bound as it was traced, step by step or as `run` does it. Map it over images
+    with `jax.vmap`: kernels then keep their shape, and a convolution sees one ordinary batch. The
+    image is cast to the dtype that the program was traced for. Raises `InputError` for one of
+    another shape, or for fractions where the program takes integers.
     """
     environment: dict[Value, Array] = dict(
         zip(program.constants, parameters.constants, strict=True)
     )
     environment[program.image] = _checked(program, image)
 
-    run_steps(program.steps, environment, parameters.layers, hook)
+    (run or run_steps)(program.steps, environment, parameters.layers, hook)
     return _read(environment, program.output)
 
 

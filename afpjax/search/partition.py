@@ -85,21 +85,32 @@ def partition(
     if strategy == "layerwise":
         warnings.warn("layerwise: drops of layers struck alone do not add up", stacklevel=2)
     draw_key, search_key = jax.random.split(key)
-    tables = tables_for(quantized, platform, batch)
+    tables = tables_for(quantized, platform, batch, faults)
     struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
     budget = Budget(population, generations, renew, effort)
     with explained(tables, caps, platform.names, quantized.graph.names):
         return search(search_key, tables, struck, budget, caps)
 
 
-def tables_for(quantized: Quantized, platform: Platform, batch: int = 1) -> CostTables:
-    """Cost tables at the number format's width; InputError where memory rules out every mapping."""
+def tables_for(
+    quantized: Quantized, platform: Platform, batch: int = 1, faults: FaultModel | None = None
+) -> CostTables:
+    """Cost tables at the number format's width; InputError where memory rules out every mapping.
+
+    Where lost packets are sent again, transfers cost `faults.sent_times` as much.
+    """
     width = quantized.format.width
     tables = cost_tables(
         quantized.graph, platform, weight_bits=width, activation_bits=width, batch=batch
     )
     check_capacity(tables, platform, quantized.graph)
-    return tables
+    times = 1.0 if faults is None else faults.sent_times
+    if times == 1:
+        return tables
+    return tables._replace(
+        link_latency_ms=tables.link_latency_ms * np.float32(times),
+        link_energy_mj=tables.link_energy_mj * np.float32(times),
+    )
 
 
 def search(

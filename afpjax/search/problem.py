@@ -85,7 +85,7 @@ class Struck:
 
     def rows(self, mappings: Int[np.ndarray, "P L"]) -> list[bytes]:
         """What the evaluator runs for each mapping, but for the draw."""
-        tables = [np.asarray(part) for part in self._limits(mappings)]
+        tables = [np.asarray(part) for part in jax.tree.leaves(self._limits(mappings))]
         return [b"".join(part[p].tobytes() for part in tables) for p in range(len(mappings))]
 
     def right(
