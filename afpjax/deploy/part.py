@@ -1,12 +1,13 @@
 """One device's part of an export: its ONNX file, cut into one onnxruntime session per task."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 
+from afpjax.deploy.graph import leading
 from afpjax.deploy.manifest import Manifest, Task, Tensor
 from afpjax.errors import InputError
 
@@ -44,7 +45,7 @@ class Part:
 
 def cut(model: onnx.ModelProto, task: Task, tensors: Mapping[str, Tensor]) -> onnx.ModelProto:
     """The model of one task: what leads from its inputs to its outputs."""
-    nodes = _leading(model.graph.node, task.inputs, task.outputs)
+    nodes = leading(model.graph.node, task.inputs, task.outputs)
     used = {name for node in nodes for name in node.input}
     graph = onnx.helper.make_graph(
         nodes,
@@ -56,16 +57,6 @@ def cut(model: onnx.ModelProto, task: Task, tensors: Mapping[str, Tensor]) -> on
     made = onnx.helper.make_model(graph, opset_imports=list(model.opset_import))
     made.ir_version = model.ir_version
     return made
-
-
-def _leading(nodes: Iterable[Any], inputs: Collection[str], outputs: Collection[str]) -> list[Any]:
-    """The nodes, in their order, that `outputs` need and that are not behind `inputs`."""
-    needed, kept = set(outputs), []
-    for node in reversed(list(nodes)):
-        if needed & (set(node.output) - set(inputs)):
-            kept.append(node)
-            needed |= set(node.input)
-    return kept[::-1]
 
 
 def _info(name: str, tensors: Mapping[str, Tensor]) -> onnx.ValueInfoProto:

@@ -1,0 +1,83 @@
+"""What layers read, in the number format that the network was evaluated in, as ONNX nodes.
+
+8-bit fixed point: QuantizeLinear and DequantizeLinear around the image, int8 weights and int32
+biases with DequantizeLinear, which integer kernels fuse. Other widths: float32 values on the grid,
+whose products and sums are those of the codes. bfloat16: values cast there and back.
+"""
+
+import ml_dtypes
+import numpy as np
+import onnx
+from jaxtyping import Float
+
+from afpjax.deploy.graph import Graph, Operand, cast
+from afpjax.network.fixed_point import QFormat
+
+INTEGER = 8  # width of the fixed-point numbers that ONNX has integers for
+
+
+def image(graph: Graph, fmt: QFormat, x: Operand, step: np.float32) -> Operand:
+    """A layer's read copy: half to even, saturating."""
+    x = cast(graph, x, np.float32)
+    if fmt.kind == "float32":
+        return x
+    if fmt.kind == "bfloat16":
+        return cast(graph, cast(graph, x, ml_dtypes.bfloat16), np.float32)
+    scale = np.asarray(step, np.float32)
+    if fmt.bits == INTEGER:
+        grid = [scale, np.zeros((), np.int8)]
+        codes = graph.node("QuantizeLinear", [x, *grid], x.shape, np.int8)
+        return graph.node("DequantizeLinear", [codes, *grid], x.shape, np.float32)
+    made = graph.node("Mul", [x, np.float32(1) / scale], x.shape, np.float32)
+    made = graph.node("Round", [made], x.shape, np.float32)
+    ends = [np.array(end, np.float32) for end in (-fmt.largest - 1, fmt.largest)]
+    made = graph.node("Clip", [made, *ends], x.shape, np.float32)
+    return graph.node("Mul", [made, scale], x.shape, np.float32)
+
+
+def kernel(
+    graph: Graph,
+    fmt: QFormat,
+    codes: Float[np.ndarray, "..."],
+    steps: Float[np.ndarray, "C"],
+    axis: int | None,
+) -> Operand:
+    """Weights from their codes (the values, in float formats) and a step for every neuron.
+
+    `axis` is the neurons' in `codes`; None: they lie along the first and the last together.
+    """
+    if fmt.kind == "float32":
+        return codes
+    if fmt.kind == "bfloat16":
+        narrow, to = codes.astype(ml_dtypes.bfloat16), onnx.TensorProto.FLOAT
+        return graph.node("Cast", [narrow], codes.shape, np.float32, to=to)
+    if axis is None:
+        return codes * steps.reshape(codes.shape[0], 1, codes.shape[-1])
+    shape = [1] * codes.ndim
+    shape[axis] = -1
+    if fmt.bits != INTEGER:
+        return codes * steps.reshape(shape)
+    return _from_integers(graph, codes.astype(np.int8), steps, axis)
+
+
+def bias(
+    graph: Graph,
+    fmt: QFormat,
+    values: Float[np.ndarray, "C"],
+    grid: Float[np.ndarray, "C"],
+) -> Operand:
+    """A bias on the accumulator's grid, `grid` for every neuron."""
+    if fmt.kind != "fixed":
+        return values
+    codes = np.round(values * (np.float32(1) / grid))
+    if fmt.bits == INTEGER and np.abs(codes).max(initial=0) < 2**31:
+        return _from_integers(graph, codes.astype(np.int32), grid, 0)
+    return codes * grid
+
+
+def _from_integers(graph: Graph, codes: np.ndarray, steps: np.ndarray, axis: int) -> Operand:
+    if len(steps) and (steps == steps[0]).all():
+        return graph.node(
+            "DequantizeLinear", [codes, steps[:1].reshape(())], codes.shape, np.float32
+        )
+    return graph.node("DequantizeLinear", [codes, steps], codes.shape, np.float32, axis=axis)
