@@ -66,7 +66,7 @@ def met_on_the_way(program: Program, links: UInt32[np.ndarray, "W"] | None) -> t
     return tuple(words(each) for each in by_stage(program, links))
 
 
-def broadcast(program: Program, limit: UInt32[np.ndarray, ""]) -> UInt32[np.ndarray, "W"]:
+def broadcast(program: Program, limit: np.uint32) -> UInt32[np.ndarray, "W"]:
     """Thresholds where devices share out every layer's neurons: all that a layer makes is sent."""
     sent = [wire.by_layer for wire in wires(program)]
     return np.where(sent, limit, np.uint32(0)).astype(np.uint32)

@@ -121,6 +121,11 @@ class FaultModel:
         return self.link_rate > 0 and self.link_kind != "resent"
 
     @property
+    def link_limit(self) -> np.uint32:
+        """The threshold of what crosses."""
+        return np.uint32(threshold(np.array([self.link_rate]))[0])
+
+    @property
     def sent_times(self) -> float:
         """How often a packet is sent until it has arrived, on average (geometric)."""
         return 1 / (1 - self.link_rate) if self.link_kind == "resent" else 1.0
@@ -168,7 +173,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
     if not faults.strikes_link:
         return Thresholds(*layers)
     crosses = _crosses(quantized, xp.asarray(mappings))
-    limit = xp.asarray(threshold(np.asarray(faults.link_rate)))
+    limit = xp.asarray(faults.link_limit)
     return LinkThresholds(*layers, xp.where(crosses, limit, xp.zeros((), xp.uint32)))
 
 

@@ -59,7 +59,7 @@ def links_of(quantized: Quantized, faults: FaultModel | None) -> UInt32[np.ndarr
     """Thresholds of what the layers send one another, by `network.wires`; None without faults."""
     if faults is None or not faults.strikes_link:
         return None
-    return broadcast(quantized.program, threshold(np.asarray(faults.link_rate)))
+    return broadcast(quantized.program, faults.link_limit)
 
 
 def _of_link_alone(faults: FaultModel | None) -> Draws:
