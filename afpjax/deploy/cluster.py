@@ -16,7 +16,7 @@ from typing import Any
 from afpjax.errors import InputError
 
 # Ray lays its sockets in there, and the system takes no longer paths for them than 107 characters.
-_LONGEST_FOLDER = 30
+_LONGEST_FOLDER = 20
 _IGNORE = "RAY_IGNORE_UNHANDLED_ERRORS"
 _STORE_BYTES = 256 * 2**20  # for tensors under way; those of one image are a few MB at most
 
@@ -44,15 +44,15 @@ def ray_cluster(address: str = "") -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    folder = "" if address else tempfile.mkdtemp(prefix="afpjax-")
-    try:
-        with _silenced(ray), _signals_kept():
-            _connect(ray, address, folder)
-        with _unreported(ray):
+    folder = "" if address else tempfile.mkdtemp(prefix="afpjax-", dir=_home())
+    with _unreported(ray):
+        try:
+            with _silenced(ray), _signals_kept():
+                _connect(ray, address, folder)
             yield ray
-    finally:
-        ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        finally:
+            ray.shutdown()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _quiet_import() -> Any:
@@ -76,8 +76,13 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         num_cpus=1,  # devices ask for none: this is how many idle workers Ray begins with
         object_store_memory=_STORE_BYTES,
         _node_ip_address="127.0.0.1",
-        _temp_dir=folder if len(folder) <= _LONGEST_FOLDER else None,
+        _temp_dir=folder,
     )
+
+
+def _home() -> str:
+    own = tempfile.gettempdir()
+    return own if len(own) <= _LONGEST_FOLDER or os.name != "posix" else "/tmp"
 
 
 @contextmanager

@@ -20,7 +20,7 @@ def output(eqn: core.JaxprEqn) -> tuple[tuple[int, ...], Any]:
 
 def compact(operand: Operand) -> Operand:
     """An array without the axes along which it was broadcast: ONNX broadcasts it again."""
-    if not isinstance(operand, np.ndarray):
+    if not isinstance(operand, np.ndarray) or not operand.ndim:
         return operand
     repeated = [
         slice(0, 1) if stride == 0 and size > 1 else slice(None)

@@ -31,7 +31,7 @@ def held(layer: int, device: int) -> list[int]:
     return [n for n in count if n % 4 == device or (n % 4 != 3 and (n + 1) % 4 == device)]
 
 
-def answer(image, lost: Collection[int] = (), *, shared: bool = True):
+def answer(image, lost: Collection[int] = (), *, shared=True, substitutes=SUBSTITUTES):
     """Logits, in NumPy; neurons that no living device holds give their substitute."""
     value = ((image / 255.0 - np.array(MEAN)) / np.array(STD)).reshape(-1)
     for layer, (weights, bias) in enumerate(zip(WEIGHTS, BIASES, strict=True)):
@@ -39,7 +39,7 @@ def answer(image, lost: Collection[int] = (), *, shared: bool = True):
         alive = {n for device in range(4) if device not in lost for n in held(layer, device)}
         if shared:
             gone = [n for n in range(len(bias)) if n not in alive]
-            value[gone] = SUBSTITUTES[layer][gone]
+            value[gone] = substitutes[layer][gone]
     return value
 
 
