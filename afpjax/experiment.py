@@ -28,7 +28,7 @@ from afpjax.network.network import Network
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.outcome import Work
 from afpjax.progress import SILENT, counted
-from afpjax.robust.substitutes import SUBSTITUTES, substitutes
+from afpjax.robust.substitutes import SUBSTITUTES, Values, substitutes
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import Caps, Struck, explained
@@ -127,13 +127,15 @@ class Experiment:
         """Held-out (or searched) images where neurons can be lost: see `robust.substitutes`."""
         if (substitute, held) not in self._losing:
             images, name = (self.held, "held out") if held else (self.searched, "search")
-            means = np.asarray(self.inputs(self.scored[0])) if substitute == "mean" else None
             self._losing[substitute, held] = self._evaluator(
-                f"{name} without {substitute}",
-                images,
-                substitutes=substitutes(self.quantized, substitute, means),
+                f"{name} without {substitute}", images, substitutes=self.substitutes(substitute)
             )
         return self._losing[substitute, held]
+
+    def substitutes(self, kind: str) -> Values:
+        """What lost neurons give, by layer. Means: over the images that neurons are scored on."""
+        images = np.asarray(self.inputs(self.scored[0])) if kind == "mean" else None
+        return substitutes(self.quantized, kind, images)
 
     @cached_property
     def _losing(self) -> dict[tuple[str, bool], Evaluator]:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from afpjax.config import Config
@@ -27,6 +28,7 @@ class Outcome(NamedTuple):
 
     result: Mapping[str, Any]  # result.json without job, version, seed and seconds
     summary: object = ""  # what the command prints: text, or anything that rich can show
+    files: Mapping[str, bytes] = MappingProxyType({})  # more for the run folder, by name
 
 
 #: The outcome depends on the experiment alone, not on what the memory holds already. Raises

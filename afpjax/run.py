@@ -216,7 +216,16 @@ def _files(config: Config, outcome: Outcome, started: float) -> dict[str, bytes]
         "report.html": page.html,
         **{f"{name}.csv": text for name, text in tables(result).items()},
     }
-    return {**page.figures, **{name: text.encode() for name, text in texts.items()}}
+    files = {**page.figures, **{name: text.encode() for name, text in texts.items()}}
+    return {**files, **_of_job(outcome, {*files, "config.toml"})}
+
+
+def _of_job(outcome: Outcome, taken: set[str]) -> Mapping[str, bytes]:
+    """A job's own files, which lie beside the command's."""
+    for name in outcome.files:
+        if name in taken or os.path.basename(name) != name or name in ("", ".", ".."):
+            raise ValueError(f"a job cannot write a file {name!r} to the run folder")
+    return outcome.files
 
 
 def _keep_compiled_programs() -> None:

@@ -65,14 +65,20 @@ def _info(name: str, tensors: Mapping[str, Tensor]) -> onnx.ValueInfoProto:
     return onnx.helper.make_tensor_value_info(name, dtype, tensor.shape)
 
 
-def _session(model: onnx.ModelProto, threads: int) -> Any:
+def require() -> Any:
+    """onnxruntime; raises `InputError` where it is not installed."""
     try:
         import onnxruntime
     except ImportError:
         raise InputError(
-            "running an export needs onnxruntime, which is not installed; "
+            "running an export needs onnxruntime, which is not installed: "
             "pip install 'afpjax[serve]'"
         ) from None
+    return onnxruntime
+
+
+def _session(model: onnx.ModelProto, threads: int) -> Any:
+    onnxruntime = require()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

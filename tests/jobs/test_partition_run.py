@@ -11,6 +11,7 @@ from afpjax.errors import InputError
 from afpjax.faults import engine
 from afpjax.hardware import platform
 from afpjax.jobs import partition as job
+from afpjax.jobs import searched
 from afpjax.jobs.summary import comparison
 from afpjax.outcome import Work, plain, result_text
 from afpjax.progress import SILENT
@@ -25,12 +26,12 @@ def test_the_choice_is_among_what_is_left_of_the_front(outcome_of, result_of, mo
     """Measured again, a mapping may be beaten: it is neither on the front nor chosen any more."""
     usual = result_of("partition", **TWO)
     chosen = [point["mapping"] for point in usual["front"]].index(usual["selected"]["mapping"])
-    still_best = job._still_best
+    still_best = searched.still_best
 
     def others(front, correct):
         return [index for place, index in enumerate(still_best(front, correct)) if place != chosen]
 
-    monkeypatch.setattr(job, "_still_best", others)
+    monkeypatch.setattr(searched, "still_best", others)
     result = plain(outcome_of("partition", **TWO).result)
     assert result["front"] == [p for place, p in enumerate(usual["front"]) if place != chosen]
     assert result["selected"]["mapping"] in [point["mapping"] for point in result["front"]]
@@ -47,14 +48,14 @@ def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
         assert allowance.energy_mj == pytest.approx(1.05 * float(cost.energy_mj[0]))
         raise InputError("far enough")
 
-    monkeypatch.setattr(job, "search", search)
-    choice = job.fault_unaware
+    monkeypatch.setattr(searched.partition, "search", search)
+    choice = searched.fault_unaware
 
     def fault_unaware(*args, **options):
         first.append(choice(*args, **options))
         return first[-1]
 
-    monkeypatch.setattr(job, "fault_unaware", fault_unaware)
+    monkeypatch.setattr(searched, "fault_unaware", fault_unaware)
     with pytest.raises(InputError, match="far enough"):
         job.run(config_of(**TWO), Work({}, SILENT))
     np.testing.assert_array_equal(given[0][0], first[0][0])
@@ -132,7 +133,7 @@ def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):
     def never(*args):
         raise AssertionError("the search began")
 
-    monkeypatch.setattr(job, "_baselines", never)
+    monkeypatch.setattr(searched, "baselines", never)
     with pytest.raises(InputError, match="no layer 'haed'; layers: stem, hidden, head"):
         outcome_of("partition", faults__layers=["haed"])
     with pytest.raises(InputError, match="the first 4 of 3 layers do not exist"):
@@ -152,7 +153,7 @@ def test_an_effort_that_cannot_be_is_refused_before_any_search(
     def never(*args):
         raise AssertionError("the search began")
 
-    monkeypatch.setattr(job, "_baselines", never)
+    monkeypatch.setattr(searched, "baselines", never)
     with pytest.raises(InputError, match=message):
         outcome_of("partition", **TWO, **given)
 

@@ -1,0 +1,113 @@
+"""Job `export`: one ONNX file per device, for a mapping of layers or a placement of neurons."""
+
+from collections.abc import Iterable
+
+from afpjax.config import Config
+from afpjax.deploy.chain import Chain
+from afpjax.deploy.export import About, Exported, export_mapping, export_placement
+from afpjax.deploy.manifest import Manifest
+from afpjax.deploy.part import require
+from afpjax.experiment import Experiment, prepare
+from afpjax.jobs import records
+from afpjax.jobs.export_agreement import agreement, losses
+from afpjax.jobs.export_choice import Choice, choice
+from afpjax.jobs.export_summary import summary
+from afpjax.jobs.records import Record
+from afpjax.outcome import Outcome, Work
+from afpjax.robust.placement import Placement
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """The files, and how well what onnxruntime makes of them agrees with afpjax's own logits."""
+    require()
+    experiment = prepare(config, work)
+    chosen = choice(experiment)
+    exported = _exported(experiment, chosen)
+    manifest, chain = (
+        exported.manifest,
+        Chain(
+            exported.manifest,
+            exported.files,
+        ),
+    )
+    result: Record = {
+        "model": records.model(experiment),
+        "data": {"name": config.data.name},
+        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "kind": manifest.kind,
+        "method": chosen.method,
+        "source": chosen.source,
+        "devices": list(chosen.devices),
+        "batch": manifest.batch,
+        "parts": _parts(exported),
+        **_where(experiment, chosen),
+        "tasks": [
+            {
+                "task": t.task,
+                "device": t.device,
+                "inputs": list(t.inputs),
+                "outputs": list(t.outputs),
+            }
+            for t in manifest.tasks
+        ],
+        "sends": [
+            {"tensor": s.tensor, "from": s.source, "to": s.target, "bytes": s.bytes}
+            for s in manifest.sends
+        ],
+        "agreement": agreement(experiment, chain),
+    }
+    if isinstance(chosen.where, Placement):
+        result["lost"] = losses(experiment, chosen.where, chain)
+    return Outcome(result, summary(result), exported.files)
+
+
+def _exported(experiment: Experiment, chosen: Choice) -> Exported:
+    given, quantized = experiment.config, experiment.quantized
+    about = About(given.model.name, experiment.mean, experiment.std, chosen.method)
+    batch = given.export.batch
+    if not isinstance(chosen.where, Placement):
+        return export_mapping(quantized, chosen.where, chosen.devices, about, batch=batch)
+    values = experiment.substitutes(given.distribute.substitute)
+    return export_placement(quantized, chosen.where, values, chosen.devices, about, batch=batch)
+
+
+def _parts(exported: Exported) -> list[Record]:
+    """Every device's file, with what enters and leaves it."""
+    manifest, rows = exported.manifest, []
+    for each in manifest.devices:
+        own = [task for task in manifest.tasks if task.device == each.device]
+        made = dict.fromkeys(name for task in own for name in task.outputs)
+        read = dict.fromkeys(name for task in own for name in task.inputs if name not in made)
+        rows.append(
+            {
+                "device": each.device,
+                "file": each.file,
+                "inputs": list(read),
+                "outputs": list(_leaving(manifest, each.device, made)),
+                "sha256": each.sha256,
+                "layers": len(dict.fromkeys(name for task in own for name in task.layers)),
+                "tasks": len(own),
+                "file_bytes": len(exported.files[each.file]),
+                "weight_bytes": each.weight_bytes,
+                "activation_bytes": each.activation_bytes,
+            }
+        )
+    return rows
+
+
+def _leaving(manifest: Manifest, device: str, made: Iterable[str]) -> list[str]:
+    """What other devices, or whoever wants the logits, need of what a device makes."""
+    wanted = {name for task in manifest.tasks if task.device != device for name in task.inputs}
+    pieces = {name for each in manifest.pieces.values() for name in each.made}
+    return [name for name in made if name in wanted | pieces | {manifest.output}]
+
+
+def _where(experiment: Experiment, chosen: Choice) -> Record:
+    """The mapping, or how many neurons of each layer every device has."""
+    if not isinstance(chosen.where, Placement):
+        return {"mapping": records.as_list(chosen.where)}
+    rows = [
+        {"layer": layer.name, "neurons": layer.neurons, "held": records.as_list(held.sum(axis=1))}
+        for layer, held in zip(experiment.network.layers, chosen.where.holds, strict=True)
+    ]
+    return {"placement": rows, "substitute": experiment.config.distribute.substitute}

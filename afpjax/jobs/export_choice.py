@@ -1,0 +1,136 @@
+"""What job `export` exports: the choice of an earlier run, or one that is worked out now."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.config import load
+from afpjax.errors import InputError
+from afpjax.experiment import Experiment
+from afpjax.jobs import scoring, searched
+from afpjax.jobs.distribute_cases import Distribution
+from afpjax.robust.placement import Placement
+
+
+class Choice(NamedTuple):
+    """A mapping of layers, or a placement of neurons, on named devices."""
+
+    where: Int[np.ndarray, " L"] | Placement
+    devices: tuple[str, ...]
+    method: str
+    source: str  # "given", "searched", "distributed", or "partition run", "distribute run"
+
+
+def choice(experiment: Experiment) -> Choice:
+    """As export.* say. Raises `InputError` for a mapping of another network."""
+    given = experiment.config.export
+    if given.source:
+        return _of_run(Path(given.source), experiment)
+    if given.kind == "placement":
+        return _distributed(experiment)
+    names = experiment.platform.names
+    if given.mapping:
+        return Choice(_checked(given.mapping, experiment), names, "given", "given")
+    return Choice(searched.chosen(experiment), names, "afarepart", "searched")
+
+
+def _checked(mapping: Sequence[int], experiment: Experiment) -> Int[np.ndarray, " L"]:
+    layers, devices = len(experiment.network.layers), len(experiment.platform.names)
+    if len(mapping) != layers:
+        raise InputError(
+            f"export.mapping: {len(mapping)} devices for a network of {layers} layers; give one "
+            "for each layer"
+        )
+    if max(mapping) >= devices:
+        raise InputError(
+            f"export.mapping: no device {max(mapping)}; those of platform.devices are 0 to "
+            f"{devices - 1}"
+        )
+    return np.array(mapping, np.int64)
+
+
+def _distributed(experiment: Experiment) -> Choice:
+    """As job `distribute` places neurons on its first number of devices."""
+    given = experiment.config
+    distribution = Distribution(experiment, scoring.scored(experiment))
+    method, devices = given.export.method, given.distribute.devices[0]
+    placement = distribution.place(method, devices)
+    return Choice(placement, numbered(devices), method, "distributed")
+
+
+def numbered(devices: int) -> tuple[str, ...]:
+    """Names of devices that are all alike."""
+    return tuple(f"device{number}" for number in range(devices))
+
+
+def _of_run(folder: Path, experiment: Experiment) -> Choice:
+    where = f"export.source: {folder}"
+    try:
+        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"{where} has no readable result.json; name a run folder") from None
+    job = result.get("job") if isinstance(result, dict) else None
+    if job not in ("partition", "distribute"):
+        raise InputError(f"{where} is no run of job partition or distribute; name one")
+    of_job = _mapping_of if job == "partition" else _placement_of
+    try:
+        _same_network(result["model"]["layers"], experiment, folder)
+        return of_job(result, experiment, folder)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{where}: its result.json is not whole; run it again") from None
+
+
+def _same_network(
+    layers: Sequence[Mapping[str, Any]], experiment: Experiment, folder: Path
+) -> None:
+    theirs = [(each["name"], each["neurons"], each["macs"]) for each in layers]
+    own = [(each.name, each.neurons, each.macs) for each in experiment.network.layers]
+    if theirs == own:
+        return
+    pairs = zip(theirs, own, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(own)))
+    raise InputError(
+        f"export.source: {folder} is a mapping of another network ({len(theirs)} layers, "
+        f"{len(own)} here; they differ from layer {place} on); add --config "
+        f"{folder / 'config.toml'}"
+    )
+
+
+def _mapping_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
+    names = experiment.platform.names
+    if tuple(result["devices"]) != names:
+        raise InputError(
+            f"export.source: {folder} maps to {', '.join(result['devices'])}, and the devices here "
+            f"are {', '.join(names)}; add --config {folder / 'config.toml'}"
+        )
+    mapping = np.array(result["selected"]["mapping"], np.int64)
+    if mapping.shape != (len(experiment.network.layers),) or not (
+        mapping.min() >= 0 and mapping.max() < len(names)
+    ):
+        raise ValueError(mapping)
+    return Choice(mapping, names, "afarepart", "partition run")
+
+
+def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
+    """RobustDiCE's, on the first number of devices of that run."""
+    substitute = experiment.config.distribute.substitute
+    if result["substitute"] != substitute:
+        raise InputError(
+            f"export.source: {folder} has lost neurons give {result['substitute']}, and "
+            f"distribute.substitute is {substitute} here; add --config {folder / 'config.toml'}"
+        )
+    devices = load(folder / "config.toml").distribute.devices[0]
+    holds = []
+    for layer, row in zip(experiment.network.layers, result["placement"], strict=True):
+        masks = [int(mask) for mask in row["held"]]
+        if len(masks) != layer.neurons or not all(0 < mask < 1 << devices for mask in masks):
+            raise ValueError(masks)
+        holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
+    placement = Placement("robustdice", experiment.network.graph.names, tuple(holds))
+    return Choice(placement, numbered(devices), "robustdice", "distribute run")
