@@ -158,7 +158,8 @@ class Faults:
 
     strategy: str = setting(
         "platform",
-        "platform: each layer at its device's rates; layerwise: one layer struck at a time",
+        "platform: each layer at its device's rates, and the link; layerwise: one layer struck at "
+        "a time, without the link",
         choices=("platform", "layerwise"),
     )
     bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0)

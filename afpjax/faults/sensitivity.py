@@ -30,7 +30,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Outcomes with one layer struck, and with all but one, at each device's rates.
 
-    Trial numbers 0 … K-1; the draws are those of any mapping, so figures compare in pairs.
+    Trial numbers 0 … K-1; the draws are those of any mapping, so figures compare in pairs. All
+    layers are on one device: faults of a link strike none.
     """
     layers = len(evaluator.quantized.layers)
     one = np.eye(layers, dtype=bool)

@@ -143,6 +143,17 @@ def test_whatever_the_weights_depend_on_names_the_cache_file(dataset, monkeypatc
     assert name() == names[0] and name(under=CONDITIONS, start=start) not in names
 
 
+def test_weights_that_met_no_faults_of_a_link_have_the_name_that_they_had(dataset):
+    job = train._Job(MODEL, SETTINGS, dataset, 0, Batches(dataset.train, 16))
+    links = [{}, {"link_kind": "zero"}, {"link_kind": "resent", "link_rate": 0.1}]
+    struck = [{"link_rate": 0.1}, {"link_rate": 0.2}, {"link_rate": 0.1, "link_kind": "zero"}]
+    names = [
+        job.fingerprint({}, replace(CONDITIONS, faults=replace(CONDITIONS.faults, **link)))
+        for link in (*links, *struck)
+    ]
+    assert len(set(names[:3])) == 1 and len(set(names)) == 4
+
+
 def test_a_set_too_large_for_memory_is_streamed_to_the_same_weights(dataset, cache, monkeypatch):
     both = replace(SETTINGS, faults=True)
     kept = train.trained(MODEL, both, dataset, seed=1, conditions=CONDITIONS)[1]
