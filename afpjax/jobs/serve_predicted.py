@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from jaxtyping import Bool
+from scipy import stats
 
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.requests import Request, State
@@ -46,7 +47,7 @@ def accuracy(
 
     `places` are the held-out images that the stream's images are. What is foretold is afpjax's
     accuracy on all held-out images, weighted by how many were answered under each set; the
-    interval is Wilson's of as many images as were answered, or are held out if these are fewer.
+    interval is that of as many images as were answered, or are held out if these are fewer.
     `agreement`: the share of answers that are right or wrong where afpjax's own are.
     """
     rows, foretold, alike = [], 0.0, 0
@@ -115,7 +116,14 @@ def _boards(experiment: Experiment, manifest: Manifest) -> Record:
 
 
 def _interval(share: float, images: int) -> list[float]:
-    return list(wilson(share * images, images))
+    """Where the share of so many images lies: what is likely (95 %) to be drawn, and Wilson's.
+
+    The first has the share 1 where nearly all images are right, the second is no point where all
+    held-out images are.
+    """
+    low, high = wilson(share * images, images)
+    least, most = stats.binom.ppf((0.025, 0.975), images, share) / images
+    return [min(low, float(least)), max(high, float(most))]
 
 
 def answered(requests: Sequence[Request]) -> list[Request]:

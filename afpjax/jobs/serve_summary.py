@@ -47,12 +47,14 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     notes = [f"{asked}, {result['refused']:,} refused{_why(result['refusals'])}."]
     notes += [
         f"{_percent(result['accuracy'])} of the answers are right; predicted {_predicted(result)}.",
-        f"{result['fps']:.1f} images per second here, on processes of one machine or more; latency "
+        f"{result['fps']:.1f} images per second here; latency "
         f"{latency['p50']:.1f} ms (median), {latency['p95']:.1f} (95 %), {latency['p99']:.1f} "
         "(99 %).",
         f"The cost model has {planned['fps']:.4g} images per second and {planned['latency_ms']:.4g}"
         f" ms for {planned['hardware']}, the hardware that was planned for.",
     ]
+    if "refused_because" in result:
+        notes.append(f"Refused because: {result['refused_because']}.")
     if "http" in result:
         http = result["http"]
         notes.append(f"Over HTTP: {http['requests']:,} images, {http['answered']:,} answered.")

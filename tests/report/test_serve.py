@@ -71,6 +71,12 @@ def test_the_summary_has_devices_losses_and_speed_within_80_columns():
     assert "21.0 ms (median), 55.5 (95 %), 123.0 (99 %)" in said
 
 
+def test_why_and_what_came_over_http_is_said():
+    more = {"refused_because": "b has no room", "http": {"requests": 9, "answered": 7}}
+    said = " ".join(printed({**serving(), **more}).split())
+    assert "Refused because: b has no room. Over HTTP: 9 images, 7 answered." in said
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 def test_without_losses_nothing_is_said_of_them(lost):
     assert ("predicted, 95 % interval" in printed(serving(lost))) == bool(lost)
