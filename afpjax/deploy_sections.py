@@ -58,7 +58,13 @@ class Online:
     gain: float = setting(
         0.02, "drop that a switch must be expected to remove, a fraction of 1", low=0.0, high=1.0
     )
-    dwell: int = setting(10, "steps after a switch before the next, but for lost devices", low=0)
+    dwell: int = setting(10, "steps after a decision before the next, but for lost devices", low=0)
+    review: int = setting(
+        60,
+        "steps after a decision until it is seen whether the first mapping would do again, 0 for "
+        "never",
+        low=0,
+    )
     front: str = setting(
         "",
         "run folder of a job partition, for its front",

@@ -115,6 +115,12 @@ class Experiment:
             return split.take(order[:wanted], progress), "training"
 
     @cached_property
+    def by_reference(self) -> Evaluator:
+        """The search's images, with what the fault-free network says of them for labels."""
+        said = self.search_evaluator.reference.argmax(axis=1).astype(np.int32)
+        return self._evaluator("reference", self.searched._replace(labels=said))
+
+    @cached_property
     def held_out(self) -> Evaluator:
         return self._evaluator("held out", self.held)
 
@@ -180,6 +186,7 @@ class Experiment:
 
 _EVALUATORS: Mapping[str, Callable[[Experiment], Evaluator]] = {
     "search": lambda experiment: experiment.search_evaluator,
+    "reference": lambda experiment: experiment.by_reference,
     "held out": lambda experiment: experiment.held_out,
     "campaign": lambda experiment: experiment.struck_images,
     **{

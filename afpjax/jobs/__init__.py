@@ -21,7 +21,16 @@ def _late(name: str) -> "Job":
 #: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name here.
 JOBS: Mapping[str, "Job"] = {
     name: _late(name)
-    for name in ("partition", "distribute", "campaign", "importance", "profile", "export", "serve")
+    for name in (
+        "partition",
+        "online",
+        "distribute",
+        "campaign",
+        "importance",
+        "profile",
+        "export",
+        "serve",
+    )
 }
 
 

@@ -90,6 +90,8 @@ def explore(
     focus: Evaluate | None = None,
     settle: Settle | None = None,
     progress: Callable[[int], Any] = lambda generations: None,
+    until: Callable[[], bool] = lambda: False,
+    exact: bool = True,
 ) -> Explored:
     """The front of all genomes, gene g being 0 … cardinality[g]-1; exact below `FEW` genomes.
 
@@ -99,9 +101,11 @@ def explore(
     half found nearest, and up to half of the front is from there. Where `settle` is given,
     `evaluate` only estimates: survivors are then judged again beside their offspring, and the front
     is what `settle` says. `progress` is told of every finished generation (an enumeration
-    is cut in as many parts). Raises `Infeasible` where no feasible genome is found.
+    is cut in as many parts). Generations end before their number once `until` says so, which it is
+    asked after each. Without `exact`, few genomes are searched by generations too. Raises
+    `Infeasible` where no feasible genome is found.
     """
-    if few(cardinality):
+    if exact and few(cardinality):
         return _enumerate(cardinality, evaluate, budget, settle, progress)
     algorithm = _algorithm(budget.population, tuple(map(int, cardinality)))
     seen: set[bytes] = set()
@@ -116,13 +120,15 @@ def explore(
         for state in _generations(key, algorithm, measured, draws, again, initial):
             found.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
             progress(1)
+            if until():
+                break
         return found
 
     near = _near(budget, focus is not None)
     wide = budget.generations - near
     populations = run(key, evaluate, range(wide + 1), initial)
     front, history = _feasible(populations[-1]), [_best(each).objectives for each in populations]
-    if focus is not None and near:
+    if focus is not None and near and not until():
         given = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
         draws = range(wide, budget.generations + 1)
         violation = np.asarray(focus(draws[0] if budget.renew else 0, given).violation)
@@ -139,7 +145,7 @@ def explore(
         front.genomes,
         front.objectives,
         "nsga2",
-        budget.generations,
+        len(history),
         len(seen),
         tuple(history),
     )
