@@ -34,10 +34,10 @@ def needed() -> None:
 def ray_cluster(address: str = "") -> Iterator[Any]:
     """The module `ray`, connected for one `with` block; with the block, all its processes end.
 
-    `address` is that of a cluster, or "auto"; empty: one of this machine's own is begun, that
-    nobody else can reach, and nothing of it stays behind. Where this process is connected already,
-    that cluster is used and left as it is. Raises `InputError` where Ray is missing or the cluster
-    does not answer.
+    `address` is that of a cluster, or "auto"; empty: one of this machine's own is begun, and
+    nothing of it stays behind. It listens on this machine's address; who may talk to it is Ray's
+    to say (RAY_AUTH_MODE). Where this process is connected already, that cluster is used and left
+    as it is. Raises `InputError` where Ray is missing or the cluster does not answer.
     """
     needed()
     ray = _quiet_import()
@@ -75,7 +75,6 @@ def _connect(ray: Any, address: str, folder: str) -> None:
         configure_logging=False,
         num_cpus=1,  # devices ask for none: this is how many idle workers Ray begins with
         object_store_memory=_STORE_BYTES,
-        _node_ip_address="127.0.0.1",
         _temp_dir=folder,
     )
 
@@ -87,16 +86,17 @@ def _home() -> str:
 
 @contextmanager
 def _silenced(ray: Any) -> Iterator[None]:
-    """Ray's advice on how to begin clusters is not for who asked for a job of ours."""
-    logger = logging.getLogger(ray.__name__)
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Without Ray's word that all is well; that a cluster is open to others is still said."""
+    logger, handler = logging.getLogger(ray.__name__), logging.StreamHandler()
+    handler.setLevel(logging.WARNING)
+    handler.addFilter(lambda record: "authentication is enabled" not in record.getMessage())
+    logger.addHandler(handler)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logger.removeHandler(handler)
 
 
 @contextmanager

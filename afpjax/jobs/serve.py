@@ -21,14 +21,15 @@ from afpjax.deploy.killer import Kill, planned
 from afpjax.deploy.layout import Replan
 from afpjax.deploy.manifest import Manifest, read
 from afpjax.deploy.service import Image, Limits, Service
+from afpjax.deploy.source import Source
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment, prepare
 from afpjax.hardware.board import load_board
-from afpjax.jobs import records
+from afpjax.jobs import JOBS, records
 from afpjax.jobs import serve_measured as measured
 from afpjax.jobs import serve_predicted as predicted
 from afpjax.jobs.records import Record
-from afpjax.jobs.serve_again import export, replanner
+from afpjax.jobs.serve_again import replanner
 from afpjax.jobs.serve_summary import summary
 from afpjax.outcome import Outcome, Work
 
@@ -45,8 +46,9 @@ def run(config: Config, work: Work) -> Outcome:
             front = stack.enter_context(Front(given.port, given.deadline_ms / 1e3 + _GRACE_S))
         folder = Path(given.export or stack.enter_context(TemporaryDirectory(prefix="afpjax-")))
         theirs = _experiment_of(config, folder)
-        manifest = read(folder) if given.export else export(theirs, work, folder)
-        experiment = prepare(theirs, work)
+        if not given.export:
+            _export(theirs, work, folder)
+        manifest, experiment = read(folder), prepare(theirs, work)
         names = _names(experiment, manifest)
         limits = _memory(experiment, manifest, names)
         setting = "serve.memory_mb"
@@ -54,12 +56,22 @@ def run(config: Config, work: Work) -> Outcome:
         kills = planned(given.kill, given.kills, names, given.requests, config.run.seed)
         replan = None
         if manifest.kind == "mapping":
-            replan = replanner(theirs, names, limits, setting)
+            replan = replanner(experiment, manifest, limits, setting)
+            with work.progress.task("Preparing for a loss", 1) as task:
+                replan.prepare()
+                task.advance()
         places = _order(len(experiment.held.labels), given.requests, config.run.seed)
         with ray_cluster(config.run.cluster) as ray:
             service = _served(ray, exported, experiment, config, front, kills, replan, places)
     result = _result(service, experiment, exported, limits, places)
     return Outcome(result, summary(result))
+
+
+def _export(config: Config, work: Work, folder: Path) -> None:
+    """Job `export`, its files written to a folder."""
+    outcome = JOBS["export"](replace(config, run=replace(config.run, job="export")), work)
+    for name, content in outcome.files.items():
+        (folder / name).write_bytes(content)
 
 
 def _experiment_of(config: Config, folder: Path) -> Config:
@@ -76,11 +88,10 @@ def _experiment_of(config: Config, folder: Path) -> Config:
 
 def _names(experiment: Experiment, manifest: Manifest) -> tuple[str, ...]:
     """All devices of the service: a mapping may leave some of the platform's without work."""
-    layers = experiment.quantized.graph.names
-    if manifest.model.layers != tuple(layers):
+    if manifest.model.digest != Source.of(experiment.quantized, manifest.batch).digest:
         raise InputError(
-            f"serve.export: it has layers {', '.join(manifest.model.layers[:3])}…, and its "
-            f"experiment {', '.join(layers[:3])}…; export again"
+            "serve.export: it is not of the network that its config.toml gives here; bring back "
+            "that network's weights, or export again"
         )
     if manifest.kind == "placement":
         return manifest.names

@@ -1,85 +1,91 @@
-"""A mapping made anew for the devices that are left: AFarePart's search on them, and its export."""
+"""A mapping made anew while the system runs: the online search of AFarePart, and an export of it.
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
+Images wait for it, so what can be done before is: the programs that the search runs are compiled
+before the first image, by a search with all devices there.
+"""
 
-from afpjax.config import Config
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from afpjax.deploy.export import About, export_mapping
 from afpjax.deploy.exported import FromManifest
-from afpjax.deploy.manifest import Manifest, read
-from afpjax.hardware.platform import load_platform
-from afpjax.jobs import JOBS
+from afpjax.deploy.manifest import Manifest
+from afpjax.experiment import Experiment
 from afpjax.outcome import Work
 from afpjax.progress import SILENT
+from afpjax.search.environment import State
+from afpjax.search.explore import Budget
+from afpjax.search.online import Front, System, repartition
 
-_IMAGES = 1  # that the new export is checked on: others wait for it
 
+@dataclass
+class Replanner:
+    """Makes an export for some of the platform's devices, by their names.
 
-def export(config: Config, work: Work, folder: Path) -> Manifest:
-    """Job `export`, its files written to a folder."""
-    outcome = JOBS["export"](replace(config, run=replace(config.run, job="export")), work)
-    for name, content in outcome.files.items():
-        (folder / name).write_bytes(content)
-    return read(folder)
+    The search is `online.repartition` on the search's images, within online.budget_ms; it begins
+    with the mapping in use. Raises `InputError` where a device has no room for its part.
+    """
+
+    system: System
+    export: Callable[[np.ndarray], FromManifest]
+    names: tuple[str, ...]
+    faults: tuple[tuple[float, ...], tuple[float, ...]]  # of weights and activations, by device
+    current: tuple[int, ...]
+    front: Front = ()
+
+    def prepare(self) -> None:
+        """Search once with all devices there, for as long as it takes."""
+        system = replace(self.system, budget_ms=float("inf"))
+        self.front = repartition(system, self._state(self.names), self.current, ()).front
+
+    def __call__(self, left: tuple[str, ...]) -> FromManifest:
+        found = repartition(self.system, self._state(left), self.current, self.front)
+        self.current = found.mapping
+        return self.export(np.array(found.mapping, np.int64))
+
+    def _state(self, left: tuple[str, ...]) -> State:
+        as_ever = (1.0,) * len(self.names)
+        return State(*self.faults, as_ever, as_ever, tuple(name in left for name in self.names))
 
 
 def replanner(
-    config: Config, names: Sequence[str], limit_bytes: Mapping[str, float], setting: str
-) -> Callable[[tuple[str, ...]], FromManifest]:
-    """What makes an export for some of the devices `names`, by their names.
+    experiment: Experiment, manifest: Manifest, limit_bytes: Mapping[str, float], setting: str
+) -> Replanner:
+    """For an exported mapping; it has no part in the run's bars and memory, whose thread is
+    another."""
+    experiment = replace(experiment, work=Work({}, SILENT))
+    config, names = experiment.config, experiment.platform.names
+    about = About(config.model.name, experiment.mean, experiment.std, "afarepart")
+    of = {layer: names.index(task.device) for task in manifest.tasks for layer in task.layers}
+    current = tuple(of[layer] for layer in manifest.model.layers)
 
-    It is job `export` with only these devices on the platform, after a search that is as short as
-    online.population and online.generations say, since images wait for it. It runs beside the
-    service, so it has no part in the run's progress bars and memory.
-    """
+    def export(mapping: np.ndarray) -> FromManifest:
+        made = export_mapping(experiment.quantized, mapping, names, about, batch=manifest.batch)
+        return FromManifest(made.manifest, made.files, names).check_room(limit_bytes, setting)
 
-    def replan(left: tuple[str, ...]) -> FromManifest:
-        restricted = among(config, [names.index(name) for name in left])
-        given = restricted.platform
-        own = load_platform(given.devices, given.link).names
-        with TemporaryDirectory(prefix="afpjax-") as folder:
-            manifest = export(restricted, Work({}, SILENT), Path(folder))
-            exported = FromManifest.of_folder(manifest, Path(folder), names)
-        named = renamed(manifest, dict(zip(own, left, strict=True)))
-        return replace(exported, manifest=named).check_room(limit_bytes, setting)
-
-    return replan
-
-
-def among(config: Config, kept: Sequence[int]) -> Config:
-    """The experiment with some devices of its platform, and a mapping yet to be found for them.
-
-    A single device needs no search.
-    """
-    given, faults = config.platform, config.faults
-    devices = tuple(given.devices[device] for device in kept)
-
-    def rates(of: tuple[float, ...]) -> tuple[float, ...]:
-        return tuple(of[device] for device in kept) if len(of) == len(given.devices) else of
-
-    online = config.online
-    return replace(
-        config,
-        platform=replace(given, devices=devices),
-        faults=replace(
-            faults,
-            weight_rate=rates(faults.weight_rate),
-            activation_rate=rates(faults.activation_rate),
-        ),
-        search=replace(config.search, population=online.population, generations=online.generations),
-        export=replace(config.export, source="", kind="mapping", mapping=(), images=_IMAGES),
+    given = config.online
+    system = System(
+        tables=experiment.tables,
+        faults=experiment.faults,
+        evaluator=experiment.search_evaluator,
+        budget=Budget(given.population, given.generations),
+        budget_ms=given.budget_ms,
+        allow_latency=given.allow_latency,
+        allow_energy=given.allow_energy,
+        unaware=current,
+        trials=config.faults.trials,
+        choice_trials=config.search.final_trials,
+        key=experiment.key("serve again"),
     )
+    return Replanner(system, export, names, _rates(experiment), current)
 
 
-def renamed(manifest: Manifest, names: Mapping[str, str]) -> Manifest:
-    """The same export on devices with other names."""
-    return replace(
-        manifest,
-        devices=tuple(replace(each, device=names[each.device]) for each in manifest.devices),
-        tasks=tuple(replace(each, device=names[each.device]) for each in manifest.tasks),
-        sends=tuple(
-            replace(each, source=names[each.source], target=names[each.target])
-            for each in manifest.sends
-        ),
+def _rates(experiment: Experiment) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    faults, devices = experiment.faults, len(experiment.platform.names)
+    weights, activations = (
+        tuple(np.broadcast_to(rates, devices).tolist())
+        for rates in (faults.weight_rate, faults.activation_rate)
     )
+    return weights, activations
