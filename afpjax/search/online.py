@@ -25,7 +25,7 @@ from afpjax.search.select import most_robust_within
 from afpjax.search.stream import Mapping, answers, at
 
 _CHOICE = 2**19  # number of the first draw by which a mapping is chosen
-_SHORTLIST = 6  # mappings of a front among which is chosen
+_SHORTLIST = 5  # mappings of a front among which is chosen
 _SEARCHING = 0.7  # share of the time in which a new generation may begin
 
 Front = tuple[Mapping, ...]
@@ -165,14 +165,19 @@ def expected_drops(
 
 
 def limits(system: System, state: State) -> Caps:
-    """What a mapping may cost now: so much more than the fault-unaware choice would now."""
-    tables = scaled(system.tables, state)
-    unaware = np.array([least_energy_delay_now(system, state)], np.int32)
-    cost = costs(tables, unaware)
-    return Caps(
-        float(cost.latency_ms[0]) * (1 + system.allow_latency),
-        float(cost.energy_mj[0]) * (1 + system.allow_energy),
+    """What a mapping may cost: so much more than the fault-unaware choice.
+
+    Than the one that was made offline, or than the best one now where that costs more: a device
+    that slows down raises the limits, one that saves energy does not lower them.
+    """
+    now = np.array([least_energy_delay_now(system, state)], np.int32)
+    costs_now = costs(scaled(system.tables, state), now)
+    before = costs(system.tables, np.array([system.unaware], np.int32))
+    latency, energy = (
+        max(float(getattr(each, name)[0]) for each in (costs_now, before))
+        for name in ("latency_ms", "energy_mj")
     )
+    return Caps(latency * (1 + system.allow_latency), energy * (1 + system.allow_energy))
 
 
 def least_energy_delay_now(system: System, state: State) -> Mapping:
