@@ -87,16 +87,22 @@ def _home() -> str:
 @contextmanager
 def _silenced(ray: Any) -> Iterator[None]:
     """Without Ray's word that all is well; that a cluster is open to others is still said."""
-    logger, handler = logging.getLogger(ray.__name__), logging.StreamHandler()
-    handler.setLevel(logging.WARNING)
-    handler.addFilter(lambda record: "authentication is enabled" not in record.getMessage())
-    logger.addHandler(handler)
+    logger = logging.getLogger(ray.__name__)
+
+    def worth(record: logging.LogRecord) -> bool:
+        return "authentication is enabled" not in record.getMessage()
+
+    # Ray may take its own handler away before it speaks: then Python's last resort does.
+    handlers = [each for each in (*logger.handlers, logging.lastResort) if each is not None]
+    for handler in handlers:
+        handler.addFilter(worth)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             yield
         finally:
-            logger.removeHandler(handler)
+            for handler in handlers:
+                handler.removeFilter(worth)
 
 
 @contextmanager
