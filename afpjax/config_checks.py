@@ -1,5 +1,6 @@
 """What settings of an experiment must be together, with errors that say how to mend them."""
 
+from afpjax.deploy_sections import Online
 from afpjax.errors import InputError
 from afpjax.job_sections import Campaign, Distribute
 from afpjax.sections import Config, Data, Format
@@ -14,6 +15,7 @@ def check_sections(config: Config) -> None:
     _check_faults(config)
     _check_campaign(config.campaign)
     _check_distribute(config.distribute)
+    _check_online(config.online)
     _check_data(config.data)
 
 
@@ -102,6 +104,15 @@ def _check_distribute(given: Distribute) -> None:
         raise InputError(
             "distribute.weights: give four, of accuracy, memory, energy and time, not all 0"
         )
+
+
+def _check_online(given: Online) -> None:
+    for name in ("trace", "policies"):
+        if not getattr(given, name):
+            raise InputError(f"online.{name}: give one or more")
+    _check_once("online", given, "trace", "policies")
+    if "online" not in given.policies:
+        raise InputError("online.policies: the others are compared with `online`; name it too")
 
 
 def _check_once(section: str, given: object, *names: str) -> None:

@@ -25,6 +25,12 @@ class Online:
         ".toml or .csv files of changes",
         path=True,
     )
+    policies: tuple[str, ...] = setting(
+        ("never", "online", "stored", "oracle"),
+        "what is compared: the first mapping stays; AFarePart's online phase; the best of the "
+        "stored front, without a search; true rates, and a search at every change",
+        choices=("never", "online", "stored", "oracle"),
+    )
     theta: float = setting(
         0.1, "accuracy drop above which the system acts, a fraction of 1", above=0.0, high=0.9999
     )

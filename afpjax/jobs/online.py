@@ -22,7 +22,7 @@ from afpjax.search import environment, watch
 from afpjax.search.environment import State, Trace
 from afpjax.search.explore import Budget
 from afpjax.search.online import Front, System, as_front, repartition
-from afpjax.search.policies import POLICIES, Operation, Price, Streamed, streamed
+from afpjax.search.policies import Operation, Price, Streamed, streamed
 from afpjax.search.stream import Mapping, Stream, at, shares
 
 _DRAWS = 48  # of weight faults that a stream meets, in an order drawn from its seed
@@ -228,13 +228,14 @@ def _all_streams(
 ) -> dict[tuple[str, str], list[Streamed]]:
     """By trace and policy, the streams of all seeds."""
     names, found = experiment.platform.names, dict[tuple[str, str], list[Streamed]]()
-    total = sum(map(len, traces)) * len(POLICIES)
+    policies = experiment.config.online.policies
+    total = sum(map(len, traces)) * len(policies)
     with experiment.work.progress.task("Running streams", total) as task:
         for each in traces:
             for number, trace in enumerate(each):
                 seed = (experiment.config.run.seed << 16) + number
                 states = environment.states(trace, names, built, roles, seed)
-                for policy in POLICIES:
+                for policy in policies:
                     one = streamed(operation, policy, states, begun.first, begun.front, seed)
                     found.setdefault((trace.name, policy), []).append(one)
                     task.advance()

@@ -12,7 +12,7 @@ from afpjax.jobs.records import Record, as_list, estimate, price
 from afpjax.search.environment import State, Trace
 from afpjax.search.online import Front
 from afpjax.search.partition import measure
-from afpjax.search.policies import POLICIES, Event, Operation, Streamed, means, time_above
+from afpjax.search.policies import Event, Operation, Streamed, means, time_above
 from afpjax.search.stream import Mapping
 
 #: By trace and policy, the streams of all seeds.
@@ -79,7 +79,8 @@ def policies(found: Found, operation: Operation) -> list[Record]:
     """Every trace and policy, means over its streams with 95 % intervals; then all traces."""
     values = _values(found, operation)
     rows = [_row(name, policy, values[name, policy], found[name, policy]) for name, policy in found]
-    for policy in POLICIES if len(found) > len(POLICIES) else ():
+    every_policy = list(dict.fromkeys(policy for _, policy in found))
+    for policy in every_policy if len(found) > len(every_policy) else ():
         names = [name for name, of in found if of == policy]
         every = {
             key: np.concatenate([values[name, policy][key] for name in names]) for key in _MEASURES
@@ -94,7 +95,7 @@ def gains(found: Found, operation: Operation) -> list[Record]:
     names = list(dict.fromkeys(name for name, _ in found))
     for name in [*names, *(["all"] if len(names) > 1 else [])]:
         of = names if name == "all" else [name]
-        for other in (each for each in POLICIES if each != "online"):
+        for other in dict.fromkeys(policy for _, policy in found if policy != "online"):
             row: Record = {"trace": name, "over": other}
             for key in _MEASURES:
                 mine, theirs = (
