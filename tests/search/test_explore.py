@@ -161,6 +161,32 @@ def test_evaluations_count_distinct_genomes():
     assert found.evaluations == len(np.unique(met, axis=0)) < len(met)
 
 
+def test_a_search_ends_after_the_generation_in_which_it_is_told_to():
+    """Short of its generations, it is what a search of as many generations would be."""
+    told, shorter = [], explore(KEY, np.array(MANY), Toy(MANY), Budget(16, 3))
+    toy = Toy(MANY)
+    found = explore(
+        KEY, np.array(MANY), toy, BUDGET, progress=told.append, until=lambda: len(told) == 3
+    )
+    assert (found.generations, len(found.history), len(toy.calls)) == (3, 3, 4)
+    np.testing.assert_array_equal(found.genomes, shorter.genomes)
+
+
+def test_a_search_that_is_out_of_time_does_not_look_in_its_focus():
+    toy, near = Toy(MANY), Toy(MANY, limit=6)
+    found = explore(KEY, np.array(MANY), toy, BUDGET, focus=near, until=lambda: True)
+    assert (found.generations, len(toy.calls), len(near.calls)) == (1, 2, 0)
+    assert len(found.genomes) > 0
+
+
+def test_few_genomes_are_searched_by_generations_where_trying_all_takes_too_long(monkeypatch):
+    monkeypatch.setattr(module, "FEW", 4**6 + 1)
+    cardinality = np.array(MANY)
+    assert explore(KEY, cardinality, Toy(MANY), BUDGET).method == "enumeration"
+    found = explore(KEY, cardinality, Toy(MANY), BUDGET, exact=False)
+    assert (found.method, found.generations) == ("nsga2", 12)
+
+
 @pytest.mark.parametrize("cardinality", [(3, 3), MANY])
 def test_history_and_progress_have_one_entry_per_generation(cardinality):
     told = []

@@ -1,0 +1,261 @@
+"""The search while the system runs, beside enumeration of all mappings and forward runs."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.faults.evaluate import Evaluator
+from afpjax.search.environment import built_for
+from afpjax.search.explore import Budget
+from afpjax.search.online import (
+    _CHOICE,
+    System,
+    as_front,
+    best_stored,
+    choose,
+    expected_drops,
+    least_energy_delay_now,
+    limits,
+    moved,
+    repartition,
+    scaled,
+)
+from afpjax.search.problem import costs
+from afpjax.search.stream import at
+
+BUILT = built_for((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
+STRUCK = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))
+LOST = BUILT._replace(present=(False, True, True))
+ALONE = BUILT._replace(present=(False, False, True))
+HOT = BUILT._replace(latency=(3.0, 1.0, 1.0), energy=(1.0, 1.5, 0.5))
+TRIALS = 2
+
+
+@pytest.fixture(scope="module")
+def product(tables, every_mapping):
+    """Latency x energy of all mappings: layer by layer in NumPy, and what the links add."""
+
+    def of(state):
+        link = costs(tables, every_mapping)
+        layers = np.arange(every_mapping.shape[1])
+        latency, energy = (
+            (np.asarray(table, np.float64) * np.array(factor))[layers, every_mapping].sum(axis=1)
+            for table, factor in (
+                (tables.latency_ms, state.latency),
+                (tables.energy_mj, state.energy),
+            )
+        )
+        return (latency + link.link_latency_ms) * (energy + link.link_energy_mj)
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def cheapest(every_mapping, product):
+    """The mapping of least energy-delay product on the devices that are there, and the product."""
+
+    def of(state):
+        there = np.array(state.present)[every_mapping].all(axis=1)
+        products = np.where(there, product(state), np.inf)
+        return tuple(every_mapping[products.argmin()].tolist()), products.min()
+
+    return of
+
+
+@pytest.fixture(scope="module")
+def evaluator(quantized, images, labels):
+    return Evaluator(quantized, images, labels, 7)
+
+
+@pytest.fixture(scope="module")
+def system(tables, faults, evaluator, cheapest):
+    return System(
+        tables=tables,
+        faults=faults,
+        evaluator=evaluator,
+        budget=Budget(8, 3),
+        budget_ms=1e9,
+        allow_latency=0.5,
+        allow_energy=0.5,
+        unaware=cheapest(BUILT)[0],
+        trials=TRIALS,
+        choice_trials=TRIALS,
+        key=jax.random.key(2),
+    )
+
+
+def run_directly(quantized, images, labels, faults, mapping, trials):
+    """Accuracy of a mapping without the evaluator."""
+    right = [
+        np.asarray(quantized(images, mapping=mapping, faults=faults, key=7, trial=trial)).argmax(1)
+        == labels
+        for trial in trials
+    ]
+    return np.mean(right)
+
+
+def test_costs_follow_the_factors(tables, every_mapping, product):
+    now = costs(scaled(tables, HOT), every_mapping)
+    np.testing.assert_allclose(
+        np.asarray(now.latency_ms, np.float64) * np.asarray(now.energy_mj),
+        product(HOT),
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("state", [BUILT, LOST, ALONE, HOT, HOT._replace(present=LOST.present)])
+def test_the_cheapest_mapping_now_is_that_of_enumeration(system, cheapest, product, state):
+    found = least_energy_delay_now(system, state)
+    _, least = cheapest(state)
+    place = np.ravel_multi_index(found, (3,) * 5)
+    assert product(state)[place] == pytest.approx(least, rel=1e-6)
+    assert all(state.present[device] for device in found)
+
+
+def test_limits_are_so_much_more_than_the_fault_unaware_choice(system, tables, cheapest):
+    chosen = np.array([cheapest(BUILT)[0]])
+    cost = costs(tables, chosen)
+    system = dataclasses.replace(system, allow_latency=0.25, allow_energy=1.0)
+    caps = limits(system, BUILT)
+    assert caps.latency_ms == pytest.approx(1.25 * cost.latency_ms[0])
+    assert caps.energy_mj == pytest.approx(2.0 * cost.energy_mj[0])
+    assert limits(system, STRUCK) == caps  # fault rates cost nothing
+
+
+def test_limits_rise_where_all_devices_become_slower(system):
+    slow = BUILT._replace(latency=(4.0,) * 3)
+    assert 3 < limits(system, slow).latency_ms / limits(system, BUILT).latency_ms <= 4.0001
+
+
+def test_layers_of_lost_devices_move_to_the_cheapest_one_left(system, tables):
+    alone = costs(tables, np.repeat(np.arange(3)[:, None], 5, axis=1))
+    products = np.asarray(alone.latency_ms) * np.asarray(alone.energy_mj)
+    goal = 1 + int(products[1:].argmin())
+    assert moved(system, LOST, (0, 1, 2, 0, 1)) == (goal, 1, 2, goal, 1)
+    assert moved(system, BUILT, (0, 1, 2, 0, 1)) == (0, 1, 2, 0, 1)
+
+
+def test_expected_drops_are_those_of_forward_runs(system, quantized, images, labels):
+    mappings = [(0, 1, 2, 0, 1), (0,) * 5, (2,) * 5]
+    clean = (np.asarray(quantized(images)).argmax(1) == labels).mean()
+    faults = at(system.faults, STRUCK)
+    trials = range(_CHOICE, _CHOICE + TRIALS)
+    wanted = [
+        clean - run_directly(quantized, images, labels, faults, np.array(each), trials)
+        for each in mappings
+    ]
+    found = expected_drops(system, STRUCK, mappings)
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+    assert found[1] > 0.1 and found[2] == 0
+
+
+def within(system, state, mappings):
+    cost, caps = costs(scaled(system.tables, state), np.array(mappings)), limits(system, state)
+    return (cost.latency_ms <= caps.latency_ms * (1 + 1e-6)) & (
+        cost.energy_mj <= caps.energy_mj * (1 + 1e-6)
+    )
+
+
+def test_the_choice_loses_least_of_what_is_within_the_limits(system, every_mapping):
+    some = as_front(every_mapping[::7])
+    found = choose(system, STRUCK, some[0], some)
+    drops = expected_drops(system, STRUCK, some)
+    allowed = within(system, STRUCK, some)
+    assert 0 < allowed.sum() < len(some)
+    assert found.drop == drops[allowed].min()
+    assert within(system, STRUCK, [found.mapping])[0]
+    assert found.drop_now == drops[0]
+
+
+def test_the_mapping_in_use_is_among_what_is_chosen_from(system):
+    best, worse = (2,) * 5, (0,) * 5
+    generous = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    assert choose(generous, STRUCK, best, (worse,)).mapping == best
+    assert choose(generous, STRUCK, worse, (best,)).mapping == best
+    # What is only asked about is not chosen.
+    found = choose(generous, STRUCK, worse, ((0, 0, 0, 0, 1),), (best,))
+    assert found.mapping != best and found.drops == (0.0,)
+
+
+def test_a_mapping_that_needs_a_lost_device_drops_everything(system):
+    found = choose(system, LOST, (0,) * 5, ((1,) * 5, (2,) * 5), ((0, 1, 1, 1, 1), (2,) * 5))
+    assert set(found.mapping) <= {1, 2}
+    assert found.drop_now == 1.0 and found.drops == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("state", [BUILT, STRUCK, LOST, HOT])
+def test_a_search_ends_within_the_limits_on_devices_that_are_there(system, state):
+    current = (0, 1, 0, 1, 0)
+    found = repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,))
+    for mapping in (found.mapping, *found.front):
+        assert all(state.present[device] for device in mapping)
+        assert within(system, state, [mapping])[0]
+    assert found.drop == expected_drops(system, state, [found.mapping])[0]
+    assert not found.cut and found.evaluations > 0
+    # The same conditions, the same answer.
+    assert repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,)) == found
+
+
+def test_few_mappings_are_all_tried(system, every_mapping):
+    """Two devices are left: 32 mappings, no more than the generations may evaluate."""
+    roomy = dataclasses.replace(system, allow_latency=9.0, allow_energy=9.0, choice_trials=1)
+    found = repartition(roomy, LOST, (0,) * 5, ())
+    left = as_front(every_mapping[(every_mapping > 0).all(axis=1)])
+    assert found.evaluations == len(left) == 32 and found.generations == 0
+    assert found.drop == expected_drops(roomy, LOST, left).min() == 0
+    searched = repartition(roomy, BUILT, (0,) * 5, ())
+    assert searched.generations == 3 and searched.evaluations < len(every_mapping)
+
+
+def test_the_search_finds_what_removes_the_drop(system, every_mapping):
+    """Everything may be spent: the best of all mappings loses nothing, and so does the search's."""
+    roomy = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    found = repartition(roomy, STRUCK, (0,) * 5, ())
+    assert found.drop_now > 0.1 and found.drop <= 0.0
+
+
+def test_time_ends_a_search(system):
+    """A clock that goes on by a second whenever it is looked at; two seconds are allowed."""
+    ticks = itertools.count()
+    hasty = dataclasses.replace(system, budget_ms=2000.0, clock=lambda: float(next(ticks)))
+    found = repartition(hasty, BUILT, (0,) * 5, ())
+    assert (found.generations, found.cut) == (2, True)
+    assert within(system, BUILT, [found.mapping])[0]
+
+
+def test_limits_that_nothing_meets_end_with_what_misses_them_least(system):
+    mean = dataclasses.replace(system, allow_latency=-0.9, allow_energy=-0.9)
+    current = (0, 1, 0, 1, 0)
+    found = repartition(mean, BUILT, current, ())
+    given = [current, (0,) * 5, (1,) * 5, (2,) * 5]
+    cost, caps = costs(system.tables, np.array(given)), limits(mean, BUILT)
+    excess = np.maximum(cost.latency_ms / caps.latency_ms, cost.energy_mj / caps.energy_mj)
+    assert found.mapping == given[int(excess.argmin())]
+
+
+def test_one_device_left_leaves_no_choice(system):
+    found = repartition(system, ALONE, (0, 1, 2, 0, 1), ((1,) * 5,))
+    assert found.mapping == (2,) * 5 and found.generations == 0 and not found.cut
+
+
+@pytest.mark.parametrize("decide", [repartition, best_stored])
+def test_no_device_left_is_an_error(system, decide):
+    gone = BUILT._replace(present=(False,) * 3)
+    with pytest.raises(InputError, match="all devices are gone"):
+        decide(system, gone, (0,) * 5, ((1,) * 5,))
+
+
+def test_the_stored_front_is_looked_at_where_it_can_be_used(system):
+    front = ((0, 0, 0, 0, 0), (1, 1, 2, 1, 2), (2, 2, 2, 2, 1))
+    roomy = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    found = best_stored(roomy, LOST, (0,) * 5, front)
+    drops = expected_drops(roomy, LOST, front[1:])
+    assert found.mapping in front[1:] and found.drop == drops.min()
+    assert found.front == front and found.generations == found.evaluations == 0
+    # Where all of it needs a lost device, one device does all.
+    found = best_stored(roomy, LOST, (0,) * 5, front[:1])
+    assert found.mapping == (2,) * 5
