@@ -171,5 +171,6 @@ ELEMENTWISE: dict[str, Rule] = {
     "convert_element_type": convert,
     "copy": same,
     "copy_p": same,
+    "stop_gradient": same,
     "optimization_barrier": same,
 }

@@ -28,7 +28,7 @@ def image(graph: Graph, fmt: QFormat, x: Operand, step: np.float32) -> Operand:
         grid = [scale, np.zeros((), np.int8)]
         codes = graph.node("QuantizeLinear", [x, *grid], x.shape, np.int8)
         return graph.node("DequantizeLinear", [codes, *grid], x.shape, np.float32)
-    made = graph.node("Mul", [x, np.float32(1) / scale], x.shape, np.float32)
+    made = graph.node("Mul", [x, np.asarray(np.float32(1) / scale)], x.shape, np.float32)
     made = graph.node("Round", [made], x.shape, np.float32)
     ends = [np.array(end, np.float32) for end in (-fmt.largest - 1, fmt.largest)]
     made = graph.node("Clip", [made, *ends], x.shape, np.float32)

@@ -136,16 +136,22 @@ def leading(nodes: Iterable[Any], inputs: Collection[str], outputs: Collection[s
 
 
 def most_held(graph: Graph, inputs: Collection[str], outputs: Collection[str]) -> int:
-    """Bytes of the tensors that exist at once, at most, on the way from `inputs` to `outputs`."""
+    """Bytes of the tensors that exist at once, at most, on the way from `inputs` to `outputs`.
+
+    What is made of arrays alone (weights, dequantised) counts as weights, not here.
+    """
     nodes = leading(graph.nodes, inputs, outputs)
     last = {name: number for number, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(outputs, len(nodes))
-    held = sum(graph.tensors[name].bytes for name in inputs if name in last)
-    most = held
+    living = {name for name in inputs if name in last}
+    held = most = sum(graph.tensors[name].bytes for name in living)
     for number, node in enumerate(nodes):
+        if living.isdisjoint(node.input):
+            continue
+        living |= set(node.output)
         held += sum(graph.tensors[name].bytes for name in node.output)
         most = max(most, held)
-        gone = {name for name in node.input if last[name] == number and name in graph.tensors}
+        gone = {name for name in node.input if last[name] == number and name in living}
         held -= sum(graph.tensors[name].bytes for name in gone)
     return most
 

@@ -13,7 +13,7 @@ from afpjax.errors import InputError
 
 
 def reshape(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operand:
-    """Also squeeze and expand_dims."""
+    """Also squeeze."""
     if eqn.params.get("dimensions") is not None and eqn.primitive.name == "reshape":
         operands = [transposed(graph, operands[0], eqn.params["dimensions"])]
     return reshaped(graph, operands[0], output(eqn)[0])
@@ -64,17 +64,6 @@ def rev(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operan
     return sliced(graph, operands[0], turned)
 
 
-def dynamic_slice(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operand:
-    """At places that are known: they move inwards where the slice would leave the array."""
-    x, sizes, ranges = operands[0], eqn.params["slice_sizes"], []
-    for start, size, extent in zip(operands[1:], sizes, x.shape, strict=True):
-        if isinstance(start, Ref):
-            raise refusal(graph, eqn, "at places that depend on the image")
-        first = min(max(int(start), 0), extent - size)
-        ranges.append(range(first, first + size))
-    return sliced(graph, x, ranges)
-
-
 def sliced(graph: Graph, x: Operand, ranges: Sequence[range]) -> Operand:
     """The places of `ranges` along every axis."""
     if isinstance(x, np.ndarray):
@@ -107,12 +96,12 @@ def padded(
     """`value` between the elements of each axis (interior) and around them; negative: cut off."""
     for axis, (_, _, inside) in enumerate(config):
         x = _apart(graph, x, value, axis, inside)
-    low, high = ([max(each[end], 0) for each in config] for end in (0, 1))
+    low, high = ([max(int(each[end]), 0) for each in config] for end in (0, 1))
     if any(low) or any(high):
         shape = [a + size + b for a, size, b in zip(low, x.shape, high, strict=True)]
         widths = np.array([*low, *high], np.int64)
         x = graph.node("Pad", [x, widths, value.reshape(())], shape, x.dtype)
-    ends = [(max(-a, 0), max(-b, 0)) for a, b, _ in config]
+    ends = [(max(-int(a), 0), max(-int(b), 0)) for a, b, _ in config]
     pairs = zip(ends, x.shape, strict=True)
     return sliced(graph, x, [range(start, size - stop) for (start, stop), size in pairs])
 
@@ -215,14 +204,12 @@ def refusal(graph: Graph, eqn: core.JaxprEqn, how: str) -> InputError:
 SHAPING: dict[str, Rule] = {
     "reshape": reshape,
     "squeeze": reshape,
-    "expand_dims": reshape,
     "transpose": transpose,
     "broadcast_in_dim": broadcast,
     "concatenate": concatenate,
     "split": split,
     "slice": slice_,
     "rev": rev,
-    "dynamic_slice": dynamic_slice,
     "pad": pad,
     "gather": gather,
     "cumsum": cumsum,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from afpjax.data import Images, normalise
 from afpjax.deploy.chain import Chain
@@ -35,8 +35,7 @@ def agreement(experiment: Experiment, chain: Chain) -> Record:
     right = [(logits.argmax(axis=1) == images.labels).mean() for logits in (theirs, own)]
     return {
         "images": count,
-        "top1": same.mean(),
-        "top1_interval": list(wilson(int(same.sum()), count)),
+        **_share("top1", same),
         "largest_difference": float(np.abs(own - theirs).max()) / span,
         "accuracy": right[0],
         "afpjax_accuracy": right[1],
@@ -63,12 +62,17 @@ def losses(experiment: Experiment, placement: Placement, chain: Chain) -> list[R
                     "device": chain.manifest.names[device],
                     "images": count,
                     "alike": (theirs == right).mean(),
-                    "accuracy": theirs.mean(),
-                    "accuracy_interval": list(wilson(int(theirs.sum()), count)),
+                    **_share("accuracy", theirs),
                     "afpjax_accuracy": right.mean(),
                 }
             )
     return rows
+
+
+def _share(name: str, right: Bool[np.ndarray, " N"]) -> Record:
+    low, high = wilson(int(right.sum()), len(right))
+    share = float(right.mean())
+    return {name: share, f"{name}_interval": [min(low, share), max(high, share)]}
 
 
 def _test_images(experiment: Experiment) -> Images:

@@ -54,7 +54,7 @@ class _Constants:
         self.broadcasts: dict[Value, Constant] = {}
         self.broadcasts = {
             step.outputs[0]: small.broadcast(
-                step.params["shape"], step.params["broadcast_dimensions"]
+                step.params["shape"], tuple(map(int, step.params["broadcast_dimensions"]))
             )
             for step in steps
             if isinstance(step, Equation)
