@@ -59,9 +59,10 @@ def export_mapping(
         raise InputError(
             f"export.mapping: {len(mapping)} devices, but the network has {layers} layers"
         )
-    if mapping.min() < 0 or mapping.max() >= len(devices):
+    unknown = sorted({*mapping.tolist()} - {*range(len(devices))})
+    if unknown:
         raise InputError(
-            f"export.mapping: no device {mapping.max()}; devices are 0 to {len(devices) - 1}"
+            f"export.mapping: no device {unknown[0]}; devices are 0 to {len(devices) - 1}"
         )
     source = Source.of(quantized, batch)
     return _exported(source, by_layer(source, mapping, devices), "mapping", about)

@@ -232,8 +232,9 @@ def _from_record(record: Mapping[str, Any]) -> Manifest:
         "pieces": {name: _made(Pieces, each) for name, each in record["pieces"].items()},
         "sends": tuple(_made(Send, each) for each in sends),
     }
-    if parts["kind"] not in KINDS:
-        raise ValueError(parts["kind"])
+    elsewhere = [each.file for each in parts["devices"] if Path(each.file).name != each.file]
+    if parts["kind"] not in KINDS or elsewhere:
+        raise ValueError(parts["kind"], elsewhere)
     return Manifest(**parts)
 
 

@@ -1,0 +1,186 @@
+"""Mappings as tasks: what is carried between devices, and that nothing else is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import onnx
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.network.fixed_point import QFormat
+
+from .chains import NAMES, assert_near, chain_of, drawn, mapped, quantized_of
+
+
+def residual(params, images):
+    """A residual sum and a concatenation over layers that may all lie elsewhere."""
+    value = jax.nn.relu(images @ params["in"]["w"])
+    value = value + jax.nn.relu(value @ params["mid"]["w"])
+    both = jnp.concatenate([value @ params["left"]["w"], value @ params["right"]["w"], value], 1)
+    return jax.nn.relu(both) @ params["out"]["w"]
+
+
+SIZES = {"in": (4, 6), "mid": (6, 6), "left": (6, 3), "right": (6, 2), "out": (11, 5)}
+PARAMS = {name: {"w": drawn(*size)} for name, size in SIZES.items()}
+IMAGES = drawn(7, 4)
+
+
+@pytest.fixture(scope="module")
+def quantized():
+    return quantized_of(residual, PARAMS, IMAGES)
+
+
+MAPPINGS = [[0, 1, 2, 0, 1], [0, 0, 0, 0, 0], [0, 1, 0, 1, 0], [2, 2, 1, 1, 0], [1, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_chain_gives_the_function_s_own_logits(quantized, mapping, batch):
+    exported = mapped(quantized, mapping, batch=batch)
+    assert_near(chain_of(exported)(IMAGES), residual(PARAMS, IMAGES), 1e-6)
+    assert exported.manifest.batch == batch
+    assert exported.manifest.image.shape == (batch, 4)
+
+
+@pytest.mark.parametrize("mapping", MAPPINGS)
+def test_what_is_sent_is_what_the_cost_model_charges(quantized, mapping):
+    """The layer graph's tensors, each once to every other device that reads it."""
+    expected = sorted(
+        (NAMES[mapping[each.producer]], NAMES[target], 4 * each.elements)
+        for each in quantized.graph.tensors
+        for target in {mapping[user] for user in each.consumers} - {mapping[each.producer]}
+        if each.producer >= 0
+    )
+    manifest = mapped(quantized, mapping).manifest
+    assert sorted((s.source, s.target, s.bytes) for s in manifest.sends) == expected
+
+
+def test_a_task_is_a_run_of_layers_on_one_device(quantized):
+    manifest = mapped(quantized, [0, 0, 2, 2, 0]).manifest
+    assert [(t.task, t.device, t.layers) for t in manifest.tasks] == [
+        ("in", "edge", ("in", "mid")),
+        ("left", "spare", ("left", "right")),
+        ("out", "edge", ("out",)),
+    ]
+    known = {manifest.image.tensor}
+    for task in manifest.tasks:
+        assert set(task.inputs) <= known
+        known |= set(task.outputs)
+    assert manifest.output == "logits" in known
+    assert [each.device for each in manifest.devices] == ["edge", "spare"]  # hub has no part
+
+
+def test_files_pass_the_checker_and_name_what_enters_and_leaves(quantized):
+    exported = mapped(quantized, [0, 1, 0, 1, 0])
+    manifest = exported.manifest
+    for device in manifest.devices:
+        model = onnx.load_model_from_string(exported.files[device.file])
+        onnx.checker.check_model(model, full_check=True)
+        assert model.opset_import[0].version <= 21 and model.ir_version <= 10
+        own = [task for task in manifest.tasks if task.device == device.device]
+        made = {name for task in own for name in task.outputs}
+        assert {each.name for each in model.graph.output} == made
+        entering = {each.name for each in model.graph.input}
+        assert entering == {name for task in own for name in task.inputs} - made
+        names = [node.name for node in model.graph.node]
+        assert len(set(names)) == len(names)
+        assert {name for task in own for name in task.layers} <= set(names)
+        for info in (*model.graph.input, *model.graph.output):
+            shape = tuple(each.dim_value for each in info.type.tensor_type.shape.dim)
+            assert shape == manifest.tensors[info.name].shape
+
+
+def test_weights_and_activations_are_counted(quantized):
+    (device,) = mapped(quantized, [0] * 5).manifest.devices
+    weights = sum(np.prod(size) for size in SIZES.values())
+    assert device.weight_bytes == pytest.approx(4 * weights, abs=200)  # and axes of Squeezes
+    assert 4 * 2 * 11 <= device.activation_bytes <= 4 * 4 * 11
+
+
+def test_int8_weights_take_a_byte_and_the_grid_is_the_evaluated_one():
+    """QuantizeLinear and DequantizeLinear, a scale for every channel, int32 biases."""
+
+    def biased(params, images):
+        return residual(params, images + 0.5) + 1
+
+    fmt = QFormat(bits=8, frac=4, scale="channel")
+    quantized = quantized_of(biased, PARAMS, IMAGES, fmt)
+    exported = mapped(quantized, [0] * 5)
+    (device,) = exported.manifest.devices
+    graph = onnx.load_model_from_string(exported.files[device.file]).graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    ops = [node.op_type for node in graph.node]
+    assert ops.count("QuantizeLinear") == 5
+    for call in quantized.program.calls:
+        (node,) = (node for node in graph.node if node.name == call.layer.name)
+        maker = next(each for each in graph.node if node.input[1] in each.output)
+        codes, scale = (arrays[name] for name in maker.input[:2])
+        assert codes.dtype == np.int8
+        steps = np.asarray(quantized.steps[call.layer.name].weights)
+        np.testing.assert_array_equal(np.broadcast_to(scale, steps.shape), steps)
+        kernel = np.asarray(quantized.parameters.layers[call.layer.name].kernel, np.float64)
+        np.testing.assert_array_equal(codes, np.clip(np.round(kernel / steps), -128, 127))
+    biases = [
+        arrays[n.input[0]]
+        for n in graph.node
+        if n.op_type == "DequantizeLinear" and n.input[0] in arrays
+    ]
+    assert any(each.dtype == np.int32 for each in biases)
+
+
+def test_16_bit_values_lie_on_the_grid_in_float():
+    quantized = quantized_of(residual, PARAMS, IMAGES, QFormat(bits=16, frac=8))
+    exported = mapped(quantized, [0] * 5)
+    graph = onnx.load_model_from_string(exported.files["edge.onnx"]).graph
+    arrays = {each.name: onnx.numpy_helper.to_array(each) for each in graph.initializer}
+    kernels = [arrays[n.input[1]] for n in graph.node if n.op_type == "Gemm"]
+    assert len(kernels) == 5
+    for kernel in kernels:
+        np.testing.assert_array_equal(kernel * 256, np.round(kernel * 256))
+    assert {"Round", "Clip"} <= {node.op_type for node in graph.node}
+
+
+def test_equal_exports_are_equal_bytes(quantized):
+    one, other = (mapped(quantized, [0, 1, 2, 0, 1]) for _ in range(2))
+    assert one.files == other.files
+
+
+def test_the_digest_tells_networks_apart(quantized):
+    digest = mapped(quantized).manifest.model.digest
+    assert digest == mapped(quantized_of(residual, PARAMS, IMAGES)).manifest.model.digest
+    other = {**PARAMS, "mid": {"w": PARAMS["mid"]["w"] + np.float32(1e-3)}}
+    assert digest != mapped(quantized_of(residual, other, IMAGES)).manifest.model.digest
+
+
+def test_names_that_layers_have_taken_are_left_to_them():
+    params = {"logits": {"w": drawn(4, 6)}, "image": {"w": drawn(6, 3)}}
+
+    def apply_fn(params, images):
+        return jax.nn.relu(images @ params["logits"]["w"]) @ params["image"]["w"]
+
+    exported = mapped(quantized_of(apply_fn, params, IMAGES))
+    assert (exported.manifest.image.tensor, exported.manifest.output) == ("image_2", "logits_2")
+    assert_near(chain_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
+
+
+def test_what_comes_before_all_layers_is_done_where_it_is_needed():
+    def apply_fn(params, images):
+        scaled = jnp.tanh(images) * 2
+        return (scaled @ params["a"]["w"]) + (scaled @ params["b"]["w"]) @ params["c"]["w"]
+
+    params = {"a": {"w": drawn(4, 3)}, "b": {"w": drawn(4, 5)}, "c": {"w": drawn(5, 3)}}
+    exported = mapped(quantized_of(apply_fn, params, IMAGES), [0, 1, 0])
+    first, second, _ = exported.manifest.tasks
+    assert first.inputs == second.inputs == ("image",)
+    assert_near(chain_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
+
+
+def test_mappings_of_another_network_or_platform_are_refused(quantized):
+    with pytest.raises(InputError, match="4 devices, but the network has 5 layers"):
+        mapped(quantized, [0, 1, 0, 1])
+    with pytest.raises(InputError, match="no device 3; devices are 0 to 2"):
+        mapped(quantized, [0, 1, 0, 1, 3])
+    with pytest.raises(InputError, match="no device -1"):
+        mapped(quantized, [0, 1, 0, 1, -1])
+    with pytest.raises(InputError, match="every device of a mapping is needed"):
+        chain_of(mapped(quantized))(IMAGES, failed=(0,))
