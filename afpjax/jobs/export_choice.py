@@ -1,6 +1,5 @@
 """What job `export` exports: the choice of an earlier run, or one that is worked out now."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from afpjax.errors import InputError
 from afpjax.experiment import Experiment
 from afpjax.jobs import scoring, searched
 from afpjax.jobs.distribute_cases import Distribution
+from afpjax.jobs.earlier import result_of, same_devices, same_network
 from afpjax.robust.placement import Placement
 
 
@@ -68,47 +68,21 @@ def numbered(devices: int) -> tuple[str, ...]:
 
 
 def _of_run(folder: Path, experiment: Experiment) -> Choice:
-    where = f"export.source: {folder}"
+    name = "export.source"
+    result = result_of(name, folder, ("partition", "distribute"))
+    of_job = _mapping_of if result["job"] == "partition" else _placement_of
     try:
-        result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{where} has no readable result.json; name a run folder") from None
-    job = result.get("job") if isinstance(result, dict) else None
-    if job not in ("partition", "distribute"):
-        raise InputError(f"{where} is no run of job partition or distribute; name one")
-    of_job = _mapping_of if job == "partition" else _placement_of
-    try:
-        _same_network(result["model"]["layers"], experiment, folder)
+        same_network(name, folder, result["model"]["layers"], experiment)
         return of_job(result, experiment, folder)
     except (KeyError, TypeError, ValueError, IndexError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{where}: its result.json is not whole; run it again") from None
-
-
-def _same_network(
-    layers: Sequence[Mapping[str, Any]], experiment: Experiment, folder: Path
-) -> None:
-    theirs = [(each["name"], each["neurons"], each["macs"]) for each in layers]
-    own = [(each.name, each.neurons, each.macs) for each in experiment.network.layers]
-    if theirs == own:
-        return
-    pairs = zip(theirs, own, strict=False)
-    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(own)))
-    raise InputError(
-        f"export.source: {folder} is a mapping of another network ({len(theirs)} layers, "
-        f"{len(own)} here; they differ from layer {place} on); add --config "
-        f"{folder / 'config.toml'}"
-    )
+        raise InputError(f"{name}: {folder}: its result.json is not whole; run it again") from None
 
 
 def _mapping_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
     names = experiment.platform.names
-    if tuple(result["devices"]) != names:
-        raise InputError(
-            f"export.source: {folder} maps to {', '.join(result['devices'])}, and the devices here "
-            f"are {', '.join(names)}; add --config {folder / 'config.toml'}"
-        )
+    same_devices("export.source", folder, result["devices"], experiment)
     mapping = np.array(result["selected"]["mapping"], np.int64)
     if mapping.shape != (len(experiment.network.layers),) or not (
         mapping.min() >= 0 and mapping.max() < len(names)
