@@ -104,7 +104,9 @@ def test_afareparts_files_are_its_setting(name):
         assert config.format.frac == 8
 
 
-@pytest.mark.parametrize("name", PAPER)
+@pytest.mark.parametrize(
+    "name", [PAPER[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PAPER[1:])]
+)
 def test_afareparts_files_run_on_a_tiny_imagenet_folder(name, place, tmp_path):
     tiny_imagenet(place / "tiny-imagenet-200")
     zoo_name = configuration.load(find_file(name)).model.name
