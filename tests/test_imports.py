@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "deploy_sections": {"settings"},
     "job_sections": {"settings"},
     "sections": {"deploy_sections", "job_sections", "settings"},
-    "config_checks": {"job_sections", "sections", "settings"},
+    "config_checks": {"deploy_sections", "job_sections", "sections", "settings"},
     "config": {"config_checks", "sections", "settings"},
     "outcome": {"config", "progress"},
     "images": set(),

@@ -102,6 +102,26 @@ def test_a_run_fills_its_folder(here, capsys):
     assert out.err == ""
 
 
+def test_a_job_may_have_files_of_its_own(here):
+    def job(config, work):
+        return costs(config, work)._replace(files={"part.onnx": b"\0part"})
+
+    assert main(["profile", "--out", "a"], {"profile": job}) == 0
+    assert (here / "a" / "part.onnx").read_bytes() == b"\0part"
+
+
+@pytest.mark.parametrize(
+    "name", ["../x", "a/b", "", ".", "result.json", "config.toml", "costs.csv", "x.svg"]
+)
+def test_a_job_s_own_files_lie_beside_the_command_s_and_replace_none(here, name):
+    def job(config, work):
+        return costs(config, work)._replace(files={name: b"mine"})
+
+    with pytest.raises(ValueError, match="cannot write a file"):
+        main(["profile", "--out", "a"], {"profile": job})
+    assert not (here / "a").exists() and not (here / "x").exists()
+
+
 def test_equal_runs_differ_in_seconds_alone(here):
     assert main(["profile", "--out", "a"], {"profile": costs}) == 0
     assert main(["--config", "a/config.toml", "--out", "b"], {"profile": costs}) == 0
