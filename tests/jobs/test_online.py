@@ -1,0 +1,308 @@
+"""Job `online` from an experiment to what stands in result.json, on a network of three layers."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+
+from afpjax.errors import InputError
+from afpjax.experiment import prepare
+from afpjax.jobs import JOBS
+from afpjax.outcome import Work, plain, result_text
+from afpjax.progress import SILENT
+from afpjax.run import main
+from afpjax.search.environment import built_for
+from afpjax.search.stream import at
+
+POLICIES = ("never", "online", "stored", "oracle")
+#: The device that does all the work is struck hard, and recovers; or it leaves, and comes back.
+BURST = """
+description = "a burst"
+steps = 90
+shift = 4
+
+[[change]]
+step = 15
+device = "busiest"
+weight_rate = 0.5
+activation_rate = 0.5
+
+[[change]]
+step = 70
+device = "busiest"
+rate_factor = 1.0
+"""
+LOSS = "step,device,present\n10,busiest,false\n90,busiest,true\n"
+#: Time that a search never takes here, however busy the machine is: its budget cuts nothing.
+QUICK = {
+    "online__seeds": 2,
+    "online__population": 4,
+    "online__generations": 2,
+    "online__false_alarms": 0.01,
+    "online__budget_ms": 1e6,
+    "online__fps": 0.032,  # 1,000 s a step, so that the budget is one step
+    "online__dwell": 3,
+    "online__review": 20,
+    "online__gain": 0.05,
+    "online__theta": 0.2,
+    "faults__weight_rate": [0.0, 0.2, 0.0],  # two devices to trust, so that one may be struck
+    "faults__activation_rate": [0.0, 0.2, 0.0],
+    "online__allow_latency": 9.0,
+    "online__allow_energy": 9.0,
+    "search__allow_latency": 9.0,
+    "search__allow_energy": 9.0,
+}
+
+
+@pytest.fixture(scope="module")
+def traces(tmp_path_factory):
+    """Paths of a .toml and a .csv trace."""
+    folder = tmp_path_factory.mktemp("traces")
+    (folder / "burst.toml").write_text(BURST)
+    (folder / "loss.csv").write_text(LOSS)
+    return [str(folder / "burst.toml"), str(folder / "loss.csv")]
+
+
+@pytest.fixture(scope="module")
+def given(traces):
+    return {**QUICK, "online__trace": traces}
+
+
+@pytest.fixture(scope="module")
+def result(result_of, given):
+    return result_of("online", **given)
+
+
+def row_of(result, trace, policy):
+    (row,) = [r for r in result["policies"] if (r["trace"], r["policy"]) == (trace, policy)]
+    return row
+
+
+def test_the_result_holds_the_contract(result):
+    layers = [layer["name"] for layer in result["model"]["layers"]]
+    assert layers == ["stem", "hidden", "head"]
+    events = result["events"]
+    assert [event["step"] for event in events] == list(range(90))
+    for event in events:
+        assert len(event["mapping"]) == 3 and set(event["mapping"]) <= {0, 1, 2}
+        assert 0 <= event["accuracy_observed"] <= 1 and -1 <= event["accuracy_drop"] <= 1
+        low, high = event["accuracy_observed_interval"]
+        assert low <= event["accuracy_observed"] <= high
+        assert isinstance(event["repartitioned"], bool)
+        assert {len(event["rates"][kind]) for kind in ("weight", "activation")} == {3}
+    assert "NaN" not in result_text(result) and "Infinity" not in result_text(result)
+    rows = [(row["trace"], row["policy"]) for row in result["policies"]]
+    assert sorted(rows) == sorted(itertools.product(("burst", "loss", "all"), POLICIES))
+
+
+def test_events_are_of_the_environment_that_the_trace_describes(result):
+    own = [0.0, 0.2, 0.0]
+    struck = [
+        0.5 if n == result["roles"]["busiest"] else r
+        for n, r in zip(result["devices"], own, strict=True)
+    ]
+    rates = [event["rates"]["weight"] for event in result["events"]]
+    changed = [step for step in range(1, 90) if rates[step] != rates[step - 1]]
+    assert len(changed) == 2 and changed[1] - changed[0] == 55  # the seed moves both
+    assert 15 <= changed[0] <= 19
+    assert rates[0] == rates[-1] == own and rates[changed[0]] == struck
+
+
+def test_a_mapping_changes_only_where_it_is_said_to(result):
+    events = result["events"]
+    for before, after in itertools.pairwise(events):
+        assert after["repartitioned"] == (after["mapping"] != before["mapping"])
+    assert not events[0]["repartitioned"] and events[0]["mapping"] == result["first"]["mapping"]
+    assert any(event["repartitioned"] for event in events)
+    # Something was decided before, and it took a step at least.
+    first = next(event["step"] for event in events if event["repartitioned"])
+    assert any("reason" in event for event in events[: first - 1])
+
+
+def test_true_accuracies_are_those_of_forward_runs(config_of, result):
+    experiment = prepare(config_of(), Work({}, SILENT))
+    held, key = experiment.held, experiment.key("draws held out")
+    images = experiment.inputs(held)
+    seen = {}
+    for event in result["events"]:
+        seen[str((event["rates"], event["mapping"]))] = event
+    assert len(seen) >= 3
+    for event in seen.values():
+        rates = event["rates"]
+        faults = at(experiment.faults, built_for(rates["weight"], rates["activation"]))
+        right = [
+            np.asarray(
+                experiment.quantized(
+                    images, mapping=np.array(event["mapping"]), faults=faults, key=key, trial=trial
+                )
+            ).argmax(axis=1)
+            == held.labels
+            for trial in range(3)
+        ]
+        assert event["accuracy"] == pytest.approx(np.mean(right))
+        assert event["accuracy_drop"] == pytest.approx(result["clean"]["accuracy"] - np.mean(right))
+
+
+def test_acting_loses_less_than_staying(result):
+    for trace in ("burst", "loss"):
+        never, online, oracle = (
+            row_of(result, trace, policy) for policy in ("never", "online", "oracle")
+        )
+        assert never["above"] > 0.3 and never["switches"] == 0 == never["searches"]
+        assert online["above"] <= never["above"] / 2
+        assert online["accuracy"] > never["accuracy"]
+        assert online["switches"] >= 1 <= oracle["switches"]
+
+
+def test_all_is_the_mean_of_the_traces(result):
+    for policy in POLICIES:
+        parts = [row_of(result, trace, policy) for trace in ("burst", "loss")]
+        whole = row_of(result, "all", policy)
+        for key in ("accuracy", "above", "latency_ms", "energy_mj", "switches"):
+            assert whole[key] == pytest.approx(np.mean([part[key] for part in parts]))
+        assert whole["seeds"] == 4
+
+
+def test_gains_are_differences_of_the_same_streams(result):
+    assert len(result["gains"]) == 3 * 3
+    for row in result["gains"]:
+        online, other = (row_of(result, row["trace"], policy) for policy in ("online", row["over"]))
+        for key in ("accuracy", "above", "energy_mj"):
+            assert row[key] == pytest.approx(online[key] - other[key])
+            low, high = row[f"{key}_interval"]
+            assert low <= row[key] <= high
+
+
+def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(outcome_of, result, given):
+    memory: dict[bytes, bytes] = {}
+    first = result_text(plain(outcome_of("online", memory, **given).result))
+    assert first == result_text(result)
+    half = dict(list(memory.items())[::2])
+    assert result_text(plain(outcome_of("online", half, **given).result)) == first
+
+
+def test_another_seed_is_another_stream(outcome_of, result, given):
+    other = plain(outcome_of("online", **given, run__seed=5).result)
+    seen = [[event["accuracy_observed"] for event in each["events"]] for each in (result, other)]
+    assert seen[0] != seen[1]
+
+
+def test_without_labels_canaries_are_compared_with_a_clean_reference(outcome_of, given):
+    """An eighth of the labels is wrong: with a reference, these images are canaries too."""
+    result = plain(outcome_of("online", **given, online__labels=False).result)
+    assert result["stream"]["pool"] == 16 and not result["stream"]["labels"]
+    assert result["watch"]["limit"] == pytest.approx(0.2)
+    online, never = (row_of(result, "burst", policy) for policy in ("online", "never"))
+    assert online["above"] <= never["above"] / 2
+
+
+def test_with_labels_theta_is_a_share_of_what_is_right_without_faults(result, config_of):
+    experiment = prepare(config_of(), Work({}, SILENT))
+    right = experiment.search_evaluator.clean(experiment.faults)
+    assert 0 < right.sum() < 16
+    assert result["stream"]["pool"] == right.sum()
+    assert result["watch"]["limit"] == pytest.approx(0.2 / right.mean())
+
+
+def test_an_oracle_needs_no_probes(outcome_of, given):
+    result = plain(outcome_of("online", **given, online__oracle=True).result)
+    assert not any("estimated" in event for event in result["events"])
+    assert any("reason" in event for event in result["events"])
+
+
+def test_random_bursts_are_drawn_from_the_seed(outcome_of, given):
+    changed = given | {"online__trace": ["random"], "online__policies": ["never", "online"]}
+    changed["online__seeds"] = 1
+    one, again = (plain(outcome_of("online", **changed).result) for _ in range(2))
+    assert result_text(one) == result_text(again)
+    assert max(max(event["rates"]["weight"]) for event in one["events"]) > 0.2 - 1e-9
+
+
+@pytest.fixture(scope="module")
+def partitioned(tmp_path_factory, config_of):
+    """Run folders of a partition of the tiny network, and of other jobs."""
+    folder = tmp_path_factory.mktemp("earlier")
+    config = config_of(run__job="partition")
+    result = plain(JOBS["partition"](config, Work({}, SILENT)).result)
+    for name, changes in {
+        "good": {},
+        "other-network": {
+            "model": {
+                **result["model"],
+                "layers": [
+                    {**layer, "neurons": layer["neurons"] + 1}
+                    for layer in result["model"]["layers"]
+                ],
+            }
+        },
+        "other-devices": {"devices": ["eyeriss", "simba", "simba"]},
+        "other-job": {"job": "campaign"},
+    }.items():
+        (folder / name).mkdir()
+        text = result_text({"job": "partition", **result, **changes})
+        (folder / name / "result.json").write_text(text)
+    return folder, result
+
+
+def test_the_front_of_an_earlier_run_is_where_it_begins(outcome_of, given, partitioned):
+    folder, earlier = partitioned
+    found = plain(outcome_of("online", **given, online__front=str(folder / "good")).result)
+    assert [point["mapping"] for point in found["front"]] == [
+        point["mapping"] for point in earlier["front"]
+    ]
+    assert found["first"]["mapping"] in [point["mapping"] for point in earlier["front"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("other-network", "is a mapping of another network"),
+        ("other-devices", "the devices here are eyeriss, simba, simba-ecc"),
+        ("other-job", "is no run of job partition"),
+        ("nothing", "has no readable result.json"),
+    ],
+)
+def test_a_front_that_does_not_fit_is_refused(outcome_of, given, partitioned, name, message):
+    with pytest.raises(InputError, match=message):
+        outcome_of("online", **given, online__front=str(partitioned[0] / name))
+
+
+BAD = {
+    "out of order": ("step,device,weight_rate\n5,0,0.1\n4,0,0.2\n", "change 2: step 4 comes after"),
+    "rate above 1": (
+        "step,device,weight_rate\n5,0,1.5\n",
+        r"change 1: weight_rate 1\.5 is outside",
+    ),
+    "unknown device": ("step,device,weight_rate\n5,tpu,0.5\n", "change 1: no device `tpu`"),
+    "all gone": (
+        "step,device,present\n5,0,false\n6,1,false\n7,2,false\n",
+        "change 3: all devices are gone at step 7",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD.values(), ids=BAD)
+def test_a_bad_trace_is_refused_in_one_line(config_of, tmp_path, capsys, monkeypatch, case):
+    """Through the command, so that nothing is left behind either."""
+    text, message = case
+    config = config_of()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "bad.csv").write_text(text)
+    words = ["online", "--out", "run", "--online.trace", "bad.csv", "--online.seeds", "1"]
+    words += ["--model.name", config.model.name, "--model.classes", "4"]
+    words += ["--model.image_size", "8", "--data.name", "npz", "--data.path", config.data.path]
+    words += ["--search.population", "4", "--search.generations", "1", "--search.images", "16"]
+    words += ["--faults.bits", "4", "5", "--format.frac", "5", "--search.final_trials", "2"]
+    words += ["--online.population", "4", "--online.generations", "1", "--faults.trials", "1"]
+    assert main(words) == 2
+    out = capsys.readouterr()
+    assert re.match(f"afpjax: error: bad.csv: {message}", out.err)
+    assert out.err.count("\n") == 1 and out.out == ""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
+
+
+@pytest.mark.parametrize("theta", [0.0, 1.0, -0.1, 1.5])
+def test_theta_is_between_0_and_1(config_of, theta):
+    with pytest.raises(InputError, match=r"online\.theta"):
+        config_of(run__job="online", online__theta=theta)
