@@ -57,18 +57,24 @@ _STYLE: dict[Any, Any] = {
 
 
 def draw(
-    paint: Callable[[Sequence[Axes]], None], *, height: float, rows: int = 1, columns: int = 1
+    paint: Callable[[Sequence[Axes]], None],
+    *,
+    height: float,
+    rows: int = 1,
+    columns: int = 1,
+    share_rows: bool = True,
 ) -> bytes:
     """Axes (row by row, sharing scales within columns and rows), painted and written as SVG.
 
-    Whatever the reader's matplotlibrc says; `height` in inches.
+    Without `share_rows` each has its own scale upwards. Whatever the reader's matplotlibrc says;
+    `height` in inches.
     """
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         figure.get_layout_engine().set(wspace=0.08)  # pyright: ignore
-        axes = figure.subplots(rows, columns, sharex="col", sharey=True, squeeze=False)
+        axes = figure.subplots(rows, columns, sharex="col", sharey=share_rows, squeeze=False)
         paint(list(axes.flat))
         out = BytesIO()
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))

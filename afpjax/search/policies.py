@@ -35,7 +35,7 @@ from afpjax.search.stream import Mapping, Stream, answers, shares
 
 POLICIES = ("never", "online", "stored", "oracle")
 WINDOW = 8  # steps that the observed drop is told of
-_MORE = 3  # searches that may follow one which has not found a mapping well below theta
+_MORE = 4  # searches that may follow one which has not found a mapping well below theta
 _MORE_ORACLE = 8
 _AGAIN = "search again"
 
@@ -240,7 +240,8 @@ def _act(
         return event._replace(reason=reason, estimated=estimated)
     decision = _look(operation, policy, run, first)
     chosen, expected = _choice(operation, run, decision, reason, first)
-    enough = expected <= operation.theta - operation.gain or policy == "stored"
+    # What a search expects flatters what it has found: theta itself is too near.
+    enough = expected <= operation.theta / 2 or policy == "stored"
     more = _MORE_ORACLE if policy == "oracle" else _MORE
     run.again = 0 if enough else run.again - 1 if reason == _AGAIN else more
     if chosen is not None:
