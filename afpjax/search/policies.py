@@ -265,9 +265,29 @@ def _informed(
     run.belief = replace_rates(state, run.belief.weight_rate, run.belief.activation_rate)
     if reason in ("device lost", _AGAIN):  # known without asking
         return ()
+    believed = run.belief
     estimated, price = _probed(operation, run, state, seed, event.step)
     run.paid, run.delay_ms = run.paid + price, price.ms
+    if reason == "accuracy" and run.belief == believed:
+        # Probes say what was thought before, and yet too much fails: the worst that they allow.
+        run.belief = _worst(operation, run, estimated)
     return estimated
+
+
+def _worst(operation: Operation, run: Run, estimated: Sequence[Estimate | None]) -> State:
+    """The belief with the highest rate that probes allow of every device in use."""
+    weight, activation = list(run.belief.weight_rate), list(run.belief.activation_rate)
+    for device in {*run.mapping}:
+        if (made := estimated[device]) is not None:
+            ratio = _ratio(operation, device)
+            weight[device], activation[device] = (made.interval[1] * each for each in ratio)
+    return replace_rates(run.belief, weight, activation)
+
+
+def _ratio(operation: Operation, device: int) -> tuple[float, float]:
+    """A device's rates as shares of the larger, as it was built for."""
+    built = operation.system.faults
+    return shares(_rate(built.weight_rate, device), _rate(built.activation_rate, device))
 
 
 def _look(operation: Operation, policy: str, run: Run, first: Mapping) -> Decision:
@@ -335,7 +355,7 @@ def _probed(
         own = (_rate(built.weight_rate, device), _rate(built.activation_rate, device))
         known = [max(weight[device], activation[device]), max(own)]
         made = estimate(operation.curves[device], failed, size, known)
-        ratio = shares(*own)
+        ratio = _ratio(operation, device)
         weight[device], activation[device] = made.rate * ratio[0], made.rate * ratio[1]
         found.append(made)
         price += _probe_price(operation, state, device, size, layers)
