@@ -22,6 +22,7 @@ from afpjax.network.quantized import Quantized
 from afpjax.robust.placement import Placement
 
 MAPPING = "mapping.json"
+_MOST_BYTES = 2**31 - 2**24  # protobuf's limit, with room for the graph itself
 
 
 class About(NamedTuple):
@@ -100,10 +101,15 @@ def _exported(source: Source, split: Split, kind: str, about: About) -> Exported
     devices, nodes = [], {}
     for device, graph in split.graphs.items():
         model = graph.model(split.outputs(device), device)
+        weights = sum(len(array.raw_data) for array in model.graph.initializer)
+        if weights > _MOST_BYTES:
+            raise InputError(
+                f"export: {device} has {weights / 1e9:.1f} GB of weights, and an ONNX file holds "
+                "no more than 2; share the layers out over more devices"
+            )
         onnx.checker.check_model(model, full_check=True)
         content = model.SerializeToString(deterministic=True)
         files[names[device]] = content
-        weights = sum(len(array.raw_data) for array in model.graph.initializer)
         held = split.activation_bytes(device)
         devices.append(Device(device, names[device], sha256(content), weights, held))
         nodes[f"{device}_cpu0"] = [node.name for node in model.graph.node]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from afpjax.report.distribute_words import SUBSTITUTES, method_name
 from afpjax.report.markup import (
     Html,
     details,
@@ -44,7 +45,7 @@ def answer(result: Result) -> Html:
 def lead(result: Result) -> Html:
     if "source" not in result:
         return Html()
-    how = _CHOICES[result["source"]].format(method=result["method"])
+    how = _CHOICES[result["source"]].format(method=method_name(result["method"]))
     images = f"{result['batch']:,} images" if result["batch"] > 1 else "1 image"
     number_format = result["format"]
     bits = f" of {number_format['bits']} bits" if number_format["kind"] == "fixed" else ""
@@ -153,8 +154,8 @@ def _lost(result: Result) -> Html:
     ]
     head = ("device lost", "images right, onnxruntime", "images right, afpjax", "alike")
     note = paragraph(
-        f"Alike: images that both classify right, or both wrong. Lost neurons give their "
-        f"substitute ({result['substitute']}). {scaled(result['lost'][0]['images'])}{GAP}images.",
+        f"Alike: images that both classify right, or both wrong. A lost neuron gives "
+        f"{SUBSTITUTES[result['substitute']]}. {scaled(result['lost'][0]['images'])}{GAP}images.",
         kind="note",
     )
     return join([table(head, rows), note])

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
+from afpjax.deploy import export
 from afpjax.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
@@ -138,6 +139,12 @@ def test_16_bit_values_lie_on_the_grid_in_float():
     for kernel in kernels:
         np.testing.assert_array_equal(kernel * 256, np.round(kernel * 256))
     assert {"Round", "Clip"} <= {node.op_type for node in graph.node}
+
+
+def test_more_weights_than_a_file_holds_are_refused(quantized, monkeypatch):
+    monkeypatch.setattr(export, "_MOST_BYTES", 300)
+    with pytest.raises(InputError, match=r"edge has .* an ONNX file holds no more than 2"):
+        mapped(quantized, [0] * 5)
 
 
 def test_equal_exports_are_equal_bytes(quantized):

@@ -242,6 +242,7 @@ LAYER_FORMATS = {
     "float32": FLOAT,
     "int8": QFormat(bits=8, frac=4, scale="channel"),
     "int8, one step": QFormat(bits=8, frac=4),
+    "int8, steps from maxima": QFormat(bits=8, frac=4, scale="channel", step="maximum"),
     "10 bits": QFormat(bits=10, frac=6, scale="channel"),
     "bfloat16": QFormat(kind="bfloat16"),
 }

@@ -121,4 +121,5 @@ def test_agreement_and_losses(placement, read):
     assert rows["same class"] == "99.7 % [99.1, 99.9]"
     assert rows["largest difference of two logits, of their range"] == "0.0123"
     (lost,) = page.table("device lost")
+    assert "placed by LOP." in page.text and "A lost neuron gives zero. 320 images." in page.text
     assert lost == ["2simba", "75.0 % [70.0, 80.0]", "75.5 %", "99.5 %"]
