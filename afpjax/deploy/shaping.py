@@ -54,7 +54,7 @@ def slice_(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Ope
     given = eqn.params
     steps = given["strides"] or (1,) * len(given["start_indices"])
     bounds = zip(given["start_indices"], given["limit_indices"], steps, strict=True)
-    return sliced(graph, operands[0], [range(*each) for each in bounds])
+    return sliced(graph, operands[0], [range(*map(int, each)) for each in bounds])
 
 
 def rev(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operand:
@@ -87,7 +87,11 @@ def pad(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operan
     x, value = operands
     if isinstance(value, Ref):
         raise refusal(graph, eqn, "with a value that depends on the image")
-    return padded(graph, x, np.asarray(value, x.dtype), eqn.params["padding_config"])
+    # A network's own sizes may be NumPy's integers.
+    config = [
+        (int(low), int(high), int(inside)) for low, high, inside in eqn.params["padding_config"]
+    ]
+    return padded(graph, x, np.asarray(value, x.dtype), config)
 
 
 def padded(
@@ -96,12 +100,12 @@ def padded(
     """`value` between the elements of each axis (interior) and around them; negative: cut off."""
     for axis, (_, _, inside) in enumerate(config):
         x = _apart(graph, x, value, axis, inside)
-    low, high = ([max(int(each[end]), 0) for each in config] for end in (0, 1))
+    low, high = ([max(each[end], 0) for each in config] for end in (0, 1))
     if any(low) or any(high):
         shape = [a + size + b for a, size, b in zip(low, x.shape, high, strict=True)]
         widths = np.array([*low, *high], np.int64)
         x = graph.node("Pad", [x, widths, value.reshape(())], shape, x.dtype)
-    ends = [(max(-int(a), 0), max(-int(b), 0)) for a, b, _ in config]
+    ends = [(max(-a, 0), max(-b, 0)) for a, b, _ in config]
     pairs = zip(ends, x.shape, strict=True)
     return sliced(graph, x, [range(start, size - stop) for (start, stop), size in pairs])
 

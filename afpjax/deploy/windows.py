@@ -98,7 +98,7 @@ def _windows(eqn: core.JaxprEqn, ndim: int) -> list[Window]:
         strict=True,
     )
     return [
-        Window(size, step, ends[0], ends[1], apart, dilation)
+        Window(*map(int, (size, step, *ends, apart, dilation)))
         for size, step, ends, apart, dilation in parts
     ]
 
@@ -190,7 +190,7 @@ def convolved(
     """A convolution of x [N, channels, …] and kernel [neurons, channels/groups, …], as its
     equation's parameters slide it."""
     windows = [
-        Window(size, stride, ends[0], ends[1], apart, dilation)
+        Window(*map(int, (size, stride, *ends, apart, dilation)))
         for size, stride, ends, apart, dilation in zip(
             kernel.shape[2:],
             params["window_strides"],
