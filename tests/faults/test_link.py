@@ -92,7 +92,7 @@ class InNumPy:
 
     def logits(self, image):
         """Values are numbered as they are made: the image 0, `first` 1, then b, c, their join."""
-        first = np.maximum(self.layer("a", np.float64(image)[None]), 0)
+        first = np.maximum(self.layer("a", np.asarray(image, np.float64)[None]), 0)
 
         def at(reader):
             return self.at(reader, "a", 1, "b", first)
