@@ -9,20 +9,24 @@ import pytest
 
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
+from afpjax.search.costs_now import (
+    System,
+    as_front,
+    least_energy_delay_now,
+    limits,
+    moved,
+    safest_within,
+    scaled,
+)
 from afpjax.search.environment import built_for
 from afpjax.search.explore import Budget
 from afpjax.search.online import (
     _CHOICE,
-    System,
-    as_front,
+    _given,
     best_stored,
     choose,
     expected_drops,
-    least_energy_delay_now,
-    limits,
-    moved,
     repartition,
-    scaled,
 )
 from afpjax.search.problem import costs
 from afpjax.search.stream import at
@@ -88,6 +92,16 @@ def system(tables, faults, evaluator, cheapest):
     )
 
 
+@pytest.fixture(scope="module")
+def with_(system):
+    """The system with other settings; limits are its own."""
+
+    def changed(**settings):
+        return dataclasses.replace(system, known={}, **settings)
+
+    return changed
+
+
 def run_directly(quantized, images, labels, faults, mapping, trials):
     """Accuracy of a mapping without the evaluator."""
     right = [
@@ -116,10 +130,10 @@ def test_the_cheapest_mapping_now_is_that_of_enumeration(system, cheapest, produ
     assert all(state.present[device] for device in found)
 
 
-def test_limits_are_so_much_more_than_the_fault_unaware_choice(system, tables, cheapest):
+def test_limits_are_so_much_more_than_the_fault_unaware_choice(system, with_, tables, cheapest):
     chosen = np.array([cheapest(BUILT)[0]])
     cost = costs(tables, chosen)
-    system = dataclasses.replace(system, allow_latency=0.25, allow_energy=1.0)
+    system = with_(allow_latency=0.25, allow_energy=1.0)
     caps = limits(system, BUILT)
     assert caps.latency_ms == pytest.approx(1.25 * cost.latency_ms[0])
     assert caps.energy_mj == pytest.approx(2.0 * cost.energy_mj[0])
@@ -137,6 +151,53 @@ def test_layers_of_lost_devices_move_to_the_cheapest_one_left(system, tables):
     goal = 1 + int(products[1:].argmin())
     assert moved(system, LOST, (0, 1, 2, 0, 1)) == (goal, 1, 2, goal, 1)
     assert moved(system, BUILT, (0, 1, 2, 0, 1)) == (0, 1, 2, 0, 1)
+
+
+def test_the_safest_mapping_is_on_the_safest_device_as_far_as_the_limits_go(
+    system, with_, tables, every_mapping
+):
+    roomy = with_(allow_latency=99.0, allow_energy=99.0)
+    assert safest_within(roomy, STRUCK) == (2,) * 5
+    assert safest_within(roomy, BUILT._replace(weight_rate=(0.0, 0.2, 0.5))) == (0,) * 5
+    assert safest_within(roomy, LOST._replace(weight_rate=(0.0, 0.1, 0.5))) == (1,) * 5
+    assert safest_within(system, ALONE) == (2,) * 5
+    # Somewhat less may be spent: some layers move, no more than need be, and the limits hold.
+    cost = costs(tables, every_mapping)
+    whole = costs(tables, np.array([(2,) * 5]))
+    least = limits(with_(allow_latency=0.0, allow_energy=0.0), STRUCK)
+    share = 0.7 * float(whole.energy_mj[0]) / least.energy_mj - 1
+    tight = with_(allow_latency=99.0, allow_energy=share)
+    caps = limits(tight, STRUCK)
+    assert whole.energy_mj[0] > caps.energy_mj
+    found = safest_within(tight, STRUCK)
+    assert within(tight, STRUCK, [found])[0]
+    allowed = np.asarray(cost.energy_mj) <= caps.energy_mj
+    fewest = (every_mapping[allowed] != 2).sum(axis=1).min()
+    assert 0 < sum(device != 2 for device in found) <= fewest + 1
+
+
+def test_of_equally_safe_devices_the_cheapest_one_is_taken(with_, tables):
+    roomy = with_(allow_latency=99.0, allow_energy=99.0)
+    alone = costs(tables, np.repeat(np.arange(3)[:, None], 5, axis=1))
+    products = np.asarray(alone.latency_ms) * np.asarray(alone.energy_mj)
+    even = built_for((0.1,) * 3, (0.1,) * 3)
+    assert safest_within(roomy, even) == (int(products.argmin()),) * 5
+
+
+def test_a_search_begins_with_what_must_not_be_missed(system):
+    """Of a front of 40 there is room for none beside the mapping in use and the devices alone."""
+    front = tuple((a, b, c, 0, 0) for a in range(3) for b in range(3) for c in range(3))
+    current, safest = (1, 0, 1, 0, 1), (2, 2, 2, 2, 0)
+    devices = [(0,) * 5, (1,) * 5, (2,) * 5]
+    given = _given(system, STRUCK, current, safest, front)
+    assert given == [current, safest, *devices]
+    wider = dataclasses.replace(system, budget=Budget(16, 3))
+    given = _given(wider, STRUCK, current, safest, front)
+    assert given[:5] == [current, safest, *devices] and len(given) == len(set(given)) == 8
+    assert set(given[5:]) <= set(front)
+    # Where a device is lost, its layers are moved everywhere.
+    given = _given(wider, LOST, current, safest, front)
+    assert all(0 not in mapping for mapping in given[1:] if mapping != safest)
 
 
 def test_expected_drops_are_those_of_forward_runs(system, quantized, images, labels):
@@ -171,9 +232,9 @@ def test_the_choice_loses_least_of_what_is_within_the_limits(system, every_mappi
     assert found.drop_now == drops[0]
 
 
-def test_the_mapping_in_use_is_among_what_is_chosen_from(system):
+def test_the_mapping_in_use_is_among_what_is_chosen_from(system, with_):
     best, worse = (2,) * 5, (0,) * 5
-    generous = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    generous = with_(allow_latency=99.0, allow_energy=99.0)
     assert choose(generous, STRUCK, best, (worse,)).mapping == best
     assert choose(generous, STRUCK, worse, (best,)).mapping == best
     # What is only asked about is not chosen.
@@ -200,9 +261,9 @@ def test_a_search_ends_within_the_limits_on_devices_that_are_there(system, state
     assert repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,)) == found
 
 
-def test_few_mappings_are_all_tried(system, every_mapping):
+def test_few_mappings_are_all_tried(system, with_, every_mapping):
     """Two devices are left: 32 mappings, no more than the generations may evaluate."""
-    roomy = dataclasses.replace(system, allow_latency=9.0, allow_energy=9.0, choice_trials=1)
+    roomy = with_(allow_latency=9.0, allow_energy=9.0, choice_trials=1)
     found = repartition(roomy, LOST, (0,) * 5, ())
     left = as_front(every_mapping[(every_mapping > 0).all(axis=1)])
     assert found.evaluations == len(left) == 32 and found.generations == 0
@@ -211,27 +272,27 @@ def test_few_mappings_are_all_tried(system, every_mapping):
     assert searched.generations == 3 and searched.evaluations < len(every_mapping)
 
 
-def test_the_search_finds_what_removes_the_drop(system, every_mapping):
+def test_the_search_finds_what_removes_the_drop(system, with_, every_mapping):
     """Everything may be spent: the best of all mappings loses nothing, and so does the search's."""
-    roomy = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    roomy = with_(allow_latency=99.0, allow_energy=99.0)
     found = repartition(roomy, STRUCK, (0,) * 5, ())
     assert found.drop_now > 0.1 and found.drop <= 0.0
 
 
-def test_time_ends_a_search(system):
+def test_time_ends_a_search(system, with_):
     """A clock that goes on by a second whenever it is looked at; two seconds are allowed."""
     ticks = itertools.count()
-    hasty = dataclasses.replace(system, budget_ms=2000.0, clock=lambda: float(next(ticks)))
+    hasty = with_(budget_ms=2000.0, clock=lambda: float(next(ticks)))
     found = repartition(hasty, BUILT, (0,) * 5, ())
     assert (found.generations, found.cut) == (2, True)
     assert within(system, BUILT, [found.mapping])[0]
 
 
-def test_limits_that_nothing_meets_end_with_what_misses_them_least(system):
-    mean = dataclasses.replace(system, allow_latency=-0.9, allow_energy=-0.9)
+def test_limits_that_nothing_meets_end_with_what_misses_them_least(system, with_):
+    mean = with_(allow_latency=-0.9, allow_energy=-0.9)
     current = (0, 1, 0, 1, 0)
     found = repartition(mean, BUILT, current, ())
-    given = [current, (0,) * 5, (1,) * 5, (2,) * 5]
+    given = [current, safest_within(mean, BUILT), (0,) * 5, (1,) * 5, (2,) * 5]
     cost, caps = costs(system.tables, np.array(given)), limits(mean, BUILT)
     excess = np.maximum(cost.latency_ms / caps.latency_ms, cost.energy_mj / caps.energy_mj)
     assert found.mapping == given[int(excess.argmin())]
@@ -249,9 +310,9 @@ def test_no_device_left_is_an_error(system, decide):
         decide(system, gone, (0,) * 5, ((1,) * 5,))
 
 
-def test_the_stored_front_is_looked_at_where_it_can_be_used(system):
+def test_the_stored_front_is_looked_at_where_it_can_be_used(system, with_):
     front = ((0, 0, 0, 0, 0), (1, 1, 2, 1, 2), (2, 2, 2, 2, 1))
-    roomy = dataclasses.replace(system, allow_latency=99.0, allow_energy=99.0)
+    roomy = with_(allow_latency=99.0, allow_energy=99.0)
     found = best_stored(roomy, LOST, (0,) * 5, front)
     drops = expected_drops(roomy, LOST, front[1:])
     assert found.mapping in front[1:] and found.drop == drops.min()

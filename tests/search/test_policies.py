@@ -1,0 +1,249 @@
+"""Policies on a network of five layers: what is done when, what it costs, and no flapping."""
+
+import dataclasses
+import itertools
+from math import ceil
+
+import jax
+import numpy as np
+import pytest
+
+from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.model import FaultModel
+from afpjax.search.environment import Change, Trace, built_for, states
+from afpjax.search.explore import Budget
+from afpjax.search.online import System, expected_drops
+from afpjax.search.policies import (
+    POLICIES,
+    Event,
+    Operation,
+    Price,
+    Streamed,
+    means,
+    streamed,
+    time_above,
+)
+from afpjax.search.problem import costs
+from afpjax.search.stream import Stream, answers, shares
+from afpjax.search.watch import rule
+
+BUILT = built_for((0.0, 0.2, 0.0), (0.0, 0.2, 0.0))  # two devices to trust
+NAMES = ("eyeriss", "simba", "simba-ecc")
+FIRST = (0, 0, 0, 0, 0)
+FRONT = (FIRST, (0, 0, 1, 0, 0), (2, 2, 0, 0, 0), (2, 2, 2, 2, 2))
+THETA, STEP_MS, BUDGET_MS, SEED = 0.15, 1000.0, 2500.0, 4
+BURST = (
+    Change(20, 0, weight_rate=0.5, activation_rate=0.5),
+    Change(120, 0, rate_factor=1.0),
+)
+LOSS = (Change(15, 0, present=False), Change(60, 0, present=True))
+
+
+@pytest.fixture(scope="module")
+def operation(quantized, images, labels, tables):
+    faults = FaultModel(weight_rate=BUILT.weight_rate, activation_rate=BUILT.activation_rate)
+    evaluator = Evaluator(quantized, images, labels, 7)
+    held = Evaluator(quantized, images, labels, 3, name="held")
+    stream = Stream(evaluator, held, faults, 12, 3)
+    system = System(
+        tables=tables,
+        faults=faults,
+        evaluator=evaluator,
+        budget=Budget(8, 3),
+        budget_ms=BUDGET_MS,
+        allow_latency=99.0,
+        allow_energy=99.0,
+        unaware=FIRST,
+        trials=2,
+        choice_trials=4,
+        key=jax.random.key(1),
+        clock=lambda: 0.0,  # no search is ever late
+    )
+    by_shares = {pair: stream.curve(*pair, [0.2]) for pair in {shares(0.0, 0.0)}}
+    return Operation(
+        system=system,
+        stream=stream,
+        curves=(by_shares[1.0, 1.0],) * 3,
+        rule=rule(THETA / stream.clean, 3600.0, 6.0),
+        theta=THETA,
+        gain=0.05,
+        dwell=5,
+        review=30,
+        canaries=8,
+        probes=8,
+        batch=4,
+        step_ms=STEP_MS,
+        oracle=False,
+        moving=lambda layers: Price(10.0 * len(layers), 1e-6 * len(layers)),
+    )
+
+
+@pytest.fixture(scope="module")
+def run(operation):
+    """A stream of 180 steps under a policy; each is run once."""
+    known = {}
+
+    def of(policy, changes=(), steps=180, seed=SEED, **other) -> Streamed:
+        name = repr((policy, changes, steps, seed, sorted(other)))
+        if name not in known:
+            environment = states(Trace("t", steps, tuple(changes)), NAMES, BUILT, {}, seed)
+            changed = dataclasses.replace(operation, **other)
+            known[name] = streamed(changed, policy, environment, FIRST, FRONT, seed)
+        return known[name]
+
+    return of
+
+
+def reasons(found):
+    return [(event.step, event.reason) for event in found.events if event.reason]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nothing_is_done_while_nothing_happens(run, policy):
+    found = run(policy)
+    assert {event.mapping for event in found.events} == {FIRST}
+    assert found.switches == found.alarms == 0
+    assert [step for step, _ in reasons(found)] in ([], [0])  # an oracle looks once
+    assert found.paid == Price()
+    assert time_above(found.events, THETA) == 0
+
+
+def test_never_stays_whatever_happens(run, operation):
+    found = run("never", BURST)
+    assert {event.mapping for event in found.events} == {FIRST} and not reasons(found)
+    drops = [event.drop for event in found.events]
+    clean = operation.stream.clean
+    struck = clean - operation.stream.accuracy(FIRST, found.events[50].state)
+    assert struck > THETA
+    np.testing.assert_allclose(drops, [0.0] * 20 + [struck] * 100 + [0.0] * 60, atol=1e-12)
+    assert time_above(found.events, THETA) == pytest.approx(100 / 180)
+    assert all(event.observed is None for event in found.events)
+
+
+def test_online_acts_after_an_alarm_and_what_it_does_helps(run, operation):
+    found = run("online", BURST)
+    step, reason = reasons(found)[0]
+    assert reason == "accuracy" and 20 < step < 60
+    event = found.events[step]
+    rates = [made.rate for made in event.estimated if made is not None]
+    assert len(rates) == 3 and rates[0] >= 0.2 and rates[2] == 0.0
+    assert event.expected_drop is not None and event.expected_drop <= THETA
+    switched = next(e.step for e in found.events if e.repartitioned)
+    after = found.events[switched]
+    assert after.mapping != FIRST and after.drop <= THETA < event.drop
+    assert all(e.drop <= THETA for e in found.events[switched:120])
+    never = run("never", BURST)
+    assert time_above(found.events, THETA) <= time_above(never.events, THETA) / 2
+
+
+def test_a_switch_waits_for_search_probes_and_moved_weights(run, operation):
+    found = run("online", BURST)
+    step = reasons(found)[0][0]
+    switched = next(e.step for e in found.events if e.repartitioned)
+    moved = sum(a != b for a, b in zip(FIRST, found.events[switched].mapping, strict=True))
+    whole = 3 * 5 * 10.0  # the network moves to each of three devices, for its probes
+    assert ceil((BUDGET_MS + 10.0 * moved + whole) / STEP_MS) <= switched - step
+    assert switched - step <= 2 + ceil((BUDGET_MS + 10.0 * moved + 2 * whole) / STEP_MS)
+    assert {e.mapping for e in found.events[:switched]} == {FIRST}
+
+
+def test_what_is_done_is_paid_for(run):
+    found = run("online", BURST)
+    assert found.paid.ms >= 10.0 and found.paid.mj > 0
+    of_all = [event for event in found.events if event.repartitioned]
+    assert found.switches == len(of_all) >= 1
+
+
+def test_observed_drops_follow_the_true_ones(run, operation):
+    events = run("online", BURST).events
+    first = next(e.step for e in events if e.repartitioned)
+    seen = [e.observed for e in events[28:first]]
+    true = 1 - operation.stream.accuracy(FIRST, events[28].state) / operation.stream.clean
+    assert np.mean([each for each in seen if each is not None]) == pytest.approx(true, abs=0.2)
+    assert all(e.observed == 0.0 for e in events[:20])
+
+
+def test_after_the_burst_the_cheaper_first_mapping_is_back(run, operation):
+    found = run("online", BURST)
+    prices = costs(operation.system.tables, np.array([FIRST, found.events[100].mapping]))
+    products = np.asarray(prices.latency_ms) * np.asarray(prices.energy_mj)
+    assert products[0] < products[1]
+    assert found.events[-1].mapping == FIRST
+    back = [event.step for event in found.events if event.repartitioned][-1]
+    assert back > 120
+
+
+@pytest.mark.parametrize("policy", ["online", "stored", "oracle"])
+def test_a_lost_device_is_left_at_once(run, policy):
+    found = run(policy, LOSS)
+    step, reason = next(each for each in reasons(found) if each[0] > 0)
+    assert step == 15 and reason in ("device lost", "environment")
+    event = found.events[15]
+    assert (event.accuracy, event.mapping) == (0.0, FIRST)
+    gone = [e for e in found.events if not answers(e.mapping, e.state)]
+    assert len(gone) <= 1 + ceil((BUDGET_MS + 50.0) / STEP_MS) + 1
+    assert all(e.drop <= THETA for e in found.events[25:60])
+
+
+def test_stored_mappings_are_of_the_stored_front(run):
+    found = run("stored", BURST)
+    assert {event.mapping for event in found.events} <= set(FRONT)
+    assert found.switches >= 1 and found.searches == 0
+    assert time_above(found.events, THETA) < time_above(run("never", BURST).events, THETA) / 2
+
+
+def test_an_oracle_is_there_first(run):
+    oracle, online, never = (run(policy, BURST) for policy in ("oracle", "online", "never"))
+    above = [time_above(each.events, THETA) for each in (oracle, online, never)]
+    assert above[0] < above[1] < above[2]
+    assert min(e.step for e in oracle.events if e.repartitioned) <= 22
+    assert all(event.observed is None for event in oracle.events)
+
+
+def test_rates_may_be_read_instead_of_probed(run):
+    found = run("online", BURST, oracle=True)
+    assert not any(event.estimated for event in found.events)
+    assert reasons(found)[0][1] == "accuracy" and found.switches >= 1
+
+
+@pytest.mark.parametrize("policy", ["online", "stored"])
+def test_where_nothing_helps_nothing_flaps(run, operation, policy):
+    """All devices are struck alike: alarms go on, but every mapping loses the same."""
+    changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
+    found = run(policy, changes)
+    # Draws are common, so mappings of equal rates are equal: no gain is expected of any.
+    state = found.events[50].state
+    drops = expected_drops(operation.system, state, list(FRONT))
+    assert len(set(drops)) == 1 and drops[0] > THETA
+    assert found.alarms >= 1
+    # A rate that is estimated a step of its grid apart may move it once or twice, and no more.
+    assert found.switches <= 3
+    acted = [step for step, reason in reasons(found) if reason == "accuracy"]
+    assert all(b - a >= operation.dwell for a, b in itertools.pairwise(acted))
+
+
+def test_equal_arguments_give_equal_streams_and_seeds_other_ones(run, operation):
+    environment = states(Trace("t", 180, BURST), NAMES, BUILT, {}, SEED)
+    again = streamed(operation, "online", environment, FIRST, FRONT, SEED)
+    assert again == run("online", BURST)
+    other = run("online", BURST, seed=SEED + 1)
+    assert [e.observed for e in other.events] != [e.observed for e in again.events]
+
+
+def event(step, drop, latency, energy, mapping=FIRST, state=BUILT):
+    return Event(step, state, mapping, 0.9 - drop, drop, latency, energy)
+
+
+def test_means_are_over_answered_images_and_pay_what_was_paid():
+    gone = BUILT._replace(present=(False, True, True))
+    events = (
+        event(0, 0.0, 2.0, 1.0),
+        event(1, 0.2, 4.0, 3.0),
+        event(2, 0.9, 50.0, 50.0, FIRST, gone),
+    )
+    found = means(Streamed(events, 2, 1, 1, Price(8.0, 0.8)), batch=4)
+    assert found["accuracy"] == pytest.approx((0.9 + 0.7 + 0.0) / 3)
+    assert found["latency_ms"] == pytest.approx(3.0 + 8.0 / 8)
+    assert found["energy_mj"] == pytest.approx(2.0 + 0.8 / 8)
+    assert found["switches"] == 2
+    assert time_above(events, 0.2) == pytest.approx(1 / 3)  # at theta is not above it
