@@ -16,17 +16,17 @@ from afpjax.report.markup import (
 )
 from afpjax.report.online_figures import NAMES, over_time, seen
 from afpjax.report.story import Block, Part, Result, Story
-from afpjax.report.wording import GAP, number, percent
+from afpjax.report.wording import GAP, Real, number, percent, points, rate, signed
 
 __all__ = ["STORY"]
 
 Rows = Sequence[Mapping[str, Any]]
 _REASONS = {
-    "accuracy": "canaries say that too much is lost",
-    "search again": "the search before has not found enough",
+    "accuracy": "too much is lost",
+    "search again": "not enough found yet",
     "device lost": "a device is gone",
     "device back": "a device is back",
-    "review": "would the first mapping do again?",
+    "review": "the first one again?",
 }
 
 
@@ -46,6 +46,9 @@ def answer(result: Result) -> Html:
 
 
 def lead(result: Result) -> Html:
+    """What was run, and how rarely it acts for nothing."""
+    if not {"stream", "watch", "traces"} <= result.keys():
+        return Html()
     stream, watch = result["stream"], result["watch"]
     kind = "labelled canaries" if stream["labels"] else "images that a clean reference sees too"
     count = len(result["traces"])
@@ -54,7 +57,7 @@ def lead(result: Result) -> Html:
         f"stream{'s' if stream['seeds'] > 1 else ''} each, batches of {stream['batch']} images "
         "with "
         f"{stream['canaries']} {kind}. The system acts on evidence, not on one bad batch: at most "
-        f"{number(watch['false_alarms_per_hour'])} false alarms an hour."
+        f"{rate(watch['false_alarms_per_hour'])} false alarms an hour."
     )
 
 
@@ -67,8 +70,8 @@ def time_lines(result: Result) -> Block:
         drawn[f"time-{len(drawn) + 1}.svg"] = svg = over_time(rows, result["theta"])
         shown.append(figure(svg, name, about.get(name, "")))
     text = paragraph(
-        "From above: the highest flip rate of any device, the accuracy lost (true; dashed: theta), "
-        "latency and energy of an image."
+        "From above: the highest flip rate of any device, the accuracy lost (true; dashed: theta; "
+        "dots: another mapping), latency and energy of an image."
     )
     kind = "grid" if len(shown) > 1 else "single"
     return Block(join([text, Html(f"<div class={kind}>{join(shown)}</div>")]), drawn)
@@ -77,20 +80,24 @@ def time_lines(result: Result) -> Block:
 def observed(result: Result) -> Block:
     """What the system saw of its first stream, and what it decided."""
     events = result["events"]
-    svg = seen(events, result["clean"]["accuracy"], result["theta"])
+    svg = seen(events, result["clean"]["accuracy"], result["theta"], result["watch"]["alarm"])
     decided = [event for event in events if "reason" in event]
     rows = [
         (
             str(event["step"]),
-            _REASONS.get(event["reason"], event["reason"]),
+            _why(event),
             _rates(result, event),
-            f"{100 * event['expected_drop']:.1f}" if "expected_drop" in event else "–",
+            points(event["expected_drop"]) if "expected_drop" in event else "–",
         )
         for event in decided
     ]
     head = ("step", "why", "flip rates, estimated", "drop expected, points")
     listing = table(head, rows, words=(1, 2)) if rows else paragraph("Nothing was decided.")
-    shown = figure(svg, "What canaries told", "Uprights: another mapping. Dashed: theta is lost.")
+    shown = figure(
+        svg,
+        "What canaries told",
+        "Uprights: another mapping. Dashed: theta is lost; enough evidence for an alarm (a mark).",
+    )
     return Block(join([Html(f"<div class=single>{shown}</div>"), listing]), {"seen.svg": svg})
 
 
@@ -98,14 +105,14 @@ def worth(result: Result) -> Block:
     """The policies side by side, and paired differences."""
     parts = []
     names = list(dict.fromkeys(row["trace"] for row in result["policies"]))
-    for name in reversed(names):
+    for name in [names[-1], *names[:-1]]:
         rows = [row for row in result["policies"] if row["trace"] == name]
         title = "All environments" if name == "all" else name
         listing = table(_HEAD, [_policy(row) for row in rows])
         whole = name == names[-1]
         heading = Html(f"<h3>{html(title)}</h3>")
         parts.append(join([heading, listing]) if whole else details(title, listing))
-    gains = [row for row in result["gains"] if row["trace"] == names[-1]]
+    gains = [row for row in result.get("gains", ()) if row["trace"] == names[-1]]
     lines = [(NAMES[row["over"]], _signed(row, "accuracy"), _signed(row, "above")) for row in gains]
     if lines:
         head = ("online against", "images right, points", "time above theta, points")
@@ -173,11 +180,16 @@ def _policy(row: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 def _signed(row: Mapping[str, Any], key: str) -> str:
-    text = f"{100 * row[key]:+.1f}"
+    text = signed(100 * row[key], 1)
     if f"{key}_interval" in row:
-        low, high = row[f"{key}_interval"]
-        text += f" [{100 * low:+.1f}, {100 * high:+.1f}]"
+        low, high = (signed(100 * bound, 1) for bound in row[f"{key}_interval"])
+        text += f" [{low},{GAP}{high}]"
     return text
+
+
+def _why(event: Mapping[str, Any]) -> str:
+    reason = str(_REASONS.get(event["reason"], event["reason"]))
+    return f"{reason} (cut short by the budget)" if event.get("cut") else reason
 
 
 def _rates(result: Result, event: Mapping[str, Any]) -> Html:
@@ -187,7 +199,7 @@ def _rates(result: Result, event: Mapping[str, Any]) -> Html:
     return join(each, " ") if each else html("–")
 
 
-def _points(theta: float) -> str:
+def _points(theta: Real) -> str:
     return f"{100 * theta:g}{GAP}points"
 
 
@@ -196,8 +208,8 @@ STORY = Story(
     lead,
     (
         Part("Over time", ("timelines", "traces"), time_lines),
-        Part("Is it worth its cost?", ("policies", "gains"), worth),
-        Part("What was seen, and what was done", ("events", "clean"), observed),
+        Part("Is it worth its cost?", ("policies",), worth),
+        Part("What was seen, and what was done", ("events", "clean", "watch"), observed),
         Part("How the alarm works", ("watch", "stream", "searches"), alarm),
         Part("Where it began", ("first", "events", "model"), begun),
     ),
