@@ -16,13 +16,16 @@ from afpjax.faults.sensitivity import drops_alone
 from afpjax.jobs import online_records as rows
 from afpjax.jobs import records, searched
 from afpjax.jobs.earlier import result_of, same_devices, same_network
+from afpjax.jobs.online_alarms import false_alarms
 from afpjax.jobs.online_summary import summary
 from afpjax.outcome import Outcome, Work
 from afpjax.search import environment, watch
+from afpjax.search.costs_now import Front, System, as_front
 from afpjax.search.environment import State, Trace
 from afpjax.search.explore import Budget
-from afpjax.search.online import Front, System, as_front, repartition
-from afpjax.search.policies import Operation, Price, Streamed, streamed
+from afpjax.search.online import repartition
+from afpjax.search.operation import Operation, Price, Streamed
+from afpjax.search.policies import streamed
 from afpjax.search.stream import Mapping, Stream, at, shares
 
 _DRAWS = 48  # of weight faults that a stream meets, in an order drawn from its seed
@@ -57,6 +60,7 @@ def run(config: Config, work: Work) -> Outcome:
         "clean": {"accuracy": operation.stream.clean, "images": experiment.held_out.count},
         "theta": config.online.theta,
         **rows.settings(experiment, operation),
+        "false_alarms": false_alarms(operation, built, begun.first, _seed(experiment, -1)),
         "first": rows.first(experiment, begun.first),
         "front": rows.front(experiment, begun.front),
         "roles": {role: experiment.platform.names[device] for role, device in roles.items()},
@@ -75,7 +79,8 @@ def _traces(experiment: Experiment) -> list[tuple[Trace, ...]]:
     found = []
     for name in given.trace:
         if name == environment.RANDOM:
-            each = tuple(environment.random_trace(s, len(names)) for s in range(given.seeds))
+            seeds = [_seed(experiment, number) for number in range(given.seeds)]
+            each = tuple(environment.random_trace(seed, len(names)) for seed in seeds)
         else:
             each = (environment.read_trace(name),) * given.seeds
         for trace in each:
@@ -160,6 +165,7 @@ def _operation(experiment: Experiment, begun: Begun) -> Operation:
         canaries=max(1, round(given.canaries * given.batch)),
         probes=_PROBES,
         batch=given.batch,
+        per_inference=experiment.config.platform.batch,
         step_ms=step_ms,
         oracle=given.oracle,
         moving=_moving(experiment),
@@ -233,10 +239,15 @@ def _all_streams(
     with experiment.work.progress.task("Running streams", total) as task:
         for each in traces:
             for number, trace in enumerate(each):
-                seed = (experiment.config.run.seed << 16) + number
+                seed = _seed(experiment, number)
                 states = environment.states(trace, names, built, roles, seed)
                 for policy in policies:
                     one = streamed(operation, policy, states, begun.first, begun.front, seed)
                     found.setdefault((trace.name, policy), []).append(one)
                     task.advance()
     return found
+
+
+def _seed(experiment: Experiment, number: int) -> int:
+    """Of a trace's stream of this number; -1 is for streams beside them."""
+    return (experiment.config.run.seed << 16) + (number if number >= 0 else 2**16 - 1)

@@ -9,10 +9,10 @@ from scipy import stats
 
 from afpjax.experiment import Experiment
 from afpjax.jobs.records import Record, as_list, estimate, price
+from afpjax.search.costs_now import Front
 from afpjax.search.environment import State, Trace
-from afpjax.search.online import Front
+from afpjax.search.operation import Event, Operation, Streamed, means, time_above
 from afpjax.search.partition import measure
-from afpjax.search.policies import Event, Operation, Streamed, means, time_above
 from afpjax.search.stream import Mapping
 
 #: By trace and policy, the streams of all seeds.
@@ -186,7 +186,10 @@ def _values(found: Found, operation: Operation) -> dict[tuple[str, str], dict[st
     values = {}
     for key, streams in found.items():
         each = [
-            {**means(s, operation.batch), "above": time_above(s.events, operation.theta)}
+            {
+                **means(s, operation.batch / operation.per_inference),
+                "above": time_above(s.events, operation.theta),
+            }
             for s in streams
         ]
         values[key] = {name: np.array([one[name] for one in each], float) for name in _MEASURES}
@@ -199,6 +202,9 @@ def _row(
     row: Record = {"trace": name, "policy": policy, "seeds": len(streams)}
     for key in _MEASURES:
         row |= _mean(key, values[key])
+    for key in ("accuracy_interval", "above_interval"):  # shares
+        if key in row:
+            row[key] = [min(max(bound, 0.0), 1.0) for bound in row[key]]
     return row | {
         "alarms": float(np.mean([each.alarms for each in streams])),
         "searches": float(np.mean([each.searches for each in streams])),

@@ -49,4 +49,9 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         f"each batch of {stream['batch']}; {stream['seeds']} seeds.",
         f"False alarms: at most {watch['false_alarms_per_hour']:g} an hour at {stream['fps']:g} "
         f"images per second, one in {watch['alarm']:,.0f} batches on average.",
+        *(
+            f"Measured, {row['environment']}: {row['alarms']} alarms in {row['batches']:,} batches "
+            f"of which {100 * row['failing']:.1f} % of the canaries fail."
+            for row in result["false_alarms"]
+        ),
     ]

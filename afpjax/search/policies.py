@@ -10,84 +10,29 @@ Whatever is decided takes time: the search's whole budget, the probes, and the w
 layers on the link. The old mapping goes on meanwhile. Shape legend: D devices, L layers, T steps.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import ceil
 from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Float
 
 from afpjax.search import watch
-from afpjax.search.current import Curve, Estimate, estimate
+from afpjax.search.costs_now import Front, scaled
+from afpjax.search.current import Estimate
 from afpjax.search.environment import State
-from afpjax.search.online import (
-    Decision,
-    Front,
-    System,
-    best_stored,
-    repartition,
-    scaled,
-)
+from afpjax.search.online import Decision, best_stored, repartition
+from afpjax.search.operation import Event, Operation, Price, Streamed
+from afpjax.search.probes import believed_at_first, probed, with_rates, worst_allowed
 from afpjax.search.problem import costs
-from afpjax.search.stream import Mapping, Stream, answers, shares
+from afpjax.search.stream import Mapping, answers
 
 POLICIES = ("never", "online", "stored", "oracle")
 WINDOW = 8  # steps that the observed drop is told of
 _MORE = 4  # searches that may follow one which has not found a mapping well below theta
 _MORE_ORACLE = 8
 _AGAIN = "search again"
-
-
-class Price(NamedTuple):
-    """What something costs once, beside the images of the stream."""
-
-    ms: float = 0.0
-    mj: float = 0.0
-
-    def __add__(self, other: "Price") -> "Price":  # pyright: ignore
-        return Price(self.ms + other.ms, self.mj + other.mj)
-
-
-@dataclass(frozen=True)
-class Operation:
-    """How the system is run. `moving(layers)` prices the weights of some layers on the link."""
-
-    system: System
-    stream: Stream
-    curves: tuple[Curve, ...]  # of each device
-    rule: watch.Rule
-    theta: float
-    gain: float
-    dwell: int
-    review: int
-    canaries: int
-    probes: int
-    batch: int
-    step_ms: float
-    oracle: bool
-    moving: Callable[[Sequence[int]], Price]
-
-
-class Event(NamedTuple):
-    """One step: what was, what was seen, and what was done."""
-
-    step: int
-    state: State
-    mapping: Mapping
-    accuracy: float  # true, of held-out images
-    drop: float  # true
-    latency_ms: float
-    energy_mj: float
-    observed: float | None = None  # share of failing canaries over the last steps
-    observed_interval: tuple[float, float] | None = None
-    evidence: float | None = None
-    repartitioned: bool = False  # another mapping runs from this step on
-    reason: str = ""  # why something was decided after this step
-    estimated: tuple[Estimate | None, ...] = ()  # rates, where devices were probed
-    expected_drop: float | None = None  # of what was decided
-    cut: bool = False  # time ended the search
 
 
 class Pending(NamedTuple):
@@ -116,16 +61,6 @@ class Run:
     delay_ms: float = 0.0  # of probes that a decision has waited for
 
 
-class Streamed(NamedTuple):
-    """A whole stream under one policy."""
-
-    events: tuple[Event, ...]
-    switches: int
-    alarms: int
-    searches: int
-    paid: Price  # switches and probes
-
-
 def streamed(
     operation: Operation,
     policy: str,
@@ -135,7 +70,7 @@ def streamed(
     seed: int,
 ) -> Streamed:
     """Run a stream of T steps; a pure function of its arguments unless time cuts a search."""
-    run = Run(first, front, states[0])
+    run = Run(first, front, believed_at_first(operation.system, len(states[0].present)))
     events = []
     for step, state in enumerate(states):
         switched = _take_up(run, step)
@@ -246,6 +181,7 @@ def _act(
     run.again = 0 if enough else run.again - 1 if reason == _AGAIN else more
     if chosen is not None:
         _plan(operation, policy, run, chosen, step)
+    run.delay_ms = 0.0  # what follows does not wait for these probes again
     return event._replace(
         reason=reason, estimated=estimated, expected_drop=expected, cut=decision.cut
     )
@@ -262,32 +198,15 @@ def _informed(
     if policy == "oracle" or operation.oracle:
         run.belief = state
         return ()
-    run.belief = replace_rates(state, run.belief.weight_rate, run.belief.activation_rate)
+    run.belief = with_rates(state, run.belief.weight_rate, run.belief.activation_rate)
     if reason in ("device lost", _AGAIN):  # known without asking
         return ()
-    believed = run.belief
-    estimated, price = _probed(operation, run, state, seed, event.step)
-    run.paid, run.delay_ms = run.paid + price, price.ms
+    answer, believed = probed(operation, run.belief, state, seed, event.step), run.belief
+    run.belief, run.paid, run.delay_ms = answer.belief, run.paid + answer.price, answer.price.ms
     if reason == "accuracy" and run.belief == believed:
         # Probes say what was thought before, and yet too much fails: the worst that they allow.
-        run.belief = _worst(operation, run, estimated)
-    return estimated
-
-
-def _worst(operation: Operation, run: Run, estimated: Sequence[Estimate | None]) -> State:
-    """The belief with the highest rate that probes allow of every device in use."""
-    weight, activation = list(run.belief.weight_rate), list(run.belief.activation_rate)
-    for device in {*run.mapping}:
-        if (made := estimated[device]) is not None:
-            ratio = _ratio(operation, device)
-            weight[device], activation[device] = (made.interval[1] * each for each in ratio)
-    return replace_rates(run.belief, weight, activation)
-
-
-def _ratio(operation: Operation, device: int) -> tuple[float, float]:
-    """A device's rates as shares of the larger, as it was built for."""
-    built = operation.system.faults
-    return shares(_rate(built.weight_rate, device), _rate(built.activation_rate, device))
+        run.belief = worst_allowed(operation, run.belief, run.mapping, answer.estimated)
+    return answer.estimated
 
 
 def _look(operation: Operation, policy: str, run: Run, first: Mapping) -> Decision:
@@ -307,7 +226,7 @@ def _plan(operation: Operation, policy: str, run: Run, chosen: Mapping, step: in
     moving = operation.moving([i for i, d in enumerate(chosen) if d != run.mapping[i]])
     took = run.delay_ms + moving.ms + (0.0 if policy == "stored" else operation.system.budget_ms)
     delay = 1 if policy == "oracle" else 1 + ceil(took / operation.step_ms)
-    run.pending, run.paid, run.delay_ms = Pending(step + delay, chosen), run.paid + moving, 0.0
+    run.pending, run.paid = Pending(step + delay, chosen), run.paid + moving
 
 
 def _choice(
@@ -320,14 +239,13 @@ def _choice(
     """
     (drop_first,) = decision.drops
     lost = not answers(run.mapping, run.belief)
-    well_below = drop_first <= max(operation.theta - operation.gain, operation.theta / 2)
-    if reason != "accuracy" and answers(first, run.belief) and well_below and not lost:
-        cheaper = _product(operation, run.belief, first) < _product(
-            operation, run.belief, run.mapping
-        )
-        if run.mapping != first and cheaper:
+    enough = max(operation.theta - operation.gain, operation.theta / 2)
+    if reason != "accuracy" and answers(first, run.belief) and drop_first <= enough and not lost:
+        own, other = (_product(operation, run.belief, each) for each in (first, run.mapping))
+        if run.mapping != first and own < other:
             return first, drop_first
-        return None, decision.drop_now
+        if decision.drop_now <= enough:
+            return None, decision.drop_now
     if lost or decision.drop <= decision.drop_now - operation.gain:
         return (None if decision.mapping == run.mapping else decision.mapping), decision.drop
     return None, decision.drop_now
@@ -336,73 +254,3 @@ def _choice(
 def _product(operation: Operation, state: State, mapping: Mapping) -> float:
     cost = costs(scaled(operation.system.tables, state), np.array([mapping], np.int32))
     return float(cost.latency_ms[0]) * float(cost.energy_mj[0])
-
-
-def _probed(
-    operation: Operation, run: Run, state: State, seed: int, step: int
-) -> tuple[tuple[Estimate | None, ...], Price]:
-    """Each present device's rate from canaries on it alone; `run.belief` takes them up."""
-    stream, found = operation.stream, list[Estimate | None]()
-    weight, activation = list(run.belief.weight_rate), list(run.belief.activation_rate)
-    built = operation.system.faults
-    price, layers = Price(), range(operation.system.layers)
-    size = min(operation.canaries, len(stream.pool))
-    for device, here in enumerate(state.present):
-        if not here:
-            found.append(None)
-            continue
-        failed = stream.probed(device, state, size, operation.probes, seed, step)
-        own = (_rate(built.weight_rate, device), _rate(built.activation_rate, device))
-        known = [max(weight[device], activation[device]), max(own)]
-        made = estimate(operation.curves[device], failed, size, known)
-        ratio = _ratio(operation, device)
-        weight[device], activation[device] = made.rate * ratio[0], made.rate * ratio[1]
-        found.append(made)
-        price += _probe_price(operation, state, device, size, layers)
-    run.belief = replace_rates(run.belief, weight, activation)
-    return tuple(found), price
-
-
-def _probe_price(
-    operation: Operation, state: State, device: int, size: int, layers: Sequence[int]
-) -> Price:
-    """The whole network is loaded, and its probes are run."""
-    mapping = np.full((1, operation.system.layers), device, np.int32)
-    cost = costs(scaled(operation.system.tables, state), mapping)
-    images = size * operation.probes
-    passes = Price(float(cost.latency_ms[0]) * images, float(cost.energy_mj[0]) * images)
-    return operation.moving(layers) + passes
-
-
-def replace_rates(state: State, weight: Sequence[float], activation: Sequence[float]) -> State:
-    """The state at other rates."""
-    return state._replace(
-        weight_rate=tuple(map(float, weight)), activation_rate=tuple(map(float, activation))
-    )
-
-
-def _rate(rates: float | Sequence[float], device: int) -> float:
-    every = np.atleast_1d(rates)
-    return float(every[min(device, len(every) - 1)])
-
-
-def time_above(events: Sequence[Event], theta: float) -> float:
-    """Share of the steps whose true drop is above theta."""
-    return float(np.mean([event.drop > theta for event in events]))
-
-
-def means(streamed: Streamed, batch: int) -> dict[str, Float[np.ndarray, ""] | float]:
-    """Accuracy over all steps; latency and energy per answered image, switches and probes paid."""
-    events = streamed.events
-    answered = [event for event in events if answers(event.mapping, event.state)]
-    images = max(len(answered), 1) * batch
-    latency, energy = (
-        float(np.mean([getattr(event, name) for event in answered] or [0.0]))
-        for name in ("latency_ms", "energy_mj")
-    )
-    return {
-        "accuracy": float(np.mean([event.accuracy for event in events])),
-        "latency_ms": latency + streamed.paid.ms / images,
-        "energy_mj": energy + streamed.paid.mj / images,
-        "switches": float(streamed.switches),
-    }

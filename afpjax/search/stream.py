@@ -65,6 +65,13 @@ class Stream:
         chosen = rng.choice(self.pool, canaries, replace=canaries > len(self.pool))
         return 1.0 - float(self._right(self.evaluator, mapping, state, [draw])[0, chosen].mean())
 
+    def expected(self, mapping: Mapping, state: State) -> float:
+        """The mean of `failing`: over all canaries, and all draws that the stream meets."""
+        if not answers(mapping, state):
+            return 1.0
+        draws = [_STREAM + number for number in range(self.draws)]
+        return 1.0 - float(self._right(self.evaluator, mapping, state, draws)[:, self.pool].mean())
+
     def probed(
         self, device: int, state: State, canaries: int, probes: int, seed: int, step: int
     ) -> Int[np.ndarray, " J"]:

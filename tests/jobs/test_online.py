@@ -155,6 +155,20 @@ def test_acting_loses_less_than_staying(result):
         assert online["switches"] >= 1 <= oracle["switches"]
 
 
+def test_false_alarms_are_measured_at_constant_rates(result):
+    as_built, below = result["false_alarms"]
+    limit, alarm = result["watch"]["limit"], result["watch"]["alarm"]
+    assert (as_built["environment"], below["environment"]) == ("as built", "just below theta")
+    assert as_built["failing"] == 0 == as_built["alarms"]
+    assert 0 < below["failing"] <= limit
+    for row in (as_built, below):
+        assert row["batches"] == 10_000
+        assert row["alarms"] <= 10_000 / alarm + 4 * (10_000 / alarm) ** 0.5
+        low, high = row["alarms_per_hour_interval"]
+        assert low <= row["alarms_per_hour"] <= high
+        assert row["alarms_per_hour"] == pytest.approx(row["alarms"] * 3.6 / 10_000)
+
+
 def test_all_is_the_mean_of_the_traces(result):
     for policy in POLICIES:
         parts = [row_of(result, trace, policy) for trace in ("burst", "loss")]
@@ -162,6 +176,10 @@ def test_all_is_the_mean_of_the_traces(result):
         for key in ("accuracy", "above", "latency_ms", "energy_mj", "switches"):
             assert whole[key] == pytest.approx(np.mean([part[key] for part in parts]))
         assert whole["seeds"] == 4
+    for row in result["policies"]:
+        for key in ("accuracy", "above"):
+            low, high = row[f"{key}_interval"]
+            assert 0 <= low <= row[key] <= high <= 1
 
 
 def test_gains_are_differences_of_the_same_streams(result):
@@ -216,7 +234,9 @@ def test_random_bursts_are_drawn_from_the_seed(outcome_of, given):
     changed["online__seeds"] = 1
     one, again = (plain(outcome_of("online", **changed).result) for _ in range(2))
     assert result_text(one) == result_text(again)
-    assert max(max(event["rates"]["weight"]) for event in one["events"]) > 0.2 - 1e-9
+    other = plain(outcome_of("online", **changed, run__seed=9).result)
+    rates = [[event["rates"] for event in each["events"]] for each in (one, other)]
+    assert rates[0] != rates[1]
 
 
 @pytest.fixture(scope="module")

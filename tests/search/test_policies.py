@@ -13,16 +13,8 @@ from afpjax.faults.model import FaultModel
 from afpjax.search.environment import Change, Trace, built_for, states
 from afpjax.search.explore import Budget
 from afpjax.search.online import System, expected_drops
-from afpjax.search.policies import (
-    POLICIES,
-    Event,
-    Operation,
-    Price,
-    Streamed,
-    means,
-    streamed,
-    time_above,
-)
+from afpjax.search.operation import Event, Operation, Price, Streamed, means, time_above
+from afpjax.search.policies import POLICIES, streamed
 from afpjax.search.problem import costs
 from afpjax.search.stream import Stream, answers, shares
 from afpjax.search.watch import rule
@@ -72,6 +64,7 @@ def operation(quantized, images, labels, tables):
         canaries=8,
         probes=8,
         batch=4,
+        per_inference=1,
         step_ms=STEP_MS,
         oracle=False,
         moving=lambda layers: Price(10.0 * len(layers), 1e-6 * len(layers)),
@@ -84,7 +77,7 @@ def run(operation):
     known = {}
 
     def of(policy, changes=(), steps=180, seed=SEED, **other) -> Streamed:
-        name = repr((policy, changes, steps, seed, sorted(other)))
+        name = repr((policy, changes, steps, seed, sorted(other.items())))
         if name not in known:
             environment = states(Trace("t", steps, tuple(changes)), NAMES, BUILT, {}, seed)
             changed = dataclasses.replace(operation, **other)
@@ -152,6 +145,27 @@ def test_what_is_done_is_paid_for(run):
     assert found.paid.ms >= 10.0 and found.paid.mj > 0
     of_all = [event for event in found.events if event.repartitioned]
     assert found.switches == len(of_all) >= 1
+
+
+def test_a_system_begins_with_what_it_was_built_for(run):
+    """Device 2 is bad from the start and nobody has asked: when 0 is lost, 2 is what it trusts."""
+    found = run("online", (Change(0, 2, weight_rate=0.5, activation_rate=0.5), *LOSS))
+    assert reasons(found)[0] == (15, "device lost")
+    after = next(event for event in found.events if event.repartitioned)
+    assert after.mapping == (2,) * 5 and after.drop > THETA
+    # Soon canaries tell, and it is left again.
+    assert any(reason == "accuracy" for _, reason in reasons(found))
+    assert found.events[-1].drop <= THETA
+
+
+def test_inferences_of_several_images_cost_a_share_each(run, operation):
+    """Probes of 8 canaries, 8 times, on three devices, are as many passes or a quarter of them."""
+    one, four = (run("online", BURST, steps=60, per_inference=each) for each in (1, 4))
+    assert reasons(one) == reasons(four)
+    probed = sum(bool(event.estimated) for event in one.events)
+    alone = costs(operation.system.tables, np.repeat(np.arange(3)[:, None], 5, axis=1))
+    passes = probed * 64 * float(np.asarray(alone.energy_mj).sum())
+    assert one.paid.mj - four.paid.mj == pytest.approx(0.75 * passes, rel=1e-4)
 
 
 def test_observed_drops_follow_the_true_ones(run, operation):
@@ -241,7 +255,7 @@ def test_means_are_over_answered_images_and_pay_what_was_paid():
         event(1, 0.2, 4.0, 3.0),
         event(2, 0.9, 50.0, 50.0, FIRST, gone),
     )
-    found = means(Streamed(events, 2, 1, 1, Price(8.0, 0.8)), batch=4)
+    found = means(Streamed(events, 2, 1, 1, Price(8.0, 0.8)), inferences=4.0)
     assert found["accuracy"] == pytest.approx((0.9 + 0.7 + 0.0) / 3)
     assert found["latency_ms"] == pytest.approx(3.0 + 8.0 / 8)
     assert found["energy_mj"] == pytest.approx(2.0 + 0.8 / 8)

@@ -72,6 +72,8 @@ def test_canaries_fail_as_often_as_images_do(stream, quantized, images, labels, 
     shares = [stream.failing(MIXED, BUILT, 8, 5, step) for step in range(2000)]
     assert 0.05 < failed < 0.95
     assert np.mean(shares) == pytest.approx(failed, abs=5 * np.std(shares) / 2000**0.5)
+    assert stream.expected(MIXED, BUILT) == pytest.approx(failed)
+    assert stream.expected(MIXED, LOST) == 1.0 and stream.expected(SAFE, LOST) == 0.0
 
 
 def test_more_canaries_than_images_are_drawn_again(stream):
