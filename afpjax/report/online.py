@@ -141,7 +141,23 @@ def alarm(result: Result) -> Block:
         f"front that it has, for {search['generations']} generations or "
         f"{number(search['budget_ms'])}{GAP}ms."
     )
-    return Block(text)
+    rows = [
+        (
+            row["environment"],
+            percent(row["failing"]),
+            f"{row['batches']:,}",
+            row["alarms"],
+            _per_hour(row),
+        )
+        for row in result.get("false_alarms", ())
+    ]
+    head = ("rates stay", "canaries fail", "batches", "alarms", "alarms an hour")
+    return Block(join([text, table(head, rows)] if rows else [text]))
+
+
+def _per_hour(row: Mapping[str, Any]) -> str:
+    low, high = row["alarms_per_hour_interval"]
+    return f"{row['alarms_per_hour']:.2g} [{low:.2g},{GAP}{high:.2g}]"
 
 
 def begun(result: Result) -> Block:
@@ -189,7 +205,7 @@ def _signed(row: Mapping[str, Any], key: str) -> str:
 
 def _why(event: Mapping[str, Any]) -> str:
     reason = str(_REASONS.get(event["reason"], event["reason"]))
-    return f"{reason} (cut short by the budget)" if event.get("cut") else reason
+    return f"{reason} (out of time)" if event.get("cut") else reason
 
 
 def _rates(result: Result, event: Mapping[str, Any]) -> Html:

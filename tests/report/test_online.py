@@ -100,7 +100,7 @@ def test_differences_have_signs_and_intervals(read):
 def test_decisions_have_a_reason_estimated_rates_and_what_was_expected(read):
     assert read(streams()).table("step", "why") == [
         [str(MOVED - 2), "too much is lost", "1 35.0 % 2 20.0 %", "4.3"],
-        [str(MOVED + 3), "not enough found yet (cut short by the budget)", "–", "−0.1"],
+        [str(MOVED + 3), "not enough found yet (out of time)", "–", "−0.1"],
         ["30", "the first one again?", "2 20.0 %", "–"],
     ]
     quiet = streams()
@@ -114,6 +114,16 @@ def test_the_alarm_is_explained_with_its_limit_and_its_bound(read):
     assert "at 33,750 the system acts" in text
     assert "at least as many batches on average until a false alarm" in text
     assert "6 generations or 2,000 ms" in text
+
+
+def test_false_alarms_are_told_where_they_were_measured(read):
+    result = streams()
+    row = {"batches": 10000, "failing": 0.0512, "alarms": 1}
+    row |= {"alarms_per_hour": 0.3375, "alarms_per_hour_interval": [0.0085, 1.88]}
+    result["false_alarms"] = [row | {"environment": "as built"}]
+    assert read(result).table("rates stay") == [
+        ["as built", "5.1 %", "10,000", "1", "0.34 [0.0085, 1.9]"]
+    ]
 
 
 def test_mappings_before_and_after(read):
