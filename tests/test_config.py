@@ -184,6 +184,8 @@ def any_config(draw: random.Random) -> Config:
     for name in ("targets", "bits", "rates", "sites"):
         values[f"campaign.{name}"] = tuple(dict.fromkeys(values[f"campaign.{name}"]))
     values["campaign.targets"] = values["campaign.targets"] or ("link",)
+    values["online.trace"] = tuple(dict.fromkeys(values["online.trace"])) or ("ageing",)
+    values["online.policies"] = tuple(dict.fromkeys((*values["online.policies"], "online")))
     values |= any_distribution(draw, values)
     values["data.crop"] = draw.randint(0, values["data.resize"] or 99)
     return load(None, values)
