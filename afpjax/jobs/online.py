@@ -27,6 +27,7 @@ from afpjax.search.online import repartition
 from afpjax.search.operation import Operation, Price, Streamed
 from afpjax.search.policies import streamed
 from afpjax.search.stream import Mapping, Stream, at, shares
+from afpjax.search.trace_files import read_trace
 
 _DRAWS = 48  # of weight faults that a stream meets, in an order drawn from its seed
 _PROBES = 8  # of every device after an alarm
@@ -82,7 +83,7 @@ def _traces(experiment: Experiment) -> list[tuple[Trace, ...]]:
             seeds = [_seed(experiment, number) for number in range(given.seeds)]
             each = tuple(environment.random_trace(seed, len(names)) for seed in seeds)
         else:
-            each = (environment.read_trace(name),) * given.seeds
+            each = (read_trace(name),) * given.seeds
         for trace in each:
             environment.check_devices(trace, names)
         found.append(each)

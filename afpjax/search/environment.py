@@ -4,11 +4,8 @@ A trace is a list of changes: from a step on, a device has other fault rates, ta
 of its latency or energy, leaves, or comes back. Shape legend: D devices, T steps.
 """
 
-import csv
-import tomllib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,8 +15,6 @@ from afpjax.errors import InputError
 RANDOM = "random"
 #: Devices by what they do in the first mapping, for traces that fit any platform.
 ROLES = ("busiest", "sensitive")
-_SHIPPED = Path(__file__).parent / "traces"
-_AFTER = 100  # steps that a .csv file's stream goes on for after the last change
 
 
 class State(NamedTuple):
@@ -93,29 +88,6 @@ class Trace:
                     f"{after.where}: step {after.step} comes after step {before.step}; list "
                     "changes in the order of their steps"
                 )
-
-
-def shipped_traces() -> tuple[str, ...]:
-    """Names of the traces that come with afpjax."""
-    return tuple(sorted(path.stem for path in _SHIPPED.glob("*.toml")))
-
-
-def read_trace(name: str) -> Trace:
-    """The trace shipped under a name, or the .toml or .csv file at a path.
-
-    Raises `InputError` that names the file and the change for what is not well formed.
-    """
-    if name in shipped_traces():
-        return _from_toml(_SHIPPED / f"{name}.toml", name)
-    path = Path(name)
-    if path.suffix not in (".toml", ".csv"):
-        raise InputError(
-            f"online.trace: unknown trace `{name}`; shipped are {', '.join(shipped_traces())}, "
-            f"drawn from the seed is {RANDOM}, any other is the path of a .toml or .csv file"
-        )
-    if not path.is_file():
-        raise InputError(f"online.trace: there is no file {name}")
-    return _from_toml(path, path.name) if path.suffix == ".toml" else _from_csv(path)
 
 
 def random_trace(seed: int, devices: int, steps: int = 480, every: float = 160.0) -> Trace:
@@ -204,78 +176,3 @@ def _device(change: Change, names: Sequence[str], roles: Mapping[str, int]) -> i
         f"{change.where}: no device `{given}`; devices are {', '.join(names)}, or 0 to "
         f"{len(names) - 1}, or by what they do {' or '.join(ROLES)}"
     )
-
-
-def _from_toml(path: Path, name: str) -> Trace:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name}: is no readable TOML file: {error}") from error
-    rows = table.pop("change", [])
-    unknown = set(table) - {"description", "steps", "shift"}
-    if unknown or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise InputError(
-            f"{path.name}: a trace has description, steps, shift and [[change]] tables"
-            + (f", not `{min(unknown)}`" if unknown else "")
-        )
-    changes = tuple(_changes(rows, path.name))
-    steps = _typed(table.get("steps", _last(changes)), int, f"{path.name}: steps")
-    shift = _typed(table.get("shift", 0), int, f"{path.name}: shift")
-    return Trace(name.removesuffix(".toml"), steps, changes, table.get("description", ""), shift)
-
-
-def _from_csv(path: Path) -> Trace:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {key: _from_cell(cell) for key, cell in row.items() if cell not in ("", None)}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path.name}: is no readable CSV file: {error}") from error
-    changes = tuple(_changes(rows, path.name))
-    return Trace(path.stem, _last(changes), changes)
-
-
-def _last(changes: Sequence[Change]) -> int:
-    return max((change.step for change in changes), default=0) + _AFTER
-
-
-def _from_cell(cell: Any) -> Any:
-    text = str(cell).strip()
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def _changes(rows: Iterable[Mapping[str, Any]], file: str) -> Iterator[Change]:
-    """Changes with every value's type checked; `file: change N` says where one stands."""
-    kinds: dict[str, type | tuple[type, ...]] = {
-        field.name: float for field in fields(Change) if field.name != "where"
-    }
-    kinds |= {"step": int, "device": (str, int), "present": bool}
-    for number, row in enumerate(rows, start=1):
-        where = f"{file}: change {number}"
-        unknown = [str(key) for key in row if key not in kinds]
-        if unknown:
-            raise InputError(f"{where}: unknown `{unknown[0]}`; known: {', '.join(kinds)}")
-        for key in ("step", "device"):
-            if key not in row:
-                raise InputError(f"{where}: has no `{key}`")
-        values = {key: _typed(row[key], kinds[key], f"{where}: {key}") for key in row}
-        yield replace(Change(values.pop("step"), values.pop("device"), where=where), **values)
-
-
-def _typed(value: Any, kind: Any, where: str) -> Any:
-    """`value` if it is of the kind; a whole number is taken for a number."""
-    if kind is float and type(value) is int:
-        return float(value)
-    if type(value) is kind or (isinstance(kind, tuple) and type(value) in kind):
-        return value
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
-    raise InputError(f"{where} is {value!r}; give {words.get(kind, 'a name or an index')}")

@@ -13,10 +13,9 @@ from afpjax.search.environment import (
     built_for,
     check_devices,
     random_trace,
-    read_trace,
-    shipped_traces,
     states,
 )
+from afpjax.search.trace_files import read_trace, shipped_traces
 
 NAMES = ("eyeriss", "simba", "simba-ecc")
 BUILT = built_for((0.02, 0.2, 0.0), (0.03, 0.3, 0.0))
