@@ -133,6 +133,15 @@ class Link:
         need_positive(self, *rest, "power_mw", "energy_pj_per_bit", zero=True)
         need_fraction(self, "bit_error_rate", "packet_loss_rate")
 
+    def resending(self, times: float) -> "Link":
+        """The link where everything is sent so many times, on average, until it has arrived."""
+        return dataclasses.replace(
+            self,
+            bandwidth_gbit_s=self.bandwidth_gbit_s / times,
+            latency_us=self.latency_us * times,
+            energy_pj_per_bit=self.energy_pj_per_bit * times,
+        )
+
     def sent_bytes(self, payload_bytes: int) -> int:
         """Payload and packet overhead."""
         if self.packet_payload_bytes == 0:

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from afpjax.sections import JOB_NAMES
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -18,20 +20,8 @@ def _late(name: str) -> "Job":
     return job
 
 
-#: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name here.
-JOBS: Mapping[str, "Job"] = {
-    name: _late(name)
-    for name in (
-        "partition",
-        "online",
-        "distribute",
-        "campaign",
-        "importance",
-        "profile",
-        "export",
-        "serve",
-    )
-}
+#: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name there.
+JOBS: Mapping[str, "Job"] = {name: _late(name) for name in JOB_NAMES}
 
 
 def _plan(name: str) -> "Callable[[Config, Work], object]":

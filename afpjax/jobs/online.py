@@ -5,6 +5,7 @@ that what the search while the system runs is worth can be told from what it cos
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ from afpjax.search.explore import Budget
 from afpjax.search.online import repartition
 from afpjax.search.operation import Operation, Price, Streamed
 from afpjax.search.policies import streamed
+from afpjax.search.probes import built_as
 from afpjax.search.stream import Mapping, Stream, at, shares
 from afpjax.search.trace_files import read_trace
 
@@ -50,7 +52,7 @@ def run(config: Config, work: Work) -> Outcome:
     traces = _traces(experiment)
     begun = _begun(experiment)
     operation = _operation(experiment, begun)
-    built = _built_for(experiment)
+    built = built_as(operation.system.faults, len(experiment.platform.names))
     roles = _roles(experiment, begun.first)
     _warm_up(operation, built, begun)
     found = _all_streams(experiment, operation, traces, begun, built, roles)
@@ -117,20 +119,6 @@ def _earlier(experiment: Experiment, folder: Path) -> tuple[Mapping, Front]:
     return as_front(np.array([result["selected"]["mapping"]], np.int32))[0], front
 
 
-def _built_for(experiment: Experiment) -> State:
-    """The environment that the devices were described with."""
-    devices = len(experiment.platform.names)
-
-    def each(rates: Sequence[float]) -> list[float]:
-        return [float(rate) for rate in rates] * (devices if len(rates) == 1 else 1)
-
-    faults = experiment.faults
-    return environment.built_for(
-        each(tuple(np.atleast_1d(faults.weight_rate))),
-        each(tuple(np.atleast_1d(faults.activation_rate))),
-    )
-
-
 def _operation(experiment: Experiment, begun: Begun) -> Operation:
     given, search = experiment.config.online, experiment.config.search
     faults = experiment.scenario("both")
@@ -175,7 +163,7 @@ def _operation(experiment: Experiment, begun: Begun) -> Operation:
 
 def _curves(experiment: Experiment, stream: Stream):
     """How canaries fail on each device at each rate; devices of equal proportions share one."""
-    built = _built_for(experiment)
+    built = built_as(stream.faults, len(experiment.platform.names))
     own = list(zip(built.weight_rate, built.activation_rate, strict=True))
     ratios = [shares(*pair) for pair in own]
     known = sorted({max(pair) for pair in own})
@@ -189,7 +177,8 @@ def _curves(experiment: Experiment, stream: Stream):
 
 def _moving(experiment: Experiment):
     """What it takes to send the weights of some layers over the link, a transfer each."""
-    link, bytes_of = experiment.platform.link, np.asarray(experiment.tables.weight_bytes)
+    link = experiment.platform.link.resending(experiment.faults.sent_times)
+    bytes_of = np.asarray(experiment.tables.weight_bytes)
 
     def moving(layers: Sequence[int]) -> Price:
         sizes = [int(bytes_of[layer]) for layer in layers]
@@ -214,14 +203,7 @@ def _alike(rate: float) -> State:
 
 def _warm_up(operation: Operation, built: State, begun: Begun) -> None:
     """Compile what a search needs before the stream begins: its time is for searching."""
-    once = System(
-        **{
-            name: getattr(operation.system, name)
-            for name in operation.system.__dataclass_fields__
-            if name != "budget_ms"
-        },
-        budget_ms=float("inf"),
-    )
+    once = replace(operation.system, budget_ms=float("inf"))
     repartition(once, built, begun.first, begun.front)
 
 

@@ -104,7 +104,8 @@ def speed(experiment: Experiment, manifest: Manifest) -> Record:
 
 def _boards(experiment: Experiment, manifest: Manifest) -> Record:
     given, batch = experiment.config.distribute, experiment.config.platform.batch
-    board, link = load_board(given.board), load_link(given.link)
+    board = load_board(given.board)
+    link = load_link(given.link).resending(experiment.faults.sent_times)
     loads = manifest.placement.loads()
     cost = resources(experiment.network.graph, loads, board, link, batch=batch, images=given.stream)
     return {

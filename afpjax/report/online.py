@@ -24,6 +24,7 @@ Rows = Sequence[Mapping[str, Any]]
 _REASONS = {
     "accuracy": "too much is lost",
     "search again": "not enough found yet",
+    "above limits": "the mapping costs more than it may",
     "device lost": "a device is gone",
     "device back": "a device is back",
     "review": "the first one again?",

@@ -64,7 +64,21 @@ def lead(result: Result) -> Html:
     )
     clean = result.get("clean", {}).get("accuracy")
     without = f"Without faults the network gets {percent(clean)} right. " if clean else ""
-    return paragraph(text, without, _verdict(result))
+    return paragraph(text, without, _on_links(result), _verdict(result))
+
+
+def _on_links(result: Result) -> str:
+    """What happens to values that cross from one device to another, where anything does."""
+    link = result.get("faults", {}).get("link")
+    if not link:
+        return ""
+    what = {
+        "bits": "of the bits flip",
+        "zero": "of the packets are lost, and read as zeros",
+        "last": "of the packets are lost, and read as the last value that arrived",
+        "resent": "of the packets are lost, and sent again",
+    }[link["kind"]]
+    return f"On the way from one device to another a share of {rate(link['rate'])} {what}. "
 
 
 def _verdict(result: Result) -> str:

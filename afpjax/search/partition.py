@@ -6,7 +6,7 @@ held-out images under fresh draws: `measure` is for that.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -100,17 +100,13 @@ def tables_for(
     Where lost packets are sent again, transfers cost `faults.sent_times` as much.
     """
     width = quantized.format.width
+    if faults is not None:
+        platform = replace(platform, link=platform.link.resending(faults.sent_times))
     tables = cost_tables(
         quantized.graph, platform, weight_bits=width, activation_bits=width, batch=batch
     )
     check_capacity(tables, platform, quantized.graph)
-    times = 1.0 if faults is None else faults.sent_times
-    if times == 1:
-        return tables
-    return tables._replace(
-        link_latency_ms=tables.link_latency_ms * np.float32(times),
-        link_energy_mj=tables.link_energy_mj * np.float32(times),
-    )
+    return tables
 
 
 def search(

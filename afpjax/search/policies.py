@@ -24,9 +24,10 @@ from afpjax.search.current import Estimate
 from afpjax.search.environment import State
 from afpjax.search.online import Decision, best_stored, repartition
 from afpjax.search.operation import Event, Operation, Price, Streamed
-from afpjax.search.probes import believed_at_first, probed, with_rates, worst_allowed
+from afpjax.search.probes import built_as, probed, with_rates, worst_allowed
 from afpjax.search.problem import costs
 from afpjax.search.stream import Mapping, answers
+from afpjax.search.switching import DEARER, above_limits, switch
 
 POLICIES = ("never", "online", "stored", "oracle")
 WINDOW = 8  # steps that the observed drop is told of
@@ -70,7 +71,7 @@ def streamed(
     seed: int,
 ) -> Streamed:
     """Run a stream of T steps; a pure function of its arguments unless time cuts a search."""
-    run = Run(first, front, believed_at_first(operation.system, len(states[0].present)))
+    run = Run(first, front, built_as(operation.system.faults, len(states[0].present)))
     events = []
     for step, state in enumerate(states):
         switched = _take_up(run, step)
@@ -154,6 +155,10 @@ def _noticed(
         return "accuracy" if step - run.decided >= operation.dwell else ""
     if any(now and not then for now, then in zip(state.present, before.present, strict=True)):
         return "device back"
+    if step - run.decided >= operation.dwell and above_limits(
+        operation, state, run.belief, run.mapping
+    ):
+        return DEARER
     due = operation.review and step - run.decided >= operation.review
     return "review" if due and run.mapping != first else ""
 
@@ -174,7 +179,7 @@ def _act(
     if reason == "review" and run.belief == before:  # nothing new to search for
         return event._replace(reason=reason, estimated=estimated)
     decision = _look(operation, policy, run, first)
-    chosen, expected = _choice(operation, run, decision, reason, first)
+    chosen, expected = switch(operation, run.belief, run.mapping, decision, reason, first)
     # What a search expects flatters what it has found: theta itself is too near.
     enough = expected <= operation.theta / 2 or policy == "stored"
     more = _MORE_ORACLE if policy == "oracle" else _MORE
@@ -227,30 +232,3 @@ def _plan(operation: Operation, policy: str, run: Run, chosen: Mapping, step: in
     took = run.delay_ms + moving.ms + (0.0 if policy == "stored" else operation.system.budget_ms)
     delay = 1 if policy == "oracle" else 1 + ceil(took / operation.step_ms)
     run.pending, run.paid = Pending(step + delay, chosen), run.paid + moving
-
-
-def _choice(
-    operation: Operation, run: Run, decision: Decision, reason: str, first: Mapping
-) -> tuple[Mapping | None, float]:
-    """The mapping to go over to, None to stay; and its expected drop.
-
-    A switch is for an expected gain, or away from a lost device. A look without an alarm may also
-    go back to the first mapping, which is cheaper, where that is expected to stay well below theta.
-    """
-    (drop_first,) = decision.drops
-    lost = not answers(run.mapping, run.belief)
-    enough = max(operation.theta - operation.gain, operation.theta / 2)
-    if reason != "accuracy" and answers(first, run.belief) and drop_first <= enough and not lost:
-        own, other = (_product(operation, run.belief, each) for each in (first, run.mapping))
-        if run.mapping != first and own < other:
-            return first, drop_first
-        if decision.drop_now <= enough:
-            return None, decision.drop_now
-    if lost or decision.drop <= decision.drop_now - operation.gain:
-        return (None if decision.mapping == run.mapping else decision.mapping), decision.drop
-    return None, decision.drop_now
-
-
-def _product(operation: Operation, state: State, mapping: Mapping) -> float:
-    cost = costs(scaled(operation.system.tables, state), np.array([mapping], np.int32))
-    return float(cost.latency_ms[0]) * float(cost.energy_mj[0])

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from afpjax.faults.model import FaultModel
 from afpjax.search.costs_now import System, scaled
 from afpjax.search.current import Estimate, estimate
 from afpjax.search.environment import State, built_for
@@ -36,7 +37,10 @@ def probed(operation: Operation, belief: State, state: State, seed: int, step: i
             found.append(None)
             continue
         failed = stream.probed(device, state, size, operation.probes, seed, step)
-        known = [max(weight[device], activation[device]), max(_own(operation.system, device))]
+        known = [
+            max(weight[device], activation[device]),
+            max(_own(operation.system.faults, device)),
+        ]
         made = estimate(operation.curves[device], failed, size, known)
         weight[device], activation[device] = _rates(operation.system, device, made.rate)
         found.append(made)
@@ -56,9 +60,9 @@ def worst_allowed(
     return with_rates(belief, weight, activation)
 
 
-def believed_at_first(system: System, devices: int) -> State:
-    """What a system believes before it has asked: the environment that it was built for."""
-    weight, activation = zip(*(_own(system, device) for device in range(devices)), strict=True)
+def built_as(faults: FaultModel, devices: int) -> State:
+    """The environment that a system was built for, which it believes in before it has asked."""
+    weight, activation = zip(*(_own(faults, device) for device in range(devices)), strict=True)
     return built_for(weight, activation)
 
 
@@ -80,14 +84,14 @@ def _price(operation: Operation, state: State, device: int, size: int) -> Price:
 
 def _rates(system: System, device: int, largest: float) -> tuple[float, float]:
     """A device's rates, of weights and activations, the larger of which is this."""
-    weight, activation = shares(*_own(system, device))
+    weight, activation = shares(*_own(system.faults, device))
     return largest * weight, largest * activation
 
 
-def _own(system: System, device: int) -> tuple[float, float]:
+def _own(faults: FaultModel, device: int) -> tuple[float, float]:
     """The rates that a device was built for."""
     weight, activation = (
         float(rates[min(device, len(rates) - 1)])
-        for rates in map(np.atleast_1d, (system.faults.weight_rate, system.faults.activation_rate))
+        for rates in map(np.atleast_1d, (faults.weight_rate, faults.activation_rate))
     )
     return weight, activation

@@ -11,8 +11,10 @@ from afpjax.hardware import (
     Sizes,
     layer_cost,
     load_device,
+    load_link,
     load_platform,
     shipped_devices,
+    shipped_links,
 )
 
 SHIPPED = ("eyeriss", "simba", "simba-ecc")
@@ -193,3 +195,13 @@ def test_a_layer_table_lies_beside_its_device(write, tmp_path):
         load_device(path)
     (tmp_path / "table.csv").write_text("")
     assert load_device(path).layer_table == str(tmp_path / "table.csv")
+
+
+@pytest.mark.parametrize("name", shipped_links())
+def test_a_link_that_resends_costs_so_many_transfers(name):
+    link = load_link(name)
+    twice = link.resending(2.0)
+    for size in (1, 1500, 10**6):
+        assert twice.transfer_ms(size) == pytest.approx(2 * link.transfer_ms(size))
+        assert twice.transfer_mj(size) == pytest.approx(2 * link.transfer_mj(size))
+    assert link.resending(1.0) == link

@@ -67,12 +67,7 @@ def partition(layers: int = 4, devices: int = 3, points: int = 3) -> Result:
             "reference_point": [3.5, 4.5, 1.0],
             "history": [0.5, 0.7, 0.75],
         },
-        "sensitivity": [
-            {"layer": name, "device": device}
-            | _estimate("alone", 0.9 + 0.05 * math.sin(index))
-            | _estimate("all_but", 0.4 + 0.05 * math.cos(index))
-            for index, (name, device) in enumerate(cells)
-        ],
+        "sensitivity": _sensitivity(cells),
         "sweep": [
             {"tool": tool, "scenario": scenario, "rate": rate}
             | _estimate("accuracy", TABLE[tool, scenario][0] * (1 - rate))
@@ -91,6 +86,15 @@ def partition(layers: int = 4, devices: int = 3, points: int = 3) -> Result:
         ],
         "seconds": 12.5,
     }
+
+
+def _sensitivity(cells: Sequence[tuple[str, str]]) -> list[Result]:
+    return [
+        {"layer": name, "device": device}
+        | _estimate("alone", 0.9 + 0.05 * math.sin(index))
+        | _estimate("all_but", 0.4 + 0.05 * math.cos(index))
+        for index, (name, device) in enumerate(cells)
+    ]
 
 
 def profile(layers: int = 4, devices: int = 3) -> Result:

@@ -208,3 +208,19 @@ def test_line_of_the_searched_rate_is_the_scenario_s_own(make, scenario, rate):
     result["faults"]["activation_rate"] = [0.5, 0.0, 0.1]
     assert worst_rate(result, scenario) == rate
     assert worst_rate({}, scenario) is None
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("bits", "a share of 0.001 of the bits flip."),
+        ("zero", "a share of 0.001 of the packets are lost, and read as zeros."),
+        ("last", "a share of 0.001 of the packets are lost, and read as the last value that"),
+        ("resent", "a share of 0.001 of the packets are lost, and sent again."),
+    ],
+)
+def test_what_a_link_does_is_said_where_it_does_anything(make, kind, words):
+    result = make()
+    assert "On the way from one device" not in plain(partition.lead(result))
+    result["faults"]["link"] = {"kind": kind, "rate": 0.001}
+    assert words in plain(partition.lead(result))

@@ -10,6 +10,7 @@ import pytest
 
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import FaultModel
+from afpjax.search.costs_now import limits
 from afpjax.search.environment import Change, Trace, built_for, states
 from afpjax.search.explore import Budget
 from afpjax.search.online import System, expected_drops
@@ -185,6 +186,22 @@ def test_after_the_burst_the_cheaper_first_mapping_is_back(run, operation):
     assert found.events[-1].mapping == FIRST
     back = [event.step for event in found.events if event.repartitioned][-1]
     assert back > 120
+
+
+def test_a_mapping_that_comes_above_the_limits_is_left_without_an_alarm(run, operation):
+    """The first device slows down; nothing fails more often."""
+    slow = (Change(20, 0, latency=30.0, energy=30.0),)
+    tight = dataclasses.replace(operation.system, allow_latency=0.5, allow_energy=0.5, known={})
+    found = run("online", slow, steps=60, system=tight, review=0)
+    reasons = [(event.step, event.reason) for event in found.events if event.reason]
+    assert reasons[0] == (20, "above limits")
+    moved = next(event for event in found.events if event.repartitioned)
+    caps = limits(tight, moved.state)
+    assert moved.latency_ms <= caps.latency_ms * (1 + 1e-6)
+    assert moved.energy_mj <= caps.energy_mj * (1 + 1e-6)
+    assert moved.drop <= THETA
+    # What could be done has been done: no look after look.
+    assert [step for step, reason in reasons if reason == "above limits"] == [20]
 
 
 @pytest.mark.parametrize("policy", ["online", "stored", "oracle"])
