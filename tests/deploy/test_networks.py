@@ -45,7 +45,12 @@ def test_every_network_of_the_zoo_is_here():
 EVERY_FORMAT = ("resnet18",)  # compiling takes most of the time
 
 
-@pytest.mark.parametrize("name", ZOO)
+IN_CI = ("resnet18", "squeezenet1_1", "mobilenet_v2")  # joins, concatenations, groups of one
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in IN_CI else pytest.param(n, marks=pytest.mark.slow) for n in ZOO]
+)
 def test_networks_of_the_zoo_cut_between_any_two_layers(name):
     size, width = ZOO[name]
     apply_fn = zoo.apply_fn_of(name, classes=7, image_size=size, width=width)
