@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from afpjax.search.partition import Front as Front
     from afpjax.search.partition import partition as partition
 
-__version__ = "0.6.0"
+__version__ = "0.7.0"
 
 # Imported at first use: `python -m afpjax.run --help` must not wait for JAX.
 _HOMES = {

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from afpjax.settings import setting
 
+#: What runs a stream (`search/policies.py`).
+POLICIES = ("never", "online", "safest", "stored", "oracle")
 #: Environments that come with afpjax, in `search/traces`.
 TRACES = ("radiation-burst", "ageing", "voltage-scaling", "attacker", "device-loss")
 
@@ -26,10 +28,11 @@ class Online:
         path=True,
     )
     policies: tuple[str, ...] = setting(
-        ("never", "online", "stored", "oracle"),
-        "what is compared: the first mapping stays; AFarePart's online phase; the best of the "
-        "stored front, without a search; true rates, and a search at every change",
-        choices=("never", "online", "stored", "oracle"),
+        POLICIES,
+        "what is compared: the first mapping stays; AFarePart's online phase; without a search, "
+        "the safest mapping at estimated rates, or the best of the stored front; true rates, and a "
+        "search at every change",
+        choices=POLICIES,
     )
     theta: float = setting(
         0.1, "accuracy drop above which the system acts, a fraction of 1", above=0.0, high=0.9999
@@ -102,7 +105,7 @@ class Export:
     method: str = setting(
         "robustdice",
         "how neurons are placed on the first number of distribute.devices",
-        choices=("robustdice", "lop", "replication", "random", "topk", "randomk"),
+        choices=("robustdice", "lop", "cdc", "replication", "random", "topk", "randomk"),
     )
     batch: int = setting(1, "images that an exported model takes at once", low=1)
     images: int = setting(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 from jaxtyping import Float
 
+from afpjax.deploy.coded import coded
 from afpjax.deploy.graph import Graph
 from afpjax.deploy.layers import as_traced, layer, natural_shape
 from afpjax.deploy.manifest import Pieces, Send, Tensor
@@ -19,7 +20,8 @@ Values = Sequence[Float[np.ndarray, "_"]]  # by layer
 def by_neuron(
     source: Source, placement: Placement, substitutes: Values, devices: Sequence[str]
 ) -> Split:
-    """Every device computes its own neurons of each layer, from the whole tensors before it.
+    """Every device computes its own neurons of each layer, from the whole tensors before it; the
+    spare, if there is one, sums of the others' too.
 
     What lies between layers (activations, pooling, joins) every device works out for itself, the
     logits too. A whole tensor bears its layer's name, a piece of it LAYER@DEVICE.
@@ -27,10 +29,8 @@ def by_neuron(
     names = source.program.graph.names
     taken = {*source.names.values(), *names}
     pieces = {
-        call.layer.name: _pieces(source, call, held, values, devices, taken)
-        for call, held, values in zip(
-            source.program.calls, placement.holds, substitutes, strict=True
-        )
+        call.layer.name: _pieces(source, call, placement, place, values, devices, taken)
+        for place, (call, values) in enumerate(zip(source.program.calls, substitutes, strict=True))
     }
     graphs = {device: Graph() for device in devices}
     for number, graph in enumerate(graphs.values()):
@@ -54,19 +54,22 @@ def by_neuron(
 def _pieces(
     source: Source,
     call: LayerCall,
-    held: np.ndarray,
+    placement: Placement,
+    place: int,
     substitute: np.ndarray,
     devices: Sequence[str],
     taken: set[str],
 ) -> Pieces:
     name = call.layer.name
-    neurons = tuple(tuple(np.flatnonzero(own).tolist()) for own in held)
+    neurons = tuple(tuple(np.flatnonzero(own).tolist()) for own in placement.holds[place])
+    sums = tuple(tuple(np.flatnonzero(row).tolist()) for row in placement.coded(place))
+    spare = placement.spare if placement.spare is not None and sums else -1
     made = tuple(
-        free(f"{name}@{device}", taken) if own else ""
-        for device, own in zip(devices, neurons, strict=True)
+        free(f"{name}@{device}", taken) if own or number == spare else ""
+        for number, (device, own) in enumerate(zip(devices, neurons, strict=True))
     )
     _, axis = natural_shape(call, source.batch, call.layer.neurons)
-    return Pieces(name, axis, made, neurons, tuple(map(float, substitute)))
+    return Pieces(name, axis, made, neurons, tuple(map(float, substitute)), sums, spare)
 
 
 def _emit(source: Source, graph: Graph, pieces: Mapping[str, Pieces], device: int) -> None:
@@ -93,10 +96,21 @@ def _piece(
     source: Source, graph: Graph, known: Known, call: LayerCall, pieces: Pieces, device: int
 ) -> None:
     graph.at = pieces.made[device]
-    arrays = source.arrays[call.layer.name]
-    neurons = pieces.neurons[device]
-    made = layer(graph, source.quantized, call, arrays, known[call.input], neurons)
-    graph.named(made, pieces.made[device])
+    given = source.quantized, call, source.arrays[call.layer.name], known[call.input]
+    made = []
+    if neurons := pieces.neurons[device]:
+        made.append(layer(graph, *given, neurons))
+    if device == pieces.spare:
+        sums = np.zeros((len(pieces.sums), call.layer.neurons), bool)
+        for row, members in zip(sums, pieces.sums, strict=True):
+            row[list(members)] = True
+        made.append(coded(graph, *given, sums))
+    whole = made[0]
+    if len(made) > 1:
+        count = len(neurons) + len(pieces.sums)
+        shape, axis = natural_shape(call, source.batch, count)
+        whole = graph.node("Concat", made, shape, whole.dtype, axis=axis)
+    graph.named(whole, pieces.made[device])
 
 
 def _logits(source: Source) -> str:

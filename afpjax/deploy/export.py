@@ -80,16 +80,14 @@ def export_placement(
 ) -> Exported:
     """Device d computes the neurons that `placement` has it hold; `substitutes` by layer.
 
-    Raises `InputError` for a placement of another network or with coded sums, and for an operation
-    without an ONNX counterpart.
+    Raises `InputError` for a placement of another network, and for an operation without an ONNX
+    counterpart.
     """
     sizes = tuple(
         (name, held.shape[1]) for name, held in zip(placement.layers, placement.holds, strict=True)
     )
     if sizes != tuple((layer.name, layer.neurons) for layer in quantized.layers):
         raise InputError("placement: of another network; export it with its own")
-    if placement.spare is not None:
-        raise InputError("placement: coded sums cannot be exported; choose another method")
     source = Source.of(quantized, batch)
     split = by_neuron(source, placement, substitutes, devices)
     return _exported(source, split, "placement", about)

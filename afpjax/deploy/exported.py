@@ -60,18 +60,14 @@ class FromManifest:
         """Who works out what without the lost devices."""
         known = self.manifest
         number_of = {name: device for device, name in enumerate(self.names)}
+        pieces = self._needed(lost)
+        needed = {made for of_device in pieces.values() for made in of_device.values()}
+        spared = {made for each in known.pieces.values() for made in each.made} - needed
         tasks = [
             Task(each.task, number_of[each.device], each.inputs, each.outputs)
             for each in known.tasks
+            if not spared.issuperset(each.outputs)
         ]
-        pieces = {
-            tensor: {
-                number_of[device]: made
-                for device, made in zip(known.names, each.made, strict=True)
-                if made
-            }
-            for tensor, each in known.pieces.items()
-        }
         return plan_of(
             tasks,
             pieces,
@@ -81,6 +77,17 @@ class FromManifest:
             answer=known.output,
             batch=known.batch,
         )
+
+    def _needed(self, lost: Collection[int]) -> dict[str, dict[int, str]]:
+        """By shared tensor, the pieces that are read without the lost devices: not replicas of what
+        others give, and no coded sums as long as all are there."""
+        found: dict[str, dict[int, str]] = {}
+        if self.manifest.pieces:
+            by = self.manifest.answering(lost)
+            for tensor, each in self.manifest.pieces.items():
+                read = sorted({int(device) for device in by[tensor]} - {-1})
+                found[tensor] = {device: each.made[device] for device in read}
+        return found
 
     def used_bytes(self) -> dict[str, int]:
         """What each device's part takes: its weights, and the most that it holds beside them."""

@@ -46,18 +46,28 @@ def kernel(
 
     `axis` is the neurons' in `codes`; None: they lie along the first and the last together.
     """
-    if fmt.kind == "float32":
-        return codes
     if fmt.kind == "bfloat16":
         narrow, to = codes.astype(ml_dtypes.bfloat16), onnx.TensorProto.FLOAT
         return graph.node("Cast", [narrow], codes.shape, np.float32, to=to)
+    if fmt.kind == "fixed" and fmt.bits == INTEGER and axis is not None:
+        return _from_integers(graph, codes.astype(np.int8), steps, axis)
+    return weights(fmt, codes, steps, axis)
+
+
+def weights(
+    fmt: QFormat,
+    codes: Float[np.ndarray, "..."],
+    steps: Float[np.ndarray, "C"],
+    axis: int | None,
+) -> Float[np.ndarray, "..."]:
+    """What `kernel` is the nodes of: the weights' values."""
+    if fmt.kind != "fixed":
+        return codes
     if axis is None:
         return codes * steps.reshape(codes.shape[0], 1, codes.shape[-1])
     shape = [1] * codes.ndim
     shape[axis] = -1
-    if fmt.bits != INTEGER:
-        return codes * steps.reshape(shape)
-    return _from_integers(graph, codes.astype(np.int8), steps, axis)
+    return codes * steps.reshape(shape)
 
 
 def bias(
@@ -67,12 +77,22 @@ def bias(
     grid: Float[np.ndarray, "C"],
 ) -> Operand:
     """A bias on the accumulator's grid, `grid` for every neuron."""
-    if fmt.kind != "fixed":
-        return values
-    codes = np.round(values * (np.float32(1) / grid))
-    if fmt.bits == INTEGER and np.abs(codes).max(initial=0) < 2**31:
-        return _from_integers(graph, codes.astype(np.int32), grid, 0)
-    return codes * grid
+    if fmt.kind == "fixed" and fmt.bits == INTEGER:
+        codes = _codes(values, grid)
+        if np.abs(codes).max(initial=0) < 2**31:
+            return _from_integers(graph, codes.astype(np.int32), grid, 0)
+    return on_grid(fmt, values, grid)
+
+
+def on_grid(
+    fmt: QFormat, values: Float[np.ndarray, "C"], grid: Float[np.ndarray, "C"]
+) -> Float[np.ndarray, "C"]:
+    """What `bias` is the nodes of."""
+    return _codes(values, grid) * grid if fmt.kind == "fixed" else values
+
+
+def _codes(values: Float[np.ndarray, "C"], grid: Float[np.ndarray, "C"]) -> Float[np.ndarray, "C"]:
+    return np.round(values * (np.float32(1) / grid))
 
 
 def _from_integers(graph: Graph, codes: np.ndarray, steps: np.ndarray, axis: int) -> Operand:

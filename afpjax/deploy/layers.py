@@ -101,6 +101,21 @@ def as_traced(graph: Graph, call: LayerCall, made: Operand, batch: int) -> Opera
     return transposed(graph, made, [0, *order])
 
 
+def image_of_convolution(graph: Graph, call: LayerCall, x: Operand) -> Operand:
+    """What a convolution reads, [B, …], as [images, channels, rows, …]."""
+    batch = x.shape[0]
+    spec = call.params["dimension_numbers"].lhs_spec
+    x = transposed(graph, x, [0, *(1 + axis for axis in spec)])
+    return reshaped(graph, x, [batch * x.shape[1], *x.shape[2:]])
+
+
+def image_of_product(graph: Graph, call: LayerCall, x: Operand) -> Operand:
+    """What a dense layer reads, [B, …]: the axes of its products, the places', the inputs'."""
+    axes = _axes(call)
+    order = [*(1 + axis for axis in axes.batch_x), 0, *(1 + axis for axis in axes.free_x)]
+    return transposed(graph, x, [*order, *(1 + axis for axis in axes.of_x)])
+
+
 def _convolution(
     graph: Graph,
     quantized: Quantized,
@@ -112,10 +127,8 @@ def _convolution(
     whole: bool,
 ) -> Ref:
     """Some neurons of a grouped convolution are groups of one, each with its own inputs."""
-    numbers, groups = call.params["dimension_numbers"], call.layer.groups
-    batch = x.shape[0]
-    x = transposed(graph, x, [0, *(1 + axis for axis in numbers.lhs_spec)])
-    x = reshaped(graph, x, [batch * x.shape[1], *x.shape[2:]])
+    groups = call.layer.groups
+    x = image_of_convolution(graph, call, x)
     if groups > 1 and not whole:
         channels = arrays.kernel.shape[1]
         group = chosen * groups // call.layer.neurons
@@ -140,8 +153,7 @@ def _dense(
     axes, fmt, name = _axes(call), quantized.format, call.layer.name
     products, inputs, outputs = arrays.kernel.shape
     batch, places = x.shape[0], prod(_sizes(call.layer.input_shape, axes.free_x))
-    order = [*(1 + axis for axis in axes.batch_x), 0, *(1 + axis for axis in axes.free_x)]
-    x = transposed(graph, x, [*order, *(1 + axis for axis in axes.of_x)])
+    x = image_of_product(graph, call, x)
     steps = arrays.steps[chosen]
     if products == 1:
         x = reshaped(graph, x, [batch * places, inputs])

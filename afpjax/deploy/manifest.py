@@ -80,7 +80,9 @@ class Pieces:
     """A layer's tensor, put together from what the devices make of it along `axis`.
 
     Device d makes the tensor `made[d]`, whose i-th slice is neuron `neurons[d][i]`; a device
-    without neurons makes none (""). `substitute` has the value of each neuron that is lost.
+    without neurons makes none (""). Behind its own, device `spare` (-1: there is none) makes
+    `sums` of the others' neurons (coded distributed computing): whose, sum by sum. `substitute` has
+    the value of each neuron that is lost.
     """
 
     layer: str
@@ -88,6 +90,8 @@ class Pieces:
     made: tuple[str, ...]
     neurons: tuple[tuple[int, ...], ...]
     substitute: tuple[float, ...]
+    sums: tuple[tuple[int, ...], ...] = ()
+    spare: int = -1
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,9 @@ class Manifest:
             for device, neurons in enumerate(pieces.neurons):
                 held[device, list(neurons)] = True
             holds.append(held)
-        return Placement(self.method, tuple(p.layer for p in self.pieces.values()), tuple(holds))
+        layers = tuple(pieces.layer for pieces in self.pieces.values())
+        spares = {pieces.spare for pieces in self.pieces.values()} - {-1}
+        return Placement(self.method, layers, tuple(holds), max(spares, default=None))
 
     def answering(self, failed: Collection[int] = ()) -> dict[str, np.ndarray]:
         """By a layer's tensor, the device whose copy of each neuron is used, -1: it is lost."""
@@ -151,16 +157,29 @@ def joined(
     """A layer's whole tensor from the pieces that devices made, by device.
 
     `by` has the device that answers for each neuron (int [C], see `Manifest.answering`); where it
-    is -1 the neuron gives its substitute.
+    is -1 the neuron gives its substitute. Where the spare answers for a neuron that it does not
+    compute, that is its sum less the sum's other neurons.
     """
     whole = np.empty(tensor.shape, tensor.dtype)
     by_neuron = np.moveaxis(whole, pieces.axis, 0)
     by_neuron[:] = np.asarray(pieces.substitute, whole.dtype).reshape(-1, *[1] * (whole.ndim - 1))
     for device, piece in made.items():
         neurons = np.asarray(pieces.neurons[device], np.int64)
-        used = by[neurons] == device
+        used = np.flatnonzero(by[neurons] == device)
         by_neuron[neurons[used]] = np.moveaxis(piece, pieces.axis, 0)[used]
+    if pieces.sums and pieces.spare in made:
+        _uncode(pieces, by, np.moveaxis(made[pieces.spare], pieces.axis, 0), by_neuron)
     return whole
+
+
+def _uncode(pieces: Pieces, by: np.ndarray, made: np.ndarray, by_neuron: np.ndarray) -> None:
+    """Neurons that only the spare's sums still know; of each sum no more than one is missing."""
+    own = pieces.neurons[pieces.spare]
+    for place, members in enumerate(pieces.sums):
+        for neuron in members:
+            if by[neuron] == pieces.spare and neuron not in own:
+                others = by_neuron[[each for each in members if each != neuron]]
+                by_neuron[neuron] = made[len(own) + place] - others.sum(axis=0)
 
 
 def to_json(manifest: Manifest) -> str:

@@ -1,6 +1,6 @@
 """Job `online`: AFarePart's online phase over environments that change (Section V-B, Algorithm 1).
 
-Every trace is run with several seeds, and every stream under four policies (`search.policies`), so
+Every trace is run with several seeds, and every stream under every policy (`search.policies`), so
 that what the search while the system runs is worth can be told from what it costs.
 """
 

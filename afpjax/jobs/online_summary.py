@@ -12,13 +12,14 @@ from afpjax.jobs.records import Record
 _NAMES = {
     "never": "never repartitioned",
     "online": "online (AFarePart)",
+    "safest": "safest mapping, no search",
     "stored": "stored front, no search",
     "oracle": "oracle, every step",
 }
 
 
 def summary(result: Mapping[str, Any]) -> RenderableType:
-    """Four policies by trace: accuracy, time with too much lost, what it costs, switches."""
+    """The policies by trace: accuracy, time with too much lost, what it costs, switches."""
     table = Table(box=None, pad_edge=False)
     table.add_column("environment, policy")
     for head in ("images right", "time above theta", "latency, ms", "energy, mJ", "switches"):

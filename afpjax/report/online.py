@@ -120,8 +120,9 @@ def worth(result: Result) -> Block:
         parts.insert(1, table(head, lines))
     note = (
         "Latency and energy are for an image, with what probes and moved weights took spread over "
-        "the stream. The stored front is looked at without a search; the oracle knows the true "
-        "rates, and its searches take no time."
+        "the stream. The safest mapping (the network on the device with the lowest estimated rate, "
+        "but for what would cost too much there) and the stored front's best are taken without a "
+        "search; the oracle knows the true rates, and its searches take no time."
     )
     return Block(join([*parts, paragraph(note)]))
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from afpjax.report.drawing import draw, legend
-from afpjax.report.style import INK, MUTED, TOOLS
+from afpjax.report.style import INK, METHODS, MUTED, TOOLS
 from afpjax.report.wording import Real, rate
 
 __all__ = ["NAMES", "over_time", "seen"]
@@ -17,12 +17,14 @@ Rows = Sequence[Mapping[str, Any]]
 NAMES: Final = {
     "never": "never repartitioned",
     "online": "online (AFarePart)",
+    "safest": "safest mapping",
     "stored": "stored front",
     "oracle": "oracle",
 }
 _COLOURS: Final = {
     "never": TOOLS["fault-unaware"],
     "online": TOOLS["afarepart"],
+    "safest": METHODS["cdc"],
     "stored": TOOLS["cnnparted"],
     "oracle": MUTED,
 }

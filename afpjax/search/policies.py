@@ -3,6 +3,8 @@
 - "never": the first mapping stays.
 - "online": canaries are watched; after an alarm devices are probed, and NSGA-II looks for a mapping
   for the rates that were estimated (AFarePart, Algorithm 1).
+- "safest": as online, but without a search: the network on the device whose estimated rate is the
+  lowest, but for what the limits do not allow there. It tells what NSGA-II itself is worth.
 - "stored": as online, but the best mapping of the offline front is taken, without a search.
 - "oracle": the true rates are known, and every change of the environment is searched for at once.
 
@@ -19,17 +21,19 @@ import jax
 import numpy as np
 
 from afpjax.search import watch
-from afpjax.search.costs_now import Front, scaled
+from afpjax.search.costs_now import Front, safest_within, scaled
 from afpjax.search.current import Estimate
 from afpjax.search.environment import State
-from afpjax.search.online import Decision, best_stored, repartition
+from afpjax.search.online import Decision, best_stored, choose, repartition
 from afpjax.search.operation import Event, Operation, Price, Streamed
 from afpjax.search.probes import built_as, probed, with_rates, worst_allowed
 from afpjax.search.problem import costs
 from afpjax.search.stream import Mapping, answers
 from afpjax.search.switching import DEARER, above_limits, switch
 
-POLICIES = ("never", "online", "stored", "oracle")
+POLICIES = ("never", "online", "safest", "stored", "oracle")
+_WATCH = ("online", "safest", "stored")  # canaries, for alarms
+_SEARCH = ("online", "oracle")
 WINDOW = 8  # steps that the observed drop is told of
 _MORE = 4  # searches that may follow one which has not found a mapping well below theta
 _MORE_ORACLE = 8
@@ -110,7 +114,7 @@ def _met(operation: Operation, policy: str, run: Run, state: State, seed: int, s
         float(cost.latency_ms[0]),
         float(cost.energy_mj[0]),
     )
-    if policy not in ("online", "stored"):
+    if policy not in _WATCH:
         return event
     share = stream.failing(run.mapping, state, operation.canaries, seed, step)
     run.evidence = watch.seen(operation.rule, run.evidence, share)
@@ -181,7 +185,7 @@ def _act(
     decision = _look(operation, policy, run, first)
     chosen, expected = switch(operation, run.belief, run.mapping, decision, reason, first)
     # What a search expects flatters what it has found: theta itself is too near.
-    enough = expected <= operation.theta / 2 or policy == "stored"
+    enough = expected <= operation.theta / 2 or policy not in _SEARCH
     more = _MORE_ORACLE if policy == "oracle" else _MORE
     run.again = 0 if enough else run.again - 1 if reason == _AGAIN else more
     if chosen is not None:
@@ -218,6 +222,9 @@ def _look(operation: Operation, policy: str, run: Run, first: Mapping) -> Decisi
     """Search from the front that is known, or look at it alone."""
     if policy == "stored":
         return best_stored(operation.system, run.belief, run.mapping, run.front, (first,))
+    if policy == "safest":
+        only = (safest_within(operation.system, run.belief),)
+        return choose(operation.system, run.belief, run.mapping, only, (first,))
     key = jax.random.fold_in(operation.system.key, run.searches)
     system = replace(operation.system, key=key)
     decision = repartition(system, run.belief, run.mapping, run.front, (first,))
@@ -229,6 +236,7 @@ def _look(operation: Operation, policy: str, run: Run, first: Mapping) -> Decisi
 def _plan(operation: Operation, policy: str, run: Run, chosen: Mapping, step: int) -> None:
     """Go over to a mapping once probes, search and moved weights have taken their time."""
     moving = operation.moving([i for i, d in enumerate(chosen) if d != run.mapping[i]])
-    took = run.delay_ms + moving.ms + (0.0 if policy == "stored" else operation.system.budget_ms)
+    searched = operation.system.budget_ms if policy in _SEARCH else 0.0
+    took = run.delay_ms + moving.ms + searched
     delay = 1 if policy == "oracle" else 1 + ceil(took / operation.step_ms)
     run.pending, run.paid = Pending(step + delay, chosen), run.paid + moving

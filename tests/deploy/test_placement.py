@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 from jax import lax
 
+from afpjax.deploy.exported import FromManifest
 from afpjax.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.robust.placement import Placement
 
-from .chains import NAMES, assert_near, chain_of, drawn, placed, quantized_of
+from .chains import FLOAT, NAMES, assert_near, chain_of, drawn, placed, quantized_of
 
 HWIO = ("NHWC", "HWIO", "NHWC")
 PARAMS = {
@@ -152,6 +153,67 @@ def test_placements_that_do_not_fit_are_refused(quantized):
     other = Placement("random", placement.layers, (*placement.holds[:3], np.ones((3, 4), bool)))
     with pytest.raises(InputError, match="of another network"):
         placed(quantized, other, SUBSTITUTES)
-    coded = Placement("cdc", placement.layers, placement.holds, spare=2)
-    with pytest.raises(InputError, match="coded sums cannot be exported"):
-        placed(quantized, coded, SUBSTITUTES)
+
+
+def coded_placement(whole=()):
+    """Two workers, each its own slice of every layer, and a spare with sums of theirs; it has
+    copies of the first layer's neurons 1 and 4, and of the layers in `whole` everything."""
+    holds = []
+    for layer, count in enumerate(NEURONS):
+        first = np.arange(count) < count // 2
+        spare = np.zeros(count, bool)
+        if layer == 0:
+            spare[[1, 4]] = True
+        holds.append(np.stack([first, ~first, spare | (layer in whole)]))
+    return Placement("cdc", ("stem", "depthwise", "mixed", "head"), tuple(holds), spare=2)
+
+
+CODED_FORMATS = {
+    FLOAT: 1e-5,
+    QFormat(bits=8, frac=4, scale="channel"): 1e-5,
+    QFormat(bits=16, frac=8, scale="global"): 1e-5,
+    QFormat(kind="bfloat16"): 0.02,  # a rounding error of a sum may end a bfloat16 step apart
+}
+
+
+@pytest.mark.parametrize("fmt", CODED_FORMATS, ids=lambda fmt: f"{fmt.kind}{fmt.width}")
+@pytest.mark.parametrize("whole", [(), (1, 3)])
+def test_coded_sums_make_up_for_one_lost_device(fmt, whole):
+    """Grouped convolutions and products of several axes too; biases, and several batches."""
+    quantized = quantized_of(network, PARAMS, IMAGES, fmt)
+    chain = chain_of(placed(quantized, coded_placement(whole), SUBSTITUTES, batch=2))
+    for failed in ((), (0,), (1,), (2,)):
+        assert_near(chain(IMAGES, failed), np.asarray(quantized(IMAGES)), CODED_FORMATS[fmt])
+
+
+def test_of_two_lost_devices_coded_sums_make_up_for_none(quantized):
+    placement = coded_placement()
+    chain = chain_of(placed(quantized, placement, SUBSTITUTES))
+    for failed in combinations(range(3), 2):
+        expected = network(PARAMS, IMAGES, without(placement, failed))
+        assert_near(chain(IMAGES, failed), expected, 1e-5)
+
+
+def test_a_sum_is_one_filter_and_neurons_of_all_groups_read_all_channels(quantized):
+    manifest = placed(quantized, coded_placement(), SUBSTITUTES).manifest
+    assert manifest.placement.spare == 2
+    for mine, theirs in zip(manifest.pieces.values(), range(4), strict=True):
+        coded = coded_placement().coded(theirs)
+        assert mine.sums == tuple(tuple(np.flatnonzero(row)) for row in coded)
+    weights = 5 * 9 * 2 + 6 * 9 * 6 + 10 * 4 * 12 + 2 * 5  # stem: 2 neurons and 3 sums
+    assert manifest.devices[2].weight_bytes == pytest.approx(4 * weights, abs=1500)
+    assert manifest.devices[0].weight_bytes < manifest.devices[2].weight_bytes
+
+
+def test_sums_and_copies_that_nobody_needs_are_not_worked_out(quantized):
+    exported = placed(quantized, coded_placement(whole=(3,)), SUBSTITUTES)
+    served = FromManifest(exported.manifest, exported.files, NAMES)
+    layers = {"stem", "depthwise", "mixed"}
+
+    def makers(lost):
+        tasks = served.plan(0, lost).tasks
+        return {name: {t.device for t in tasks if t.name.startswith(f"{name}@")} for name in layers}
+
+    for lost, of_all in (((), {0, 1}), ((2,), {0, 1}), ((0,), {1, 2})):
+        assert all(found == of_all for found in makers(lost).values())
+    assert makers((0, 1)) == {"stem": {2}, "depthwise": set(), "mixed": set()}

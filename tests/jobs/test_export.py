@@ -128,10 +128,13 @@ def test_a_run_of_job_distribute(placed, result_of, written):
         result_of("export", export__source=str(folder), distribute__substitute="mean")
 
 
-@pytest.mark.parametrize("method", ["lop", "replication"])
+@pytest.mark.parametrize("method", ["lop", "cdc", "replication"])
 def test_other_methods(result_of, method):
     result = result_of("export", export__method=method, **PLACED)
     assert result["method"] == method and result["agreement"]["top1"] == 1.0
+    assert all(row["alike"] == 1.0 for row in result["lost"])
+    if method == "cdc":  # nothing is lost with one device
+        assert len({row["accuracy"] for row in result["lost"]}) == 1
 
 
 def test_a_mapping_of_another_network(result_of, written):

@@ -15,7 +15,7 @@ from afpjax.run import main
 from afpjax.search.environment import built_for
 from afpjax.search.stream import at
 
-POLICIES = ("never", "online", "stored", "oracle")
+POLICIES = ("never", "online", "safest", "stored", "oracle")
 #: The device that does all the work is struck hard, and recovers; or it leaves, and comes back.
 BURST = """
 description = "a burst"
@@ -183,7 +183,7 @@ def test_all_is_the_mean_of_the_traces(result):
 
 
 def test_gains_are_differences_of_the_same_streams(result):
-    assert len(result["gains"]) == 3 * 3
+    assert len(result["gains"]) == 3 * (len(POLICIES) - 1)
     for row in result["gains"]:
         online, other = (row_of(result, row["trace"], policy) for policy in ("online", row["over"]))
         for key in ("accuracy", "above", "energy_mj"):

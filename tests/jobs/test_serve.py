@@ -155,6 +155,24 @@ def test_a_placement_loses_two_devices_and_keeps_what_was_foretold(ray, placemen
     json.dumps(result, allow_nan=False)
 
 
+def test_coded_sums_answer_for_a_lost_device(ray, experiment):
+    """Exported by the job itself; two lost devices are more than sums make up for."""
+    given = {
+        **experiment,
+        "run.job": "serve",
+        "export.kind": "placement",
+        "export.method": "cdc",
+        "distribute.devices": [4],
+        "serve.requests": 90,
+        "serve.kill": ["device1@30", "device0@60"],
+    }
+    result = plain(serve.run(configuration.load(None, given), Work({}, SILENT)).result)
+    assert result["answered"] == 90 and result["agreement"] == 1.0
+    none, one, two = result["by_lost"]
+    assert (one["lost"], two["lost"]) == (["device1"], ["device0", "device1"])
+    assert none["predicted"] == one["predicted"] > two["predicted"]
+
+
 def test_what_is_foretold_is_the_network_without_the_lost_neurons(ray, placement, experiment):
     """In NumPy: the images right of all that are held out, the devices' neurons gone."""
     result = run(placement, requests=20, kill=["1@0", "2@0"])

@@ -3,9 +3,9 @@
 from typing import Any
 
 Record = dict[str, Any]
-POLICIES = ("never", "online", "stored", "oracle")
+POLICIES = ("never", "online", "safest", "stored", "oracle")
 #: Share of the time above theta, under each policy.
-ABOVE = {"never": 0.6, "online": 0.15, "stored": 0.3, "oracle": 0.05}
+ABOVE = {"never": 0.6, "online": 0.15, "safest": 0.2, "stored": 0.3, "oracle": 0.05}
 DEVICES = ("a", "b")
 LAYERS = ("stem", "body", "head")
 FIRST, LATER = [0, 0, 1], [1, 1, 0]

@@ -91,7 +91,7 @@ def test_policies_of_all_environments_come_first_then_each(read):
 def test_differences_have_signs_and_intervals(read):
     rows = read(streams()).table("online against")
     assert rows[0] == ["never repartitioned", "+22.5 [+18.5, +26.5]", "−45.0 [−49.0, −41.0]"]
-    assert rows[2] == ["oracle", "−5.0 [−9.0, −1.0]", "+10.0 [+6.0, +14.0]"]
+    assert rows[3] == ["oracle", "−5.0 [−9.0, −1.0]", "+10.0 [+6.0, +14.0]"]
     assert read(streams(seeds=1)).table("online against")[0][1:] == ["+22.5", "−45.0"]
     alone = read(streams(policies=("online",)))
     assert "online against" not in alone.text and alone.headings == PARTS

@@ -8,9 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from afpjax.deploy_sections import POLICIES as OFFERED
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import FaultModel
-from afpjax.search.costs_now import limits
+from afpjax.search.costs_now import limits, safest_within
 from afpjax.search.environment import Change, Trace, built_for, states
 from afpjax.search.explore import Budget
 from afpjax.search.online import System, expected_drops
@@ -204,7 +205,7 @@ def test_a_mapping_that_comes_above_the_limits_is_left_without_an_alarm(run, ope
     assert [step for step, reason in reasons if reason == "above limits"] == [20]
 
 
-@pytest.mark.parametrize("policy", ["online", "stored", "oracle"])
+@pytest.mark.parametrize("policy", ["online", "safest", "stored", "oracle"])
 def test_a_lost_device_is_left_at_once(run, policy):
     found = run(policy, LOSS)
     step, reason = next(each for each in reasons(found) if each[0] > 0)
@@ -223,6 +224,24 @@ def test_stored_mappings_are_of_the_stored_front(run):
     assert time_above(found.events, THETA) < time_above(run("never", BURST).events, THETA) / 2
 
 
+def test_the_safest_mapping_is_taken_without_a_search(run, operation):
+    found = run("safest", BURST)
+    acted = next(event for event in found.events if event.reason)
+    moved = next(event for event in found.events if event.repartitioned)
+    rates = [made.rate for made in acted.estimated if made is not None]
+    believed = BUILT._replace(weight_rate=tuple(rates), activation_rate=tuple(rates))
+    assert moved.mapping == safest_within(operation.system, believed) == (2,) * 5
+    assert found.searches == 0 and not any(event.cut for event in found.events)
+    # It waits for probes and weights, but for no search.
+    online = run("online", BURST)
+    later = next(event.step for event in online.events if event.repartitioned)
+    assert later - moved.step >= int(BUDGET_MS // STEP_MS)
+
+
+def test_every_policy_is_offered():
+    assert OFFERED == POLICIES
+
+
 def test_an_oracle_is_there_first(run):
     oracle, online, never = (run(policy, BURST) for policy in ("oracle", "online", "never"))
     above = [time_above(each.events, THETA) for each in (oracle, online, never)]
@@ -237,7 +256,7 @@ def test_rates_may_be_read_instead_of_probed(run):
     assert reasons(found)[0][1] == "accuracy" and found.switches >= 1
 
 
-@pytest.mark.parametrize("policy", ["online", "stored"])
+@pytest.mark.parametrize("policy", ["online", "safest", "stored"])
 def test_where_nothing_helps_nothing_flaps(run, operation, policy):
     """All devices are struck alike: alarms go on, but every mapping loses the same."""
     changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
