@@ -1,6 +1,8 @@
-"""Strictness for every test, and the one way to the optional real data."""
+"""Strictness for every test, compiled programs that they share, and optional real data."""
 
 import os
+import shutil
+import tempfile
 from pathlib import Path
 
 import jax
@@ -8,6 +10,21 @@ import pytest
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+# Half of the tests' time goes into compiling, and many files compile the same programs. Workers,
+# and processes that tests begin, take the folder over with the environment.
+_CACHE, _OWN = "JAX_COMPILATION_CACHE_DIR", "AFPJAX_TEST_COMPILED"
+if _CACHE not in os.environ:
+    os.environ[_OWN] = os.environ[_CACHE] = tempfile.mkdtemp(prefix="afpjax-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    jax.config.update("jax_compilation_cache_dir", os.environ[_CACHE])
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The controller, which outlives its workers, clears up."""
+    if not hasattr(config, "workerinput") and _OWN in os.environ:
+        shutil.rmtree(os.environ.pop(_OWN), ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

@@ -17,12 +17,13 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 
 from afpjax import compiler
 from afpjax.errors import InputError
-from afpjax.faults.execution import Execution, Kernels
+from afpjax.faults.execution import Execution
 from afpjax.faults.given import Images
 from afpjax.faults.judge import LOGITS, RIGHT, Judge
 from afpjax.faults.plan import CLEAN, Plan, Row, in_order
 from afpjax.faults.programs import Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.strike import Draws
+from afpjax.faults.values import Kernels
 from afpjax.network.quantized import Quantized, encoded
 
 BATCH = 64  # images per forward pass; a last batch is padded

@@ -1,15 +1,11 @@
 """Runs a plan on one batch of images: call by call, values gone as soon as nobody needs them."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, partial
-from threading import Lock
-from typing import Any, NamedTuple
+from functools import cached_property
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float, Shaped, UInt32
 
@@ -33,34 +29,8 @@ from afpjax.faults.plan import (
 )
 from afpjax.faults.programs import Programs, compile_judge, compile_places, part_of
 from afpjax.faults.strike import Draws
+from afpjax.faults.values import Kernels, Packing, Value
 from afpjax.network.quantized import Quantized
-
-
-class Kernels:
-    """The struck kernels of one chunk: made by whoever needs them first, gone after the last use.
-
-    `uses` says how often each is taken.
-    """
-
-    def __init__(self, make: Callable[[Kernel], Array], uses: Mapping[Kernel, int]) -> None:
-        self._make, self._made, self._lock = make, dict[Kernel, Array](), Lock()
-        self._left = Counter(uses)
-
-    def take(self, kernel: Kernel, times: int = 1) -> Array:
-        with self._lock:
-            made = self._made.pop(kernel, None)
-            made = self._make(kernel) if made is None else made
-            self._left[kernel] -= times
-            if self._left[kernel] > 0:
-                self._made[kernel] = made
-            return made
-
-
-class Value(NamedTuple):
-    """What a node made: its own arrays, or its place among those of the nodes that ran with it."""
-
-    arrays: tuple[Array, ...]
-    slot: int | None = None
 
 
 class Execution:
@@ -87,7 +57,7 @@ class Execution:
         if programs.mesh is not None:  # to every device once, not with every call
             network = jax.device_put(network, NamedSharding(programs.mesh, PartitionSpec()))
         self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
-        self._slots, self._pack, self._judge = slots, packed, judge
+        self._pack, self._judge = packed, judge
         self._substitutes = substitutes
         self._parts = [part_of(network, stage) for stage in programs.stages]
         self._wiring = wiring_by_stage(network) if draws.link else None
@@ -100,7 +70,7 @@ class Execution:
         self._logits = [*programs.stages[-1].outputs].index(network.program.output)  # pyright: ignore
         self._own = [self._own_kernel(layer) for layer in range(len(network.layers))]
         # The axis of the images: behind that of the devices, where there are several.
-        self._axis = 0 if programs.mesh is None else 1
+        self._packing = Packing(slots, 0 if programs.mesh is None else 1)
 
     @cached_property
     def row_bytes(self) -> int:
@@ -112,7 +82,7 @@ class Execution:
     def bytes_of(self, plan: Plan) -> int:
         """The most memory that a plan takes at once on a device: values and struck kernels."""
         kernels = sum(self.programs.strike[kernel.layer].output_bytes for kernel in plan.kernels)
-        calls = groups(plan, self.programs.stages, self._slots)
+        calls = groups(plan, self.programs.stages, self._packing.slots)
         return kernels + peak_bytes(
             plan,
             calls,
@@ -144,7 +114,7 @@ class Execution:
         """The judge's answer for every row of the plan, trial and image, padding included."""
         left, values = list(plan.reads), dict[int, Value]()
         answers = dict[int, Shaped[np.ndarray, "D B ..."]]()
-        for call in groups(plan, self.programs.stages, self._slots):
+        for call in groups(plan, self.programs.stages, self._packing.slots):
             seen = images if len(call.nodes) == 1 else self._repeated(images)
             made = self._run(plan, call, values, kernels, seen)
             if call.stage == len(self.programs.stages) - 1:
@@ -158,10 +128,10 @@ class Execution:
     def _repeated(self, images: Images) -> Images:
         """The batch once for every slot; only the first stage needs the images themselves."""
         times = {name: self._slots_over(getattr(images, name)) for name in Judged._fields}
-        return Images(None, indices=np.tile(images.indices, self._slots), **times)
+        return Images(None, indices=np.tile(images.indices, self._packing.slots), **times)
 
     def _slots_over(self, each: Any) -> Any:
-        return None if each is None else np.concatenate([each] * self._slots)
+        return None if each is None else np.concatenate([each] * self._packing.slots)
 
     def _judged(
         self, call: Group, logits: Array, images: Images
@@ -191,7 +161,7 @@ class Execution:
         if call.stage == 0:
             return self.programs.first((), (images.images, given))
         read = tuple(
-            self._gathered([values[node.parents[place]] for node in nodes], output)
+            self._packing.gathered([values[node.parents[place]] for node in nodes], output)
             for place, (_, output) in enumerate(self._inputs[call.stage])
         )
         slots = self._slots_of(call)
@@ -231,27 +201,6 @@ class Execution:
             return self.kernel(kernel._replace(image=int(images.indices[0])))
         return kernels.take(kernel, len(nodes))
 
-    def _gathered(self, sources: Sequence[Value], output: int) -> Array:
-        """What a call reads: the value of one node, or of several one behind the other."""
-        first = sources[0]
-        if len(sources) == 1:
-            return self._alone(first, output)
-        if all(
-            source.arrays is first.arrays and source.slot == place
-            for place, source in enumerate(sources)
-        ):
-            return first.arrays[output]
-        parts = [self._alone(source, output) for source in sources]
-        parts += parts[-1:] * (self._slots - len(parts))
-        return _joined(tuple(parts), self._axis)
-
-    def _alone(self, source: Value, output: int) -> Array:
-        array = source.arrays[output]
-        if source.slot is None:
-            return array
-        size = array.shape[self._axis] // self._slots
-        return _cut(array, np.int32(source.slot * size), size, self._axis)
-
     def _codes(self, layer: int) -> Array:
         return self._network.parameters.layers[self._network.layers[layer].name].kernel
 
@@ -269,7 +218,7 @@ class Execution:
         return jax.tree.map(lambda each: each[0], stacked) if alone else stacked
 
     def _slots_of(self, call: Group) -> int:
-        return 1 if len(call.nodes) == 1 else self._slots
+        return 1 if len(call.nodes) == 1 else self._packing.slots
 
     def _of(self, call: Group) -> Programs:
         return self.programs if len(call.nodes) == 1 else self._packed
@@ -281,13 +230,3 @@ class Execution:
 
     def _program(self, call: Group) -> Compiled:
         return self._of(call).run[call.stage] or self.programs.first
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _cut(array: Array, start: Any, size: int, axis: int) -> Array:
-    return lax.dynamic_slice_in_dim(array, start, size, axis)
-
-
-@partial(jax.jit, static_argnums=1)
-def _joined(parts: tuple[Array, ...], axis: int) -> Array:
-    return jnp.concatenate(parts, axis)

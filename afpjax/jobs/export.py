@@ -103,11 +103,11 @@ def _leaving(manifest: Manifest, device: str, made: Iterable[str]) -> list[str]:
 
 
 def _where(experiment: Experiment, chosen: Choice) -> Record:
-    """The mapping, or how many neurons of each layer every device has."""
+    """The mapping, or how many neurons (coded sums too) of each layer every device computes."""
     if not isinstance(chosen.where, Placement):
         return {"mapping": records.as_list(chosen.where)}
     rows = [
-        {"layer": layer.name, "neurons": layer.neurons, "held": records.as_list(held.sum(axis=1))}
-        for layer, held in zip(experiment.network.layers, chosen.where.holds, strict=True)
+        {"layer": layer.name, "neurons": layer.neurons, "held": records.as_list(loads)}
+        for layer, loads in zip(experiment.network.layers, chosen.where.loads(), strict=True)
     ]
     return {"placement": rows, "substitute": experiment.config.distribute.substitute}

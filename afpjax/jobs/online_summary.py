@@ -10,18 +10,18 @@ from rich.text import Text
 from afpjax.jobs.records import Record
 
 _NAMES = {
-    "never": "never repartitioned",
+    "never": "never moved",
     "online": "online (AFarePart)",
-    "safest": "safest mapping, no search",
-    "stored": "stored front, no search",
-    "oracle": "oracle, every step",
+    "safest": "safest, no search",
+    "stored": "stored, no search",
+    "oracle": "oracle",
 }
 
 
 def summary(result: Mapping[str, Any]) -> RenderableType:
     """The policies by trace: accuracy, time with too much lost, what it costs, switches."""
     table = Table(box=None, pad_edge=False)
-    table.add_column("environment, policy")
+    table.add_column("environment, policy", no_wrap=True)
     for head in ("images right", "time above theta", "latency, ms", "energy, mJ", "switches"):
         table.add_column(head, justify="right")
     for name in dict.fromkeys(row["trace"] for row in result["policies"]):

@@ -81,11 +81,12 @@ def _layers(result: Result) -> Html:
 
 
 def _neurons(result: Result) -> Html:
-    """How many of each layer's neurons every device holds."""
+    """How many of each layer's neurons, or coded sums of them, every device computes."""
     names, rows = result["devices"], result["placement"]
     lines = [(row["layer"], row["neurons"], *row["held"]) for row in rows]
     head = ("layer", "neurons", *(device(i, name) for i, name in enumerate(names)))
-    return details(f"Neurons of each layer on each device ({len(rows)})", table(head, lines))
+    what = "Neurons, or sums of them," if result.get("method") == "cdc" else "Neurons"
+    return details(f"{what} of each layer on each device ({len(rows)})", table(head, lines))
 
 
 def _ends(parts: Sequence[Mapping[str, Any]]) -> Html:

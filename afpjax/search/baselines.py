@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Int, PRNGKeyArray
 
 from afpjax.hardware.tables import CostTables
-from afpjax.search.explore import Budget, Infeasible, explore
+from afpjax.search.evaluated import Infeasible
+from afpjax.search.explore import Budget, explore
 from afpjax.search.problem import NO_CAPS, Caps, by_cost, costs, single_device
 from afpjax.search.select import least_energy_delay
 

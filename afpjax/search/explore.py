@@ -3,49 +3,28 @@
 Shape legend: N individuals, P of them in a population, M objectives, G genes (integers).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float, Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
 from afpjax.errors import InputError
-from afpjax.search.hypervolume import hypervolume, non_dominated
+from afpjax.search.evaluated import Evaluated, best, feasible, joined
+from afpjax.search.hypervolume import hypervolume
 from afpjax.search.nsga2 import NSGA2
-from afpjax.search.pareto import Fitness, crowding
+from afpjax.search.pareto import Fitness
 
 FEW = 4096  # genomes; fewer are enumerated
-_ROWS = 64  # a front is filled up to a multiple, as every number of rows compiles
-_crowding = jax.jit(crowding)
 
 #: (number of the fault draw, genomes [N, G]) -> Fitness of N individuals; runs on the host.
 Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
 #: Number of the fault draw -> the front of all genomes evaluated under it.
-Settle = Callable[[int], "Evaluated"]
-
-
-class Evaluated(NamedTuple):
-    """Genomes with their fitness."""
-
-    genomes: Int[np.ndarray, "N G"]
-    objectives: Float[np.ndarray, "N M"]
-    violation: Float[np.ndarray, " N"]
-
-    def at(self, places: Any) -> "Evaluated":
-        return Evaluated(*(column[places] for column in self))
-
-
-class Infeasible(InputError):
-    """Every genome that was tried breaks a limit; `closest` is the one that breaks them least."""
-
-    def __init__(self, closest: Int[np.ndarray, " G"], what: str = "no mapping") -> None:
-        super().__init__(f"{what} keeps within the limits on memory, latency and energy")
-        self.closest = closest
+Settle = Callable[[int], Evaluated]
 
 
 @dataclass(frozen=True)
@@ -127,7 +106,7 @@ def explore(
     near = _near(budget, focus is not None)
     wide = budget.generations - near
     populations = run(key, evaluate, range(wide + 1), initial)
-    front, history = _feasible(populations[-1]), [_best(each).objectives for each in populations]
+    front, history = feasible(populations[-1]), [best(each).objectives for each in populations]
     if focus is not None and near and not until():
         given = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
         draws = range(wide, budget.generations + 1)
@@ -136,8 +115,8 @@ def explore(
         populations = run(jax.random.fold_in(key, 1), focus, draws, nearest)
         if budget.renew:  # all on the last draw
             front = Evaluated(front.genomes, *map(np.asarray, evaluate(draws[-1], front.genomes)))
-        history += [_joined(front, _best(each)).objectives for each in populations]
-        front = _joined(front, _best(populations[-1]), budget.population)
+        history += [joined(front, best(each)).objectives for each in populations]
+        front = joined(front, best(populations[-1]), budget.population)
     if settle is not None:
         front = settle(budget.generations if budget.renew else 0)
         history[-1] = front.objectives
@@ -186,7 +165,7 @@ def _enumerate(
         scores += [evaluate(0, part)] if len(part) else []
         progress(budget.generations // parts)
     every = Evaluated(genomes, *(np.concatenate(columns) for columns in zip(*scores, strict=True)))
-    front = _feasible(every)
+    front = feasible(every)
     if settle is not None:
         front = settle(0)
     history = (front.objectives,)
@@ -232,61 +211,3 @@ def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> n
         most = min(len(given), len(population) // 2)
         population[:most] = given[np.linspace(0, len(given) - 1, most).round().astype(int)]
     return population
-
-
-def _best(found: Evaluated) -> Evaluated:
-    """Feasible genomes that no other beats, each once, in lexicographic order."""
-    found = found.at(found.violation <= 0)
-    found = found.at(np.unique(found.genomes, axis=0, return_index=True)[1])
-    return found.at(non_dominated(found.objectives))
-
-
-def _feasible(found: Evaluated) -> Evaluated:
-    """`_best`, which must not be empty."""
-    if (found.violation > 0).all():
-        raise Infeasible(found.genomes[found.violation.argmin()])
-    return _best(found)
-
-
-def _joined(wide: Evaluated, near: Evaluated, most: int | None = None) -> Evaluated:
-    """The best of both, thinned to `most`: of those near, half or what the others leave room for.
-
-    Thinned by crowding distance, so that the ends of both stay.
-    """
-    both = Evaluated(*map(np.concatenate, zip(near, wide, strict=True)))
-    best = _best(both)
-    if most is None:
-        return best
-    known = {genome.tobytes() for genome in near.genomes}
-    is_near = np.array([genome.tobytes() in known for genome in best.genomes])
-    return best.at(thinned(best.objectives, is_near, most))
-
-
-def thinned(
-    objectives: Float[np.ndarray, "N M"], is_near: Bool[np.ndarray, " N"], most: int
-) -> Int[np.ndarray, " _"]:
-    """Which points of a front to keep, `most` of them: of those near, half or more.
-
-    By crowding distance, so that the ends of both parts stay.
-    """
-    near, far = np.flatnonzero(is_near), np.flatnonzero(~is_near)
-    if len(objectives) <= most:
-        return np.arange(len(objectives))
-    near = near[_spread(objectives[near], max(most // 2, most - len(far)))]
-    return np.sort(np.concatenate([near, far[_spread(objectives[far], most - len(near))]]))
-
-
-def _spread(objectives: np.ndarray, most: int) -> np.ndarray:
-    count = len(objectives)
-    if count <= most:
-        return np.arange(count)
-    padded = np.pad(objectives, [(0, -count % _ROWS), (0, 0)])
-    rank = (np.arange(len(padded)) >= count).astype(np.int32)
-    distance = np.asarray(_crowding(padded, rank))[:count]
-    return np.sort(np.argsort(-distance, kind="stable")[:most])
-
-
-def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:
-    """Columns of objectives and a violation as the search takes them, float32."""
-    columns = [jnp.asarray(np.asarray(column, np.float32)) for column in objectives]
-    return Fitness(jnp.stack(columns, axis=1), jnp.asarray(np.asarray(violation, np.float32)))

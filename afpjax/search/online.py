@@ -24,7 +24,8 @@ from afpjax.search.costs_now import (
     scaled,
 )
 from afpjax.search.environment import State
-from afpjax.search.explore import Budget, Infeasible, explore
+from afpjax.search.evaluated import Infeasible
+from afpjax.search.explore import Budget, explore
 from afpjax.search.problem import Struck, costs, with_faults
 from afpjax.search.select import most_robust_within
 from afpjax.search.stream import Mapping, answers, at

@@ -17,14 +17,8 @@ from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.faults.sensitivity import drops_alone
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
 from afpjax.search.effort import Race
-from afpjax.search.explore import (
-    Evaluate,
-    Evaluated,
-    Infeasible,
-    Settle,
-    as_fitness,
-    thinned,
-)
+from afpjax.search.evaluated import Evaluated, Infeasible, as_fitness, thinned
+from afpjax.search.explore import Evaluate, Settle
 from afpjax.search.pareto import Fitness
 
 _costs = jax.jit(jax.vmap(mapping_cost, in_axes=(None, 0)))

@@ -20,7 +20,7 @@ from jax.typing import ArrayLike
 from jaxtyping import Array, Float64, Int, PRNGKeyArray
 
 from afpjax.errors import InputError
-from afpjax.search.explore import as_fitness, thinned
+from afpjax.search.evaluated import as_fitness, thinned
 from afpjax.search.hypervolume import non_dominated
 from afpjax.search.nsga2 import NSGA2
 from afpjax.search.operators import reset_mutation

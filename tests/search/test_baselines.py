@@ -9,7 +9,8 @@ import pytest
 
 from afpjax.search import explore as module
 from afpjax.search.baselines import as_segments, cnnparted, fault_unaware
-from afpjax.search.explore import Budget, Infeasible
+from afpjax.search.evaluated import Infeasible
+from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import Caps, costs
 

@@ -11,8 +11,10 @@ from scipy import special, stats
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
 from afpjax.search import explore as module
-from afpjax.search.effort import Plan, Pool, Race, compare, contested, estimates, margins
-from afpjax.search.explore import Budget, Evaluated, as_fitness, explore, populations, thinned
+from afpjax.search.comparisons import Pool, compare, contested, estimates, margins
+from afpjax.search.effort import Plan, Race
+from afpjax.search.evaluated import Evaluated, as_fitness, thinned
+from afpjax.search.explore import Budget, explore, populations
 from afpjax.search.hypervolume import hypervolume
 from afpjax.search.partition import race_for, search
 from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, with_faults

@@ -9,7 +9,8 @@ import pytest
 
 from afpjax.errors import InputError
 from afpjax.search import explore as module
-from afpjax.search.explore import Budget, Infeasible, as_fitness, explore
+from afpjax.search.evaluated import Infeasible, as_fitness
+from afpjax.search.explore import Budget, explore
 from afpjax.search.hypervolume import hypervolume
 from afpjax.search.partition import reference_point
 from afpjax.search.problem import NO_CAPS, with_faults

@@ -9,7 +9,7 @@ import pytest
 from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
 from afpjax.hardware.tables import CostTables, mapping_cost
-from afpjax.search.explore import Infeasible
+from afpjax.search.evaluated import Infeasible
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import (
     NO_CAPS,
