@@ -17,6 +17,7 @@ passes through a float. Threefry (Salmon et al., SC 2011) can stand in: `generat
 """
 
 from collections.abc import Sequence
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -72,10 +73,15 @@ def stream(
     image = jnp.zeros((), jnp.uint32) if image is None else image
     words = jnp.broadcast_arrays(trial, layer, jnp.asarray(target, jnp.uint32), image)
     words = jnp.stack([word.astype(jnp.uint32) for word in words])
+    return _exchanged(seed, words)
+
+
+@partial(jax.jit, inline=True)
+def _exchanged(seed: UInt32[Array, "2"], words: UInt32[Array, "4 ..."]) -> UInt32[Array, "... 2"]:
+    """A Feistel-like exchange: both words depend on every number so far."""
     salts = jnp.asarray([number * _GOLDEN % _COUNTERS for number in range(1, 5)], jnp.uint32)
     start = tuple(jnp.broadcast_to(word, words.shape[1:]) for word in (seed[0], seed[1]))
 
-    # A Feistel-like exchange: both words depend on every number so far.
     def exchange(number: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         first, second = pair
         return second, first ^ mix(mix(second + words[number]) + salts[number])
@@ -151,6 +157,7 @@ def draws(
     return [draw_at(stream, high, low, place) for place in range(count)]
 
 
+@partial(jax.jit, static_argnames="place", inline=True)
 def draw_at(
     stream: UInt32[Array, "2"],
     high: UInt32[Array, "..."] | None,
@@ -159,8 +166,8 @@ def draw_at(
 ) -> UInt32[Array, "..."]:
     """The hash's 31-bit draw for faulty bit number `place` of element high · 2^32 + low."""
     first = stream[0] if high is None else mix(stream[0] + high)
-    word = mix(stream[1] + jnp.uint32(place * _GOLDEN % _COUNTERS))
-    return (mix(low ^ first) * jnp.uint32(MULTIPLIERS[place]) + word) >> jnp.uint32(1)
+    word = mix(stream[1] + np.uint32(place * _GOLDEN % _COUNTERS))
+    return (mix(low ^ first) * np.uint32(MULTIPLIERS[place]) + word) >> np.uint32(1)
 
 
 def counters(shape: Sequence[int]) -> tuple[UInt32[Array, "..."] | None, UInt32[Array, "..."]]:
@@ -178,13 +185,14 @@ def _linear(shape: Sequence[int], axes: range) -> UInt32[Array, "..."]:
     index = jnp.zeros(shape, jnp.uint32)
     for axis in axes:
         stride = prod(shape[axis + 1 : axes.stop])
-        index += lax.broadcasted_iota(jnp.uint32, shape, axis) * jnp.uint32(stride % _COUNTERS)
+        index += lax.broadcasted_iota(jnp.uint32, shape, axis) * np.uint32(stride % _COUNTERS)
     return index
 
 
+@partial(jax.jit, inline=True)  # the same equations, traced once for each shape
 def mix(word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
     """Wellons' triple32, a bijection of 32-bit words; every bit in reaches every bit out."""
-    word = (word ^ (word >> jnp.uint32(17))) * jnp.uint32(0xED5AD4BB)
-    word = (word ^ (word >> jnp.uint32(11))) * jnp.uint32(0xAC4C1B51)
-    word = (word ^ (word >> jnp.uint32(15))) * jnp.uint32(0x31848BAB)
-    return word ^ (word >> jnp.uint32(14))
+    word = (word ^ (word >> np.uint32(17))) * np.uint32(0xED5AD4BB)
+    word = (word ^ (word >> np.uint32(11))) * np.uint32(0xAC4C1B51)
+    word = (word ^ (word >> np.uint32(15))) * np.uint32(0x31848BAB)
+    return word ^ (word >> np.uint32(14))

@@ -229,6 +229,7 @@ def test_an_oracle_needs_no_probes(outcome_of, given):
     assert any("reason" in event for event in result["events"])
 
 
+@pytest.mark.slow  # `search/test_environment.py` draws them without running them
 def test_random_bursts_are_drawn_from_the_seed(outcome_of, given):
     changed = given | {"online__trace": ["random"], "online__policies": ["never", "online"]}
     changed["online__seeds"] = 1
