@@ -5,7 +5,7 @@ This module is imported in every device's process, so it must stay light: no JAX
 
 import os
 import signal
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import psutil
@@ -24,21 +24,29 @@ class Pulse(NamedTuple):
 
 
 class Work(NamedTuple):
-    """A task, where each of its inputs was made, and which devices are lost."""
+    """A task of a batch, where each input that is sent was made, and which devices are lost.
+
+    The batches before `oldest` have ended.
+    """
 
     task: str
     sources: tuple[Source, ...]
     lost: frozenset[int]
+    batch: int
+    oldest: int
+
+
+class Missing(RuntimeError):
+    """A tensor was not sent that the device does not have: the task before has failed."""
 
 
 @runtime_checkable
 class Runnable(Protocol):
-    """A part of an export, ready to run."""
+    """A part of an export, ready to run. It keeps what tasks of a batch have read and made, whole,
+    for those of its tasks that still have to come."""
 
-    def __call__(
-        self, task: str, sources: Sequence[Source], lost: Collection[int], values: Sequence[Any]
-    ) -> Sequence[Any]:
-        """A task's outputs, from the values that its sources gave."""
+    def __call__(self, work: Work, values: Sequence[Any]) -> Sequence[Any]:
+        """A task's outputs, from the values that its sources gave; may raise `Missing`."""
         ...
 
 
@@ -67,7 +75,7 @@ class Device:
         """The outputs of a task: one array, or as many as it has."""
         if self._part is None or number != self._number:
             raise RuntimeError(f"export {number} was asked for, {self._number} is loaded")
-        outputs = self._part(*work, values)
+        outputs = self._part(work, values)
         return tuple(outputs) if len(outputs) > 1 else outputs[0]
 
     def pulse(self) -> Pulse:

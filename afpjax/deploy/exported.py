@@ -1,17 +1,16 @@
 """An export as a service of devices runs it: the manifest's tasks as plans, and parts to load."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from afpjax.deploy.flow import Plan, Source, Task, plan_of
+from afpjax.deploy.flow import Plan, Task, plan_of
 from afpjax.deploy.layout import NoRoom
-from afpjax.deploy.manifest import Manifest, joined
-from afpjax.deploy.part import Part
+from afpjax.deploy.manifest import Manifest
+from afpjax.deploy.ready import ManifestPart
 
 MB = 1e6
 
@@ -42,7 +41,7 @@ class FromManifest:
         mean, std = (np.array(each, np.float32) for each in (given.mean, given.std))
         return (np.stack(every).astype(np.float32) / np.float32(255) - mean) / std
 
-    def part(self, device: int) -> "ManifestPart | None":
+    def part(self, device: int) -> ManifestPart | None:
         """What a device has to load, if it has a part."""
         name = self.names[device]
         for each in self.manifest.devices:
@@ -104,54 +103,3 @@ class FromManifest:
                     f"{used / MB:.4g} MB; give it more, or export for more devices"
                 )
         return self
-
-
-@dataclass(frozen=True, eq=False)
-class ManifestPart:
-    """A device's part on its way to its process. `names` are all devices of the service."""
-
-    manifest: Manifest
-    content: bytes
-    device: str
-    names: tuple[str, ...]
-
-    def open(self) -> "_Ready":
-        """With one onnxruntime session for each task."""
-        return _Ready(self, Part(self.manifest, self.content, self.device))
-
-
-@dataclass(eq=False)
-class _Ready:
-    """Runs tasks: tensors that devices share out are put together here, where they are needed."""
-
-    given: ManifestPart
-    part: Part
-    _answering: dict[frozenset[int], Mapping[str, Any]] = field(default_factory=dict)
-
-    def __call__(
-        self, task: str, sources: Sequence[Source], lost: Collection[int], values: Sequence[Any]
-    ) -> list[Any]:
-        known = dict(zip(sources, values, strict=True))
-        (own,) = (each for each in self.part.tasks if each.task == task)
-        inputs = {tensor: self._tensor(tensor, known, frozenset(lost)) for tensor in own.inputs}
-        outputs = self.part.run(task, inputs)
-        return [outputs[name] for name in own.outputs]
-
-    def _tensor(
-        self, tensor: str, known: Mapping[Source, np.ndarray], lost: frozenset[int]
-    ) -> np.ndarray:
-        manifest, names = self.given.manifest, self.given.names
-        if tensor not in manifest.pieces:
-            (value,) = (value for source, value in known.items() if source.tensor == tensor)
-            return value
-        number_of = {name: device for device, name in enumerate(manifest.names)}
-        pieces, gone = manifest.pieces[tensor], {names[device] for device in lost}
-        if lost not in self._answering:
-            failed = [device for name, device in number_of.items() if name in gone]
-            self._answering[lost] = manifest.answering(failed)
-        made = {
-            number_of[names[source.device]]: value
-            for source, value in known.items()
-            if source.tensor in pieces.made
-        }
-        return joined(pieces, manifest.tensors[tensor], self._answering[lost][tensor], made)

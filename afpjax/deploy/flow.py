@@ -1,7 +1,7 @@
 """How a batch of images goes through the devices: which piece of work can be handed out next.
 
 Whoever hands work out moves references to tensors, never the tensors: each device fetches what it
-needs from whoever made it.
+needs from whoever made it, once, and keeps it for its later tasks of the batch.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -90,11 +90,17 @@ def plan_of(
 
 @dataclass(eq=False)
 class Batch:
-    """Images under way together. `refs` are to tensors that are there, or will be."""
+    """Images under way together. `refs` are to tensors that are there, or will be.
 
+    `held` has the tensors, whole, that each device has from its finished tasks; to keep those that
+    its other tasks read is its own business (`device.Runnable`).
+    """
+
+    number: int
     requests: list[Request]
     plan: Plan
     refs: dict[Source, Any]
+    held: dict[int, set[str]] = field(default_factory=dict)
     begun: set[int] = field(default_factory=set)  # tasks by their place in the plan
     waiting: dict[Any, int] = field(default_factory=dict)  # reference -> task that will make it
 
@@ -114,12 +120,12 @@ class Batch:
         return self.plan.final in self.there
 
     def ready(self) -> Iterator[tuple[int, Task, list[Source]]]:
-        """Tasks whose inputs are all there, with these; each is given out once."""
+        """Tasks whose inputs are all there, with those to be sent; each is given out once."""
         there = self.there
         for place, task in enumerate(self.plan.tasks):
             if place in self.begun:
                 continue
-            needed = [each for tensor in task.inputs for each in self.plan.sources[tensor]]
+            needed = self._to_send(task)
             if there.issuperset(needed):
                 self.begun.add(place)
                 yield place, task, needed
@@ -131,13 +137,19 @@ class Batch:
         self.refs.update(zip(sources, refs, strict=True))
         self.waiting[refs[0]] = place
 
+    def finished(self, ref: Any) -> None:
+        """A task has been done, or has failed: its device has what it read and made."""
+        task = self.plan.tasks[self.waiting.pop(ref)]
+        whole = {tensor for tensor in task.outputs if tensor in self.plan.sources}
+        self.held.setdefault(task.device, set()).update(task.inputs, whole)
+
     def forget(self) -> None:
         """Let go of what no task reads any more: where it lies, its memory is free again."""
-        waited = (place for place in range(len(self.plan.tasks)) if place not in self.begun)
-        needed = {
-            source
-            for place in waited
-            for tensor in self.plan.tasks[place].inputs
-            for source in self.plan.sources[tensor]
-        }
+        waited = (t for place, t in enumerate(self.plan.tasks) if place not in self.begun)
+        needed = {source for task in waited for source in self._to_send(task)}
         self.refs = {s: r for s, r in self.refs.items() if s in needed or s == self.plan.final}
+
+    def _to_send(self, task: Task) -> list[Source]:
+        """What a task reads and its device has not got yet."""
+        missing = (tensor for tensor in task.inputs if tensor not in self.held.get(task.device, ()))
+        return [each for tensor in missing for each in self.plan.sources[tensor]]

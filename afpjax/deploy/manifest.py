@@ -49,7 +49,7 @@ class Device:
     file: str
     sha256: str
     weight_bytes: int
-    activation_bytes: int  # most that one of its tasks holds at once, what it reads included
+    activation_bytes: int  # most that it holds at once for a batch, what it reads included
 
 
 @dataclass(frozen=True)

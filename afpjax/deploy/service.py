@@ -10,12 +10,13 @@ goes on with whoever is left; a mapping of layers is made anew for them, while r
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import count
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
 
-from afpjax.deploy.device import Work
+from afpjax.deploy.device import Missing, Work
 from afpjax.deploy.flow import SENSOR, Batch, Source
 from afpjax.deploy.killer import Kill
 from afpjax.deploy.layout import Exported, Layout, Replan
@@ -72,6 +73,7 @@ class Service:
         self.layout = Layout(ray, self.members, exported, replan)
         self._watch = Watch(ray, self.members, limits.heartbeat_s, limits.timeout_s)
         self._batches: list[Batch] = []
+        self._numbers = count()
         self._told = 0
 
     def __enter__(self) -> "Service":
@@ -161,19 +163,21 @@ class Service:
         if plan is None or not self._watch.sure:
             return
         while waiting := self.ledger.waiting:
-            count = min(plan.batch, waiting, self._limits.in_flight)
-            if self.ledger.under_way + count > self._limits.in_flight:
+            size = min(plan.batch, waiting, self._limits.in_flight)
+            if self.ledger.under_way + size > self._limits.in_flight:
                 break
-            taken = self.ledger.take(count)
+            taken = self.ledger.take(size)
             images = self._ray.put(self.layout.exported.prepared([each.image for each in taken]))
-            batch = Batch(taken, plan, {Source(plan.image, SENSOR): images})
+            number = next(self._numbers)
+            batch = Batch(number, taken, plan, {Source(plan.image, SENSOR): images})
             self._batches.append(batch)
             self._go_on(batch)
 
     def _go_on(self, batch: Batch) -> None:
+        oldest = self._batches[0].number
         for place, task, needed in batch.ready():
             plan, member = batch.plan, self.members.all[task.device]
-            work = Work(task.name, tuple(needed), plan.lost)
+            work = Work(task.name, tuple(needed), plan.lost, batch.number, oldest)
             refs = [batch.refs[source] for source in needed]
             given = self.members.run(member, len(task.outputs), plan.number, work, refs)
             batch.give_out(place, given)
@@ -198,7 +202,7 @@ class Service:
             done = batch.waiting.keys() & ready
             if done:
                 for ref in done:
-                    del batch.waiting[ref]
+                    batch.finished(ref)
                 self._end(batch) if batch.is_through else self._go_on(batch)
         if not self.layout.hear(ready):
             self._watch.doubt(self._clock())
@@ -215,7 +219,7 @@ class Service:
         errors, now = self._ray.exceptions, self._clock()
         try:
             logits = self._ray.get(batch.refs[batch.plan.final], timeout=self._limits.timeout_s)
-        except (errors.RayActorError, errors.ObjectLostError, errors.GetTimeoutError):
+        except (errors.RayActorError, errors.ObjectLostError, errors.GetTimeoutError, Missing):
             self.ledger.put_back(batch.requests)
             self._watch.doubt(now)
         except errors.RayError as error:

@@ -31,9 +31,15 @@ class Split(NamedTuple):
         return list(dict.fromkeys(made))
 
     def activation_bytes(self, device: str) -> int:
-        """The most that one of its tasks holds at once."""
+        """The most that it holds at once: for a task, and what later ones read again."""
         graph, own = self.graphs[device], [task for task in self.tasks if task.device == device]
-        return max((most_held(graph, task.inputs, task.outputs) for task in own), default=0)
+        most, kept = 0, set[str]()
+        for place, task in enumerate(own):
+            beside = sum(self.tensors[name].bytes for name in kept - {*task.inputs})
+            most = max(most, most_held(graph, task.inputs, task.outputs) + beside)
+            later = {name for each in own[place + 1 :] for name in each.inputs}
+            kept = (kept | {*task.inputs, *task.outputs}) & later
+        return most
 
 
 def tasks_of(

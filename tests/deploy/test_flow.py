@@ -17,7 +17,7 @@ def plan(lost=(), tasks=TASKS, pieces=PIECES):
 
 
 def batch_of(plan):
-    return Batch([], plan, {Source("image", SENSOR): "the image"})
+    return Batch(0, [], plan, {Source("image", SENSOR): "the image"})
 
 
 def begin(batch):
@@ -31,7 +31,7 @@ def begin(batch):
 
 
 def done(batch, ref):
-    del batch.waiting[ref]
+    batch.finished(ref)
     return begin(batch)
 
 
@@ -68,4 +68,19 @@ def test_branches_of_a_mapping_run_at_once_and_join():
     assert [name for name, _ in begin(batch)] == ["left", "right"]
     assert set(batch.refs) == {Source("l", 0), Source("s", 1)}  # nobody reads the others
     assert done(batch, "ref r") == []  # both outputs of a task are there when its first is
-    assert done(batch, "ref l") == [("join", ["l", "s"])]
+    assert done(batch, "ref l") == [("join", ["s"])]  # device 0 has its own
+
+
+def test_a_device_is_sent_a_tensor_once():
+    """Device 0 reads x, put together, and the image for two tasks one after the other."""
+    tasks = [
+        *TASKS[:2],
+        Task("first", 0, ("x", "image"), ("f",)),
+        Task("second", 0, ("x", "f", "image"), ("y",)),
+    ]
+    batch = batch_of(plan(tasks=tasks))
+    assert [name for name, _ in begin(batch)] == ["x/0", "x/1"]
+    assert done(batch, "ref x/0") == []
+    assert done(batch, "ref x/1") == [("first", ["x/0", "x/1"])]  # it had the image for x/0
+    assert done(batch, "ref f") == [("second", [])]
+    assert set(batch.refs) == {Source("y", 0)}
