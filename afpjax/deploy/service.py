@@ -147,7 +147,7 @@ class Service:
             if image is None:
                 return False
             self.ask(image, place)
-            self._hand_out()
+            self._hand_out(full=True)
             self._strike(due, place + 1)
         return True
 
@@ -157,14 +157,15 @@ class Service:
             if member.alive:
                 self.members.kill(member, self._clock())
 
-    def _hand_out(self) -> None:
-        """Begin batches, and give devices the tasks that can be done now."""
+    def _hand_out(self, *, full: bool = False) -> None:
+        """Begin batches, or only `full` ones, and give devices the tasks that can be done now."""
         plan = self.layout.plan
         if plan is None or not self._watch.sure:
             return
         while waiting := self.ledger.waiting:
-            size = min(plan.batch, waiting, self._limits.in_flight)
-            if self.ledger.under_way + size > self._limits.in_flight:
+            most = min(plan.batch, self._limits.in_flight)
+            size = min(most, waiting)
+            if self.ledger.under_way + size > self._limits.in_flight or (full and size < most):
                 break
             taken = self.ledger.take(size)
             images = self._ray.put(self.layout.exported.prepared([each.image for each in taken]))

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from afpjax.deploy.cluster import ray_cluster
+from afpjax.deploy.exported import FromManifest
 from afpjax.deploy.killer import Kill, planned
 from afpjax.deploy.layout import NoRoom
 from afpjax.deploy.requests import (
@@ -93,10 +94,25 @@ def test_a_placement_goes_on_with_the_neurons_that_are_left(ray, batch):
     assert any(each.attempts > 1 for each in answered)
 
 
+def test_batches_are_full_while_the_stream_has_more(ray):
+    """A batch takes its time however few images it has."""
+    sizes = []
+
+    class Counted(FromManifest):
+        def prepared(self, images):
+            sizes.append(len(images))
+            return super().prepared(images)
+
+    made = byhand.placement(3)
+    exported = Counted(made.manifest, made.files, made.names)
+    _, answered = serve(ray, exported, 22, limits=LIMITS._replace(in_flight=9))
+    assert len(answered) == 22 and sizes == [3] * 7 + [1]
+
+
 @pytest.mark.slow
 def test_a_mapping_whose_idle_device_dies_goes_on_as_it_is(ray):
-    service, answered = serve(ray, byhand.mapping("aba", 2), kills=[Kill(10, 3)])
-    assert len(answered) == 60 and [loss.device for loss in service.losses] == [3]
+    service, answered = serve(ray, byhand.mapping("aba", 2), 400, kills=[Kill(10, 3)])
+    assert len(answered) == 400 and [loss.device for loss in service.losses] == [3]
 
 
 def test_a_mapping_is_made_anew_for_the_devices_that_are_left(ray):
@@ -203,7 +219,7 @@ def test_what_is_overdue_is_refused_and_nothing_waits_for_ever(ray):
 @pytest.mark.slow
 def test_an_error_in_a_device_refuses_its_images_by_name(ray):
     pieces = byhand.placement().manifest.pieces
-    pieces = {**pieces, "one": dataclasses.replace(pieces["one"], substitute=(0.0,) * 3)}
+    pieces = {**pieces, "one": dataclasses.replace(pieces["one"], axis=0)}
     with Service(ray, byhand.placement(pieces=pieces), LIMITS) as service:
         service.start()
         service.run(byhand.images(3))
