@@ -15,6 +15,8 @@ def check_sections(config: Config) -> None:
     _check_faults(config)
     _check_campaign(config.campaign)
     _check_distribute(config.distribute)
+    if config.run.job == "distribute":
+        _check_losses(config.distribute)
     _check_online(config.online)
     _check_data(config.data)
 
@@ -84,6 +86,19 @@ def _check_distribute(given: Distribute) -> None:
         if not getattr(given, name):
             raise InputError(f"distribute.{name}: give one or more")
     _check_once("distribute", given, "devices", "scores", "lost", "methods", "curve")
+    if len(given.failure) not in (0, 1, given.devices[0]):
+        raise InputError(
+            f"distribute.failure: {len(given.failure)} probabilities for {given.devices[0]} "
+            "devices; give one number, one per device, or none"
+        )
+    if len(given.weights) != 4 or not any(given.weights):
+        raise InputError(
+            "distribute.weights: give four, of accuracy, memory, energy and time, not all 0"
+        )
+
+
+def _check_losses(given: Distribute) -> None:
+    """What job distribute runs; others place neurons by one method and lose nothing."""
     most = max(given.devices)
     if given.lost and max(given.lost) >= most:
         raise InputError(
@@ -94,15 +109,6 @@ def _check_distribute(given: Distribute) -> None:
         raise InputError(
             "distribute.methods: cdc needs 3 devices, one of them the spare; give "
             "distribute.devices = 3 or more, or leave cdc out"
-        )
-    if len(given.failure) not in (0, 1, given.devices[0]):
-        raise InputError(
-            f"distribute.failure: {len(given.failure)} probabilities for {given.devices[0]} "
-            "devices; give one number, one per device, or none"
-        )
-    if len(given.weights) != 4 or not any(given.weights):
-        raise InputError(
-            "distribute.weights: give four, of accuracy, memory, energy and time, not all 0"
         )
 
 

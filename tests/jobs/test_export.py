@@ -137,6 +137,13 @@ def test_other_methods(result_of, method):
         assert len({row["accuracy"] for row in result["lost"]}) == 1
 
 
+def test_two_devices_are_enough_but_for_coded_sums(result_of):
+    two = {**PLACED, "distribute__devices": [2]}
+    assert result_of("export", **two)["devices"] == ["device0", "device1"]
+    with pytest.raises(InputError, match=r"distribute\.devices: 2 with method cdc"):
+        result_of("export", export__method="cdc", **two)
+
+
 def test_a_mapping_of_another_network(result_of, written):
     found = result_of("partition", **TWO) | {"job": "partition"}
     other = json.loads(json.dumps(found))
