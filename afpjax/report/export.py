@@ -132,11 +132,11 @@ def agreement(result: Result) -> Block:
     rows = [
         ("images", f"{found['images']:,}"),
         ("same class", estimate(found, "top1")),
-        ("largest difference of two logits, of their range", number(found["largest_difference"])),
+        ("largest difference, of the range", number(found["largest_difference"])),
         ("images right, onnxruntime", percent(found["accuracy"])),
         ("images right, afpjax", percent(found["afpjax_accuracy"])),
     ]
-    return Block(join([table(("", "exported and afpjax"), rows), _lost(result)]))
+    return Block(join([table(("logits", ""), rows), _lost(result)]))
 
 
 def _lost(result: Result) -> Html:
@@ -153,7 +153,7 @@ def _lost(result: Result) -> Html:
         )
         for row in result["lost"]
     ]
-    head = ("device lost", "images right, onnxruntime", "images right, afpjax", "alike")
+    head = ("device lost", "right, onnxruntime", "afpjax", "alike")
     note = paragraph(
         f"Alike: images that both classify right, or both wrong. A lost neuron gives "
         f"{SUBSTITUTES[result['substitute']]}. {scaled(result['lost'][0]['images'])}{GAP}images.",

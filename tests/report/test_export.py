@@ -117,9 +117,9 @@ def test_devices_their_files_and_what_they_hold(mapping, placement, read):
 
 def test_agreement_and_losses(placement, read):
     page = read(placement)
-    rows = dict(page.table("", "exported and afpjax"))
+    rows = dict(page.table("logits"))
     assert rows["same class"] == "99.7 % [99.1, 99.9]"
-    assert rows["largest difference of two logits, of their range"] == "0.0123"
+    assert rows["largest difference, of the range"] == "0.0123"
     (lost,) = page.table("device lost")
     assert "placed by LOP." in page.text and "A lost neuron gives zero. 320 images." in page.text
     assert lost == ["2simba", "75.0 % [70.0, 80.0]", "75.5 %", "99.5 %"]
