@@ -6,12 +6,10 @@ import itertools
 import jax
 import numpy as np
 import pytest
-from scipy import special, stats
 
 from afpjax.errors import InputError
 from afpjax.faults.evaluate import Evaluator
 from afpjax.search import explore as module
-from afpjax.search.comparisons import Pool, compare, contested, estimates, margins
 from afpjax.search.effort import Plan, Race
 from afpjax.search.evaluated import Evaluated, as_fitness, thinned
 from afpjax.search.explore import Budget, explore, populations
@@ -19,77 +17,10 @@ from afpjax.search.hypervolume import hypervolume
 from afpjax.search.partition import race_for, search
 from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, with_faults
 
+from .world import CLEAN, World
+
 KEY = jax.random.key(5)
 POPULATION, GENERATIONS = 32, 24
-CLEAN = 0.95
-
-
-def normal(*words):
-    """A standard normal number for every combination of whole numbers, by mixing their bits."""
-    state = np.uint64(0)
-    with np.errstate(over="ignore"):
-        for word in words:
-            state = (state ^ np.asarray(word, np.uint64)) * np.uint64(0xFF51AFD7ED558CCD)
-            state = (state ^ (state >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-            state ^= state >> np.uint64(29)
-    return special.ndtri((state.astype(np.float64) + 0.5) / 2**64)
-
-
-class World:
-    """Layers on three devices: slow, frugal and tough; cheap and fragile; costly and safe.
-
-    A draw is hard or easy for all (`common`) and strikes each mapping in its own way (`own`).
-    """
-
-    images = 64
-
-    def __init__(self, seed=0, trials=8, layers=12, common=0.3, own=0.4):
-        rng = np.random.default_rng(seed)
-        self.seed, self.trials, self.layers = seed, trials, layers
-        self.common, self.own = common, own
-        size = rng.uniform(0.5, 2, layers)
-        slow, frugal = size * rng.uniform(2, 3.5, layers), size * rng.uniform(0.4, 0.8, layers)
-        costly = size * rng.uniform(1.3, 1.8, layers)
-        self.prices = np.stack([[slow, size, 1.01 * size], [frugal, size, costly]])
-        fragile = rng.uniform(0.5, 2, layers)
-        hurt = np.stack([0.1 * rng.uniform(0.5, 2, layers), fragile, np.zeros(layers)])
-        self.hurt = 1.5 * hurt / fragile.sum()
-        self.asked: list[tuple[bytes, int]] = []
-
-    def costs(self, mappings):
-        at = np.arange(self.layers)
-        return self.prices[:, mappings, at].sum(axis=2).T.astype(np.float32)
-
-    def drop(self, mappings):
-        hurt = self.hurt[mappings, np.arange(self.layers)].sum(axis=1)
-        return 0.85 * (1 - np.exp(-hurt))
-
-    def points(self, mappings):
-        return np.column_stack([self.costs(mappings), self.drop(mappings)]).astype(np.float64)
-
-    def rows(self, mappings):
-        return [mapping.tobytes() for mapping in mappings]
-
-    def fault_free(self):
-        return CLEAN
-
-    def right(self, mappings, numbers):
-        self.asked += itertools.product(self.rows(mappings), numbers)
-        drop, name = self.drop(mappings)[:, None], mappings @ 3 ** np.arange(self.layers)
-        hard = 1 + self.common * normal(self.seed, 1, list(numbers))
-        luck = normal(self.seed, 2, list(numbers), name[:, None])
-        accuracy = CLEAN - drop * hard - self.own * np.minimum(1, 4 * drop) * luck
-        return np.round(self.images * accuracy.clip(0, 1)).astype(np.int64)
-
-    def means(self, mappings, numbers):
-        """Accuracy over these draws, not noted as asked for."""
-        noted = list(self.asked)
-        accuracy = self.right(mappings, numbers).mean(axis=1) / self.images
-        self.asked = noted
-        return accuracy
-
-    def genomes(self, count, seed=0):
-        return np.random.default_rng(seed).integers(0, 3, (count, self.layers)).astype(np.int32)
 
 
 def run(world, total, *, key=KEY, renew=False, size=POPULATION):
@@ -232,123 +163,6 @@ def test_the_order_of_a_pool_and_copies_in_it_change_nothing():
         again = two.drops(0, mappings[order], other.costs(mappings[order]))
         np.testing.assert_array_equal(drops[order], again)
     assert sorted(world.asked) == sorted(other.asked) and one.spent == two.spent
-
-
-def some_pool(seed=0, count=30, trials=8):
-    world = World(seed, trials)
-    mappings = np.unique(world.genomes(count, seed), axis=0)
-    met = np.random.default_rng(seed).integers(1, trials + 1, len(mappings))
-    met[:3] = trials
-    right = world.right(mappings, range(trials))
-    right[np.arange(trials) >= met[:, None]] = 0
-    return Pool(world.costs(mappings), np.arange(len(mappings)), right, met)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_pairs_are_compared_on_common_draws_only(seed):
-    pool = some_pool(seed)
-    rivals = np.array([0, 7, 12])
-    pairs = compare(pool, rivals)
-    for i, (column, j) in itertools.product(range(len(pool.met)), enumerate(rivals)):
-        common = min(pool.met[i], pool.met[j])
-        differences = pool.right[j, :common] - pool.right[i, :common]
-        assert pairs.common[i, column] == common
-        assert pairs.squares[i, column] == (differences**2).sum()
-        np.testing.assert_allclose(pairs.gap[i, column], differences.mean(), atol=1e-12)
-        assert pairs.no_dearer[i, column] == (pool.costs[j] <= pool.costs[i]).all()
-        cheaper = (pool.costs[j] < pool.costs[i]).any()
-        assert pairs.cheaper[i, column] == (pairs.no_dearer[i, column] and cheaper)
-
-
-def test_margins_are_students_interval_and_vanish_when_all_is_met():
-    pool = some_pool(1)
-    rivals = np.arange(len(pool.met))
-    pairs = compare(pool, rivals)
-    got = margins(pool, pairs, rivals)
-    ordered = [(i, j) for i, j in itertools.product(rivals, rivals) if i != j]
-
-    def differences(i, j):
-        common = min(pool.met[i], pool.met[j])
-        return (pool.right[j] - pool.right[i])[:common]
-
-    usual = [(differences(i, j), pairs.comparable[i, j]) for i, j in ordered]
-    squares = sum(((d - d.mean()) ** 2).sum() for d, near in usual if near)
-    usual = max(squares / sum(len(d) - 1 for d, near in usual if near), 1)
-    for i, j in ordered:
-        d = differences(i, j)
-        freedom = 4 + len(d) - 1
-        variance = (4 * usual + ((d - d.mean()) ** 2).sum()) / freedom
-        error = np.sqrt(variance * (1 / len(d) - 1 / 8))
-        low, high = stats.t.interval(0.95, freedom, scale=max(error, 1e-300))
-        np.testing.assert_allclose(got[i, j], (high - low) / 2, rtol=1e-9, atol=1e-12)
-        assert (got[i, j] == 0) == (len(d) == 8)
-
-
-def test_margins_hold_what_the_remaining_draws_bring():
-    """Of gaps on three of twelve draws, 95 % of pairs move by no more until all twelve are met."""
-    kept = []
-    for seed in range(20):
-        world = World(seed, 12)
-        mappings = np.unique(world.genomes(25, seed), axis=0)
-        right, rivals = world.right(mappings, range(12)), np.arange(len(mappings))
-        first = np.where(np.arange(12) < 3, right, 0)
-        pool = Pool(world.costs(mappings), rivals, first, np.full(len(rivals), 3))
-        margin = margins(pool, compare(pool, rivals), rivals)
-        mean = right.mean(axis=1)
-        moved = first.sum(axis=1)[None] / 3 - first.sum(axis=1)[:, None] / 3
-        moved -= mean[None] - mean[:, None]
-        others = ~np.eye(len(rivals), dtype=bool)
-        kept.append(np.mean(np.abs(moved) <= margin, where=others))
-    assert 0.9 < np.mean(kept) < 0.995
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_whoever_met_fewer_draws_is_judged_beside_one_that_met_all(seed):
-    pool = some_pool(seed)
-    got, top = estimates(pool), pool.met.max()
-    for i, met in enumerate(pool.met):
-        if met == top:
-            assert got[i] == pool.right[i].mean()
-            continue
-        beside = []
-        for j in np.flatnonzero(pool.met == top):
-            d = (pool.right[j] - pool.right[i])[:met]
-            cheap = (pool.costs[j] <= pool.costs[i]).all()
-            beats = cheap and (
-                d.sum() > 0 or (d.sum() == 0 and (pool.costs[j] < pool.costs[i]).any())
-            )
-            beside.append((not beats, (d**2).mean(), j, pool.right[j].mean() - d.mean()))
-        np.testing.assert_allclose(got[i], min(beside)[3], atol=1e-12)
-
-
-def test_easy_first_draws_flatter_nobody():
-    """On two easy draws the beaten mapping got more right than its rival on all of them."""
-    costs = np.array([[1.0, 1.0], [2.0, 2.0]])
-    right = np.array([[60, 61, 30, 31], [55, 56, 0, 0]])
-    pool = Pool(costs, np.arange(2), right, np.array([4, 2]))
-    assert right[1].sum() / 2 > right[0].mean()
-    np.testing.assert_allclose(estimates(pool), [45.5, 40.5])
-
-
-def test_the_front_comes_first_and_who_is_clearly_beaten_never():
-    for seed in range(5):
-        pool = some_pool(seed, 60)
-        points = np.column_stack([pool.costs, -estimates(pool)])
-        front = {
-            i
-            for i, p in enumerate(points)
-            if not any((q <= p).all() and (q < p).any() for q in points)
-        }
-        got = contested(pool).tolist()
-        wanted = [i for i in front if pool.met[i] < 8]
-        assert set(got[: len(wanted)]) == set(wanted)
-        assert [pool.met[i] for i in got[: len(wanted)]] == sorted(pool.met[i] for i in wanted)
-        rivals = np.array(sorted(front))
-        pairs = compare(pool, rivals)
-        behind = np.asarray(pairs.gap > margins(pool, pairs, rivals))
-        beaten = np.any(pairs.no_dearer & behind, axis=1).tolist()
-        assert set(got) == {i for i in range(len(points)) if not beaten[i] and pool.met[i] < 8}
-        assert any(beaten) and len(got) > len(wanted)
 
 
 def test_totals_that_do_not_suffice_are_refused():
