@@ -59,6 +59,7 @@ class Run:
     shares: list[float] = field(default_factory=list)
     decided: int = -(10**9)  # step of the last decision
     again: int = 0  # searches left, where the last one has not found enough
+    exhausted: tuple[State, Mapping] | None = None  # rates and mapping for which none is left
     switches: int = 0
     alarms: int = 0
     searches: int = 0
@@ -180,7 +181,8 @@ def _act(
     step = event.step
     before, estimated = run.belief, _informed(operation, policy, run, event, reason, seed)
     run.decided = step
-    if reason == "review" and run.belief == before:  # nothing new to search for
+    known = reason == "review" and run.belief == before
+    if known or (run.belief, run.mapping) == run.exhausted:  # nothing new to search for
         return event._replace(reason=reason, estimated=estimated)
     decision = _look(operation, policy, run, first)
     chosen, expected = switch(operation, run.belief, run.mapping, decision, reason, first)
@@ -188,6 +190,8 @@ def _act(
     enough = expected <= operation.theta / 2 or policy not in _SEARCH
     more = _MORE_ORACLE if policy == "oracle" else _MORE
     run.again = 0 if enough else run.again - 1 if reason == _AGAIN else more
+    if not enough and not run.again:
+        run.exhausted = run.belief, chosen or run.mapping
     if chosen is not None:
         _plan(operation, policy, run, chosen, step)
     run.delay_ms = 0.0  # what follows does not wait for these probes again

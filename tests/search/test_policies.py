@@ -297,3 +297,15 @@ def test_means_are_over_answered_images_and_pay_what_was_paid():
     assert found["energy_mj"] == pytest.approx(2.0 + 0.8 / 8)
     assert found["switches"] == 2
     assert time_above(events, 0.2) == pytest.approx(1 / 3)  # at theta is not above it
+
+
+def test_what_has_been_searched_in_vain_is_not_searched_again(run):
+    """All devices are struck alike, rates are read: alarms go on, searches do not."""
+    changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
+    found = run("online", changes, oracle=True, review=0)
+    assert found.alarms >= 4 and found.searches == 5  # one, and four more that might find more
+    assert {event.reason for event in found.events} == {"", "accuracy", "search again"}
+    # Another environment is another question.
+    later = [*changes, Change(100, 2, weight_rate=0.0, activation_rate=0.0)]
+    again = run("online", later, oracle=True, review=0)
+    assert again.searches > 5 and again.events[-1].drop <= THETA
