@@ -5,12 +5,14 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
 from afpjax.deploy.cluster import ray_cluster
+from afpjax.deploy.device import Missing
 from afpjax.deploy.exported import FromManifest
 from afpjax.deploy.killer import Kill, planned
 from afpjax.deploy.layout import NoRoom
@@ -107,6 +109,39 @@ def test_batches_are_full_while_the_stream_has_more(ray):
     exported = Counted(made.manifest, made.files, made.names)
     _, answered = serve(ray, exported, 22, limits=LIMITS._replace(in_flight=9))
     assert len(answered) == 22 and sizes == [3] * 7 + [1]
+
+
+class Forgetful(FromManifest):
+    """Device b misses what it was sent, until its third task of the second layer."""
+
+    def part(self, device):
+        made = super().part(device)
+        return ForgetfulPart(made) if device == 1 else made
+
+
+@dataclasses.dataclass(frozen=True)
+class ForgetfulPart:
+    made: Any
+    times: int = 2
+
+    def open(self):
+        ready, left = self.made.open(), [self.times]
+
+        def run(work, values):
+            if work.task == "two/b" and left[0]:
+                left[0] -= 1
+                raise Missing("pieces of one")
+            return ready(work, values)
+
+        return run
+
+
+def test_what_a_device_misses_is_worked_out_again_and_no_error(ray):
+    """The error reaches the logits through tasks of other devices that never ran."""
+    made = byhand.placement()
+    service, answered = serve(ray, Forgetful(made.manifest, made.files, made.names), 12)
+    assert len(answered) == 12 and not service.losses
+    assert sum(each.attempts > 1 for each in answered) == 2
 
 
 @pytest.mark.slow

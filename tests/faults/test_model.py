@@ -56,9 +56,11 @@ def test_values_that_make_no_sense_are_refused(message):
 def test_every_kind_has_what_it_can_have(kind):
     """A profile and a budget where bits are struck one by one; scopes and adjacent bits for all."""
     for scope in SCOPES:
-        FaultModel(kind=kind, scope=scope, bits=(5, 6, 7), burst=3, packet=1)
+        made = FaultModel(kind=kind, scope=scope, bits=(5, 6, 7), burst=3, packet=1)
+        assert (made.kind, made.scope, made.bits) == (kind, scope, (5, 6, 7))
     if kind in ("flip", "stuck-at-0", "stuck-at-1"):
-        FaultModel(kind=kind, bits=(0, 9), bit_profile=(1.0, 0.0), budget=0, burst=7)
+        made = FaultModel(kind=kind, bits=(0, 9), bit_profile=(1.0, 0.0), budget=0, burst=7)
+        assert (made.bit_profile, made.budget) == ((1.0, 0.0), 0)
 
 
 @pytest.mark.parametrize("kind", KINDS)

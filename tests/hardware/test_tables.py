@@ -186,14 +186,16 @@ def test_residual_and_concatenated_inputs_cross_once_per_device():
 # Networks that no mapping has room for.
 
 
-def limited(graph: LayerGraph, *capacities: int) -> None:
+def limited(graph: LayerGraph, *capacities: int) -> CostTables:
     names = ("eyeriss", "simba", "simba-ecc")[: len(capacities)]
     devices = tuple(
         dataclasses.replace(load_device(name), memory_bytes=size)
         for name, size in zip(names, capacities, strict=True)
     )
     here = Platform(devices, load_link("ucie"))
-    check_capacity(cost_tables(graph, here), here, graph)
+    tables = cost_tables(graph, here)
+    check_capacity(tables, here, graph)
+    return tables
 
 
 def test_a_layer_that_fits_nowhere_is_named_with_the_largest_device(networks):
@@ -214,8 +216,10 @@ def test_weights_that_fit_only_one_by_one_name_the_first_without_room(networks):
 
 
 def test_room_enough_passes(networks):
-    limited(networks["alexnet"], 73 * 2**20, 73 * 2**20)
-    limited(networks["alexnet"], 2**29, 1)
+    halves = limited(networks["alexnet"], 73 * 2**20, 73 * 2**20)
+    assert float(np.asarray(halves.weight_bytes).sum()) > 73 * 2**20  # one alone has no room
+    one = limited(networks["alexnet"], 2**29, 1)
+    assert float(np.asarray(one.weight_bytes).sum()) < 2**29
 
 
 def test_a_graph_without_crossings_costs_its_layers(chain_of):

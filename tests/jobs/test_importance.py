@@ -196,14 +196,15 @@ def test_the_same_result_from_wherever_it_goes_on(
 
 def test_what_is_known_does_not_run_again(outcome_of, monkeypatch):
     memory: dict[bytes, bytes] = {}
-    outcome_of("importance", memory)
+    first = outcome_of("importance", memory)
 
     def never(*args, **options):
         raise AssertionError("it is known already")
 
     monkeypatch.setattr("afpjax.robust.first_order.total_gradient", never)
     monkeypatch.setattr("afpjax.robust.left_out._Programs.of", never)
-    outcome_of("importance", memory)
+    again = outcome_of("importance", memory)
+    assert result_text(plain(again.result)) == result_text(plain(first.result))
 
 
 def test_batches_change_nothing_but_the_last_digits(outcome_of, rows_of, monkeypatch):
