@@ -18,6 +18,7 @@ from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, load
 from afpjax.errors import Halted, InputError
+from afpjax.notes import texts
 from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
 from afpjax.progress import on_stderr
 from afpjax.run_folder import (
@@ -250,6 +251,8 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
     from rich.console import Console
 
     console = Console()
+    for text in texts(outcome.result):
+        console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
     if outcome.summary:
         console.print(outcome.summary, markup=False)
     page = os.path.join(folder.shown, "report.html")

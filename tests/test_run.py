@@ -17,6 +17,7 @@ import pytest
 from afpjax import __version__
 from afpjax.config import load
 from afpjax.errors import InputError
+from afpjax.notes import Note, records
 from afpjax.outcome import Outcome, plain, result_text, tables
 from afpjax.report import page
 from afpjax.run import main
@@ -61,6 +62,11 @@ def here(tmp_path, monkeypatch) -> Path:
 def costs(config, work):
     rows = [{"layer": "a", "device": f"d{i}", "bytes": config.run.seed + i} for i in range(3)]
     return Outcome({"model": MODEL, "costs": rows}, "Summary: [0.1, 0.2]")
+
+
+def noted(config, work):
+    notes = records([Note("chance", "Only chance.", {"accuracy": 0.1})])
+    return Outcome({"model": MODEL, "notes": notes}, "Summary")
 
 
 def everything(folder):
@@ -418,3 +424,10 @@ def test_a_job_may_not_write_what_the_command_writes(here):
     with pytest.raises(ValueError, match="seed"):
         main(["profile", "--out", "x"], {"profile": job})
     assert not (here / "x").exists()
+
+
+def test_what_has_to_be_known_first_is_printed_first(capsys):
+    assert main(["profile", "--out", "run"], {"profile": noted}) == 0
+    assert capsys.readouterr().out.startswith("Note: Only chance.\nSummary\n")
+    said = [{"kind": "chance", "text": "Only chance.", "accuracy": 0.1}]
+    assert json.loads(Path("run/result.json").read_text())["notes"] == said

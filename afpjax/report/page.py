@@ -7,7 +7,8 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from afpjax.report.markup import Html, details, html, join, table
+from afpjax.notes import texts
+from afpjax.report.markup import Html, details, html, join, paragraph, table
 from afpjax.report.story import Result, Story
 from afpjax.report.style import CSS
 
@@ -41,7 +42,10 @@ def render(result: Result, config: object) -> Page:
     body.append(_settings(config))
     over = _over(result)
     head = Html(f"<header><p class=over>{over}</p><h1>{story.answer(result)}</h1></header>")
-    page = _frame(f"{result['job']} – afpjax", join([head, story.lead(result), *body], "\n"))
+    first = [paragraph(text, kind="warning") for text in texts(result)]
+    page = _frame(
+        f"{result['job']} – afpjax", join([head, *first, story.lead(result), *body], "\n")
+    )
     return Page(page, figures)
 
 

@@ -140,6 +140,7 @@ b{font-weight:650}
 .over,.note,figcaption,small{color:var(--muted)}
 .over{font-size:.85rem;margin:0}
 .note,figcaption{font-size:.875rem}
+.warning{border-left:.25rem solid var(--fault-unaware);padding-left:.75rem}
 small{font-size:.8rem;font-weight:400}
 .nobr{white-space:nowrap}
 .scroll{overflow-x:auto;max-width:100%;margin:.6rem 0}

@@ -139,3 +139,12 @@ def test_job_without_a_story_still_has_its_page():
     """Modules of the package that are no job's have no story either."""
     for job in ("unknown", "wording", "not-a-module", "../page"):
         assert Reader(render({"job": job}, {}).html).headline == f"Job {job}: done"
+
+
+def test_notes_are_the_first_paragraph(make):
+    """What has to be known before the answer is read stands before all else but the answer."""
+    noted = {**make(), "notes": [{"kind": "chance", "text": "No better than <chance>."}]}
+    page = render(noted, {}).html
+    first = page.index("<p", page.index("</header>"))
+    assert page[first:].startswith("<p class=warning>No better than &lt;chance&gt;.</p>")
+    assert "<p class=warning>" not in render(make(), {}).html

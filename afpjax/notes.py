@@ -1,0 +1,44 @@
+"""What has to be known before an answer is read: the notes of a run.
+
+A job puts `records(notes)` into its result as `notes`; the command prints them before the job's own
+summary, and the report shows them as its first paragraph. In the library the same text is a
+warning of the category `AnswerWarning`. A note is a pure function of the experiment: no times, no
+places, so that equal runs say the same.
+"""
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+class AnswerWarning(UserWarning):
+    """An answer is less than it seems: the text says why, and what to do."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """One thing to know: `kind` names it for programs, `text` (one or more sentences) for people.
+
+    `facts` are the figures behind the text, by name; they stand beside it in result.json.
+    """
+
+    kind: str
+    text: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+def records(notes: Iterable[Note]) -> list[dict[str, Any]]:
+    """The notes as result.json has them, each kind's in the order given."""
+    return [{"kind": note.kind, "text": note.text, **note.facts} for note in notes]
+
+
+def texts(result: Mapping[str, Any]) -> Sequence[str]:
+    """What a result's notes say."""
+    return [str(note["text"]) for note in result.get("notes", ())]
+
+
+def warn(notes: Iterable[Note], *, stacklevel: int = 2) -> None:
+    """Say each note as an `AnswerWarning` of the line so many levels above the caller's."""
+    for note in notes:
+        warnings.warn(note.text, AnswerWarning, stacklevel=stacklevel + 1)
