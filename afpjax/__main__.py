@@ -1,7 +1,17 @@
-"""`python -m afpjax`, the same as `python -m afpjax.run`."""
+"""`python -m afpjax`, and the command `afpjax`: the same as `python -m afpjax.run`."""
 
-import sys
+from typing import NoReturn
 
-from afpjax.run import main
+from afpjax import interrupts
 
-sys.exit(main())
+
+def entry() -> NoReturn:
+    """The command as a process of its own."""
+    interrupts.start()  # before what takes long to import
+    from afpjax.run import main
+
+    interrupts.end(main())
+
+
+if __name__ == "__main__":
+    entry()

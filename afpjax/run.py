@@ -1,16 +1,19 @@
 """`python -m afpjax.run`: read the command line, run one job, write its run folder."""
 
+from afpjax import interrupts
+
+if __name__ == "__main__":
+    interrupts.start()  # before what takes long to import
+
 import errno
 import os
 import shlex
-import signal
 import sys
-import threading
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from types import FrameType, TracebackType
 from typing import Any
 
 from afpjax import __version__
@@ -18,6 +21,7 @@ from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, load
 from afpjax.errors import Halted, InputError
+from afpjax.interrupts import INTERRUPTED, Interrupts
 from afpjax.notes import texts
 from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
 from afpjax.progress import on_stderr
@@ -34,7 +38,7 @@ from afpjax.store import RowStore
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
-DONE, BAD_INPUT, INTERRUPTED = 0, 2, 130
+DONE, BAD_INPUT = 0, 2
 
 
 def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = None) -> int:
@@ -45,59 +49,29 @@ def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = Non
     the jobs by name, `afpjax.jobs.JOBS` if None. `SystemExit` after --help and --version.
     """
     started = time.monotonic()
+    words = sys.argv[1:] if argv is None else argv
+    with Interrupts() as seeing:
+        status = _status(words, jobs, started, seeing)
+    return INTERRUPTED if seeing.seen else status
+
+
+def _status(
+    words: Sequence[str], jobs: Mapping[str, Job] | None, started: float, seeing: Interrupts
+) -> int:
     try:
-        with _Interrupts() as interrupts:
-            words = sys.argv[1:] if argv is None else argv
-            return _run(words, _all_jobs() if jobs is None else jobs, started, interrupts)
-    except InputError as error:
-        _say(f"error: {' '.join(str(error).split())}")
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        _say("interrupted before anything was begun")
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever reads our output has seen enough, as in `--help | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return DONE
-
-
-class _Interrupts:
-    """Ctrl-C and SIGTERM raise `KeyboardInterrupt`, and `seen` remembers that they did.
-
-    An interrupt inside compiled code may surface as another exception, so the exception alone
-    does not tell. Signals that arrive inside `with interrupts.held():` are dropped.
-    """
-
-    def __init__(self) -> None:
-        self.seen = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> "_Interrupts":
-        self._handle(self._interrupt)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def ignore(self) -> None:
-        """From here on nothing interrupts: what is left takes a moment and is better whole."""
-        self._handle(signal.SIG_IGN)
-
-    def _handle(self, handler: Any) -> None:
-        if threading.current_thread() is not threading.main_thread():
-            return  # Python lets no other thread handle signals
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._before.setdefault(number, signal.getsignal(number))
-            signal.signal(number, handler)
-
-    def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        self.seen = True
-        raise KeyboardInterrupt
+        return _run(words, _all_jobs() if jobs is None else jobs, started, seeing)
+    except BaseException as error:
+        seeing.settle()
+        if seeing.seen or isinstance(error, KeyboardInterrupt):
+            seeing.say()
+            return INTERRUPTED
+        if isinstance(error, InputError):
+            _say(f"error: {' '.join(str(error).split())}")
+            return BAD_INPUT
+        if isinstance(error, BrokenPipeError):  # our reader has seen enough, as in `--help | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+        raise
 
 
 def _all_jobs() -> Mapping[str, Job]:
@@ -106,34 +80,40 @@ def _all_jobs() -> Mapping[str, Job]:
     return JOBS
 
 
-def _run(
-    argv: Sequence[str], jobs: Mapping[str, Job], started: float, interrupts: _Interrupts
-) -> int:
+def _run(argv: Sequence[str], jobs: Mapping[str, Job], started: float, seeing: Interrupts) -> int:
     request = read(argv, jobs)
     if request.dry_run:
         return _plan(request, jobs)
-    config, folder = _resumed(request) if request.resume else _begun(request, jobs)
+    config, folder = _begun(request, jobs, seeing)
     try:
         outcome = _work(jobs[config.run.job], config, folder)
-        files = _files(config, outcome, started)
-        interrupts.ignore()
-        publish(folder, files)
+        publish(folder, _files(config, outcome, started), lambda: _whole(folder, seeing))
     except BaseException as error:
-        interrupts.ignore()
-        go_on = f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
-        if isinstance(error, Halted) or _disk_is_full(error):
-            _say(f"error: {error}; what was worked out is kept, go on with: {go_on}")
-            return BAD_INPUT
-        if isinstance(error, InputError) and not interrupts.seen:
+        seeing.settle()
+        if seeing.seen or isinstance(error, KeyboardInterrupt):
+            raise
+        if isinstance(error, InputError):
             discard(folder)
             raise
-        if interrupts.seen:
-            _say(f"interrupted; go on with: {go_on}")
-            return INTERRUPTED
-        _say(f"failed, as said below; what was worked out is kept, go on with: {go_on}")
+        if isinstance(error, Halted) or _disk_is_full(error):
+            _say(f"error: {error}; what was worked out is kept, go on with: {_go_on(folder)}")
+            return BAD_INPUT
+        _say("failed, as said below; what was worked out is kept, go on with: " + _go_on(folder))
         raise
     _show(outcome, folder)
     return DONE
+
+
+@contextmanager
+def _whole(folder: RunFolder, seeing: Interrupts) -> Iterator[None]:
+    """An interrupt leaves a run that goes on with --resume, or one that is there whole."""
+    with seeing.held():
+        yield
+        seeing.line = f"interrupted when the run was done; it lies whole in {folder.shown}"
+
+
+def _go_on(folder: RunFolder) -> str:
+    return f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
 
 
 def _disk_is_full(error: BaseException) -> bool:
@@ -156,9 +136,14 @@ def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
     return DONE
 
 
-def _begun(request: Request, jobs: Mapping[str, Job]) -> tuple[Config, RunFolder]:
-    config = _checked(request, jobs)
-    return config, begin(config)
+def _begun(
+    request: Request, jobs: Mapping[str, Job], seeing: Interrupts
+) -> tuple[Config, RunFolder]:
+    config, folder = _resumed(request) if request.resume else (_checked(request, jobs), None)
+    with seeing.held():
+        folder = folder or begin(config)
+        seeing.line = f"interrupted; go on with: {_go_on(folder)}"
+    return config, folder
 
 
 def _checked(request: Request, jobs: Mapping[str, Job]) -> Config:
@@ -257,6 +242,7 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
         console.print(outcome.summary, markup=False)
     page = os.path.join(folder.shown, "report.html")
     console.print(f"Done: {page}", markup=False, highlight=False, soft_wrap=True)
+    console.file.flush()
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
@@ -268,4 +254,4 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    interrupts.end(main())

@@ -3,12 +3,12 @@
 import os
 import re
 import shutil
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from afpjax import __version__
 from afpjax.config import Config, load, to_toml
@@ -105,18 +105,26 @@ def without_place(config: Config) -> Config:
     return replace(config, run=replace(config.run, out=""))
 
 
-def publish(folder: RunFolder, files: Mapping[str, bytes]) -> None:
-    """Put the run in its place, with its experiment and `files` (name -> content), in one step."""
+def publish(
+    folder: RunFolder,
+    files: Mapping[str, bytes],
+    whole: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> None:
+    """Put the run in its place, with its experiment and `files` (name -> content), in one step.
+
+    `whole()` is entered for the step itself; up to there the run is one that can be gone on with.
+    """
     page = folder.partial / "page"
     shutil.rmtree(page, ignore_errors=True)  # of an earlier attempt that was killed here
     page.mkdir()
     shutil.copy(folder.config_file, page)
     for name, content in files.items():
         (page / name).write_bytes(content)
-    if folder.out.is_dir():
-        folder.out.rmdir()  # `begin` has seen that it is empty; not every system renames over it
-    page.rename(folder.out)
-    shutil.rmtree(folder.partial, ignore_errors=True)
+    with whole():
+        if folder.out.is_dir():
+            folder.out.rmdir()  # `begin` has seen that it is empty; not all systems rename over it
+        page.rename(folder.out)
+        shutil.rmtree(folder.partial, ignore_errors=True)
 
 
 def discard(folder: RunFolder) -> None:
