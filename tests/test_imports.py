@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "settings": set(),
     "progress": set(),
+    "interrupts": set(),
     "notes": set(),
     "store": set(),
     "deploy_sections": {"settings"},
@@ -75,8 +76,18 @@ ALLOWED: dict[str, set[str]] = {
     "report": {*SETTINGS, "notes", "search", "robust", "faults", "hardware", "network"},
     "command": {"config", "sections", "settings"},
     "run_folder": {"config"},
-    "run": {*SETTINGS, *BASE, "command", "notes", "run_folder", "store", "jobs", "report"},
-    "__main__": {"run"},
+    "run": {
+        *SETTINGS,
+        *BASE,
+        "command",
+        "interrupts",
+        "notes",
+        "run_folder",
+        "store",
+        "jobs",
+        "report",
+    },
+    "__main__": {"interrupts", "run"},
     # The public names, each imported at its first use.
     "__init__": {"network", "hardware", "faults", "robust", "search"},
 }
