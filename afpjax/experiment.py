@@ -9,7 +9,7 @@ from zlib import crc32
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray, UInt8
+from jaxtyping import Array, PRNGKeyArray
 
 from afpjax.config import Config
 from afpjax.data import Dataset, Images, Progress, Split, load, normalise
@@ -22,15 +22,17 @@ from afpjax.faults.judge import OUTCOME, RIGHT, Judge
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
-from afpjax.model_source import network_of, preset_of
+from afpjax.model_source import check_source, network_of, outlined, preset_of
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.layers import LayerGraph
 from afpjax.network.network import Network
+from afpjax.network.program import Program
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.outcome import Work
 from afpjax.progress import SILENT, counted
 from afpjax.robust.substitutes import SUBSTITUTES, Values, substitutes
 from afpjax.search.explore import Budget
-from afpjax.search.partition import tables_for
+from afpjax.search.partition import tables_of
 from afpjax.search.problem import Caps, Struck, explained
 
 SCENARIOS = ("weights", "activations", "both")
@@ -38,22 +40,91 @@ SCENARIOS = ("weights", "activations", "both")
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that an experiment file stands for, ready to use.
+    """Everything that an experiment file stands for; each part is made when it is asked for.
 
-    Images are split once: `searched` are those that a search scores accuracy on, `held_out` those
+    Images are split once: `searched` are those that a search scores accuracy on, `held` those
     that its answer is measured on. The two have nothing in common but the network.
     """
 
     config: Config
-    network: Network
-    quantized: Quantized
-    platform: Platform
-    searched: Images
-    held: Images
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
     work: Work
-    train: Split | None = None  # training images, where the data set has any
+
+    @cached_property
+    def platform(self) -> Platform:
+        return load_platform(self.config.platform.devices, self.config.platform.link)
+
+    @cached_property
+    def format(self) -> QFormat:
+        given = self.config.format
+        return QFormat(given.bits, given.frac, given.kind, given.scale, given.step)
+
+    @cached_property
+    def program(self) -> Program:
+        """What the network computes. No zoo network is trained for it, nor are weights read."""
+        return outlined(self.config) or self.network.program
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self.program.graph
+
+    @cached_property
+    def network(self) -> Network:
+        """The network with its parameters, trained where there are none yet."""
+        return network_of(self.config, lambda: self.dataset, self.faults, self.format, self.work)
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """Which images there are and their labels; photographs are not yet opened."""
+        model = self.config.model
+        return load(
+            self.config.data,
+            image_size=model.image_size,
+            classes=model.classes,
+            channels=model.channels,
+            preset=preset_of(self.config),
+        )
+
+    @property
+    def train(self) -> Split | None:
+        """Training images, where the data set has any."""
+        return self.dataset.train
+
+    @property
+    def mean(self) -> tuple[float, ...]:
+        return self.dataset.mean
+
+    @property
+    def std(self) -> tuple[float, ...]:
+        return self.dataset.std
+
+    @property
+    def searched(self) -> Images:
+        return self._split[0]
+
+    @property
+    def held(self) -> Images:
+        return self._split[1]
+
+    @cached_property
+    def _split(self) -> tuple[Images, Images]:
+        with counted(self.work.progress, "Reading images") as progress:
+            return _split(self.dataset.test, self.config, progress)
+
+    @cached_property
+    def quantized(self) -> Quantized:
+        network = self.network  # first, for what it refuses
+        images = self.inputs(self._calibration) if self.format.needs_calibration else None
+        return quantize(network, self.format, images)
+
+    @property
+    def _calibration(self) -> Images:
+        """The first training images, else those that the search knows."""
+        wanted = self.config.data.calibration
+        if self.train is None:
+            return Images(*(each[:wanted] for each in self.searched))
+        places = np.arange(min(wanted, len(self.train)))
+        with counted(self.work.progress, "Reading images to calibrate with") as progress:
+            return self.train.take(places, progress)
 
     def key(self, name: str) -> PRNGKeyArray:
         """The random key of one part of the run: a function of the seed and the part's name."""
@@ -62,7 +133,8 @@ class Experiment:
     @cached_property
     def tables(self) -> CostTables:
         batch = self.config.platform.batch
-        return tables_for(self.quantized, self.platform, batch, self.faults)
+        width = self.format.width
+        return tables_of(self.graph, width, self.platform, batch, self.faults)
 
     @property
     def caps(self) -> Caps:
@@ -89,7 +161,7 @@ class Experiment:
 
     def explained(self) -> AbstractContextManager[None]:
         """Searches inside `with` say what is missing where no mapping is within the limits."""
-        names = self.platform.names, self.quantized.graph.names
+        names = self.platform.names, self.graph.names
         return explained(self.tables, self.caps, *names)
 
     def struck(self, name: str) -> Struck:
@@ -203,47 +275,31 @@ def _worker_engine(config: Config, name: str) -> Engine:
     return _EVALUATORS[name](experiment).own_engine
 
 
-def prepare(config: Config, work: Work) -> Experiment:
-    """Build the experiment: find the data, load or train the network, trace and quantise it.
+def prepare(config: Config, work: Work, *, images: bool = True) -> Experiment:
+    """The experiment, with what can be checked of it before there is anything to wait for.
 
-    Only the images that are used are read. Raises `InputError` for whatever in the experiment file
-    does not fit together.
+    That is its platform, faults, network's layers, and, with `images`, which of these there are.
+    Raises `InputError` for whatever in the experiment file does not fit together.
     """
-    platform = load_platform(config.platform.devices, config.platform.link)
-    faults, fmt, model = fault_model(config, platform), _format(config), config.model
-    dataset = load(
-        config.data,
-        image_size=model.image_size,
-        classes=model.classes,
-        channels=model.channels,
-        preset=preset_of(config),
-    )
-    network = network_of(config, dataset, faults, fmt, work)
-    layer_mask(faults, network.graph)  # refuses layers that are not there, now
-    with counted(work.progress, "Reading images") as progress:
-        searched, held = _split(dataset.test, config, progress)
-    if fmt.needs_calibration:
-        calibration = _calibration(dataset, searched, config, work)
-        images = normalise(calibration, dataset.mean, dataset.std)
-    else:
-        images = None
-    quantized = quantize(network, fmt, images)
-    means = dataset.mean, dataset.std
-    return Experiment(
-        config, network, quantized, platform, searched, held, *means, work, dataset.train
-    )
+    check_source(config)
+    experiment = Experiment(config, work)
+    faults = experiment.faults
+    if images:
+        _refuse_too_few(experiment.dataset.test)
+    layer_mask(faults, experiment.graph)  # refuses layers that are not there
+    return experiment
 
 
-def _format(config: Config) -> QFormat:
-    given = config.format
-    return QFormat(given.bits, given.frac, given.kind, given.scale, given.step)
+def _refuse_too_few(test: Split) -> None:
+    if len(test) < 2:
+        raise InputError(
+            f"data: {len(test)} test images; a search and its measurement need one each"
+        )
 
 
 def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Images]:
     """Images for the search and images that are held out, in an order drawn from the seed."""
     count = len(test)
-    if count < 2:
-        raise InputError(f"data: {count} test images; a search and its measurement need one each")
     order = np.random.default_rng(config.run.seed).permutation(count)
     first = min(config.search.images, count // 2)
     campaign = config.run.job == "campaign"
@@ -254,14 +310,3 @@ def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Ima
         test.take(order[:first], lambda done, _: progress(done, taken)),
         test.take(rest, lambda done, _: progress(first + done, taken)),
     )
-
-
-def _calibration(
-    dataset: Dataset, searched: Images, config: Config, work: Work
-) -> UInt8[np.ndarray, "N H W C"]:
-    """The first training images, else those that the search knows."""
-    if dataset.train is None:
-        return searched.images[: config.data.calibration]
-    places = np.arange(min(config.data.calibration, len(dataset.train)))
-    with counted(work.progress, "Reading images to calibrate with") as progress:
-        return dataset.train.take(places, progress).images

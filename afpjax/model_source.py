@@ -4,7 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,12 +15,14 @@ from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
-from afpjax.network.trace import trace
+from afpjax.network.program import Program
+from afpjax.network.trace import outline, trace
 from afpjax.outcome import Work
 from afpjax.progress import counted
 
 #: `apply_fn(params, images) -> logits`, and its parameters.
 Source = tuple[Callable[..., Any], Any]
+Traced = TypeVar("Traced", Network, Program)
 
 
 def preset_of(config: Config) -> Preset | None:
@@ -28,20 +30,47 @@ def preset_of(config: Config) -> Preset | None:
     return _zoo().preset(config.model.name) if _in_zoo(config) else None
 
 
+def check_source(config: Config) -> None:
+    """Raise `InputError` for a source that leads nowhere, or is told what it has no use for.
+
+    No parameters are made or read.
+    """
+    model = config.model
+    if _in_zoo(config):
+        _zoo().refuse_unknown(model.name)
+        return
+    if model.weights:
+        raise InputError(f"model.weights: `{model.name}` brings its own parameters; leave it empty")
+    if config.train.faults:
+        raise InputError(
+            f"train.faults: `{model.name}` is not of the zoo, and is not trained here; leave it out"
+        )
+
+
+def outlined(config: Config) -> Program | None:
+    """The program of a zoo network, from the shapes of its parameters; None for other networks.
+
+    Nothing is trained, drawn or read. Raises `InputError` as `network_of` does.
+    """
+    if not _in_zoo(config):
+        return None
+    apply_fn, shapes = _zoo().abstract(config.model.name, **_size(config))
+    return _traced(config, lambda sample: outline(apply_fn, shapes, sample))
+
+
 def network_of(
-    config: Config, dataset: Dataset, faults: FaultModel, fmt: QFormat, work: Work
+    config: Config, dataset: Callable[[], Dataset], faults: FaultModel, fmt: QFormat, work: Work
 ) -> Network:
     """The traced network that `config.model` names, loaded or trained.
 
-    `faults` and `fmt` are what fault-aware training puts a zoo network under. Raises `InputError`
-    for a name that leads nowhere, weights that do not fit, and a network that does not take the
-    images or tells another number of classes apart.
+    `dataset` is asked for where there is something to train, and `faults` and `fmt` are what
+    fault-aware training puts a zoo network under. Raises `InputError` for a name that leads
+    nowhere, weights that do not fit, and a network that does not take the images or tells another
+    number of classes apart.
     """
     apply_fn, params = _source(config, dataset, faults, fmt, work)
-    side, channels = config.model.image_size, config.model.channels
-    sample = jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
-    network = _traced(config.model.name, apply_fn, params, sample)
-    found = jax.eval_shape(network, sample).shape[1]
+    network = _traced(config, lambda sample: trace(apply_fn, params, sample))
+    found = jax.eval_shape(network, _sample(config)).shape[1]
     if found != config.model.classes:
         raise InputError(
             f"model.classes: {config.model.classes}, but the network tells {found} classes apart"
@@ -50,25 +79,20 @@ def network_of(
 
 
 def _source(
-    config: Config, dataset: Dataset, faults: FaultModel, fmt: QFormat, work: Work
+    config: Config, dataset: Callable[[], Dataset], faults: FaultModel, fmt: QFormat, work: Work
 ) -> Source:
+    check_source(config)
     model = config.model
     if not _in_zoo(config):
-        own = _from_function if ":" in model.name else _from_onnx
-        if model.weights:
-            raise InputError(
-                f"model.weights: `{model.name}` brings its own parameters; leave it empty"
-            )
-        if config.train.faults:
-            raise InputError(
-                f"train.faults: `{model.name}` is not of the zoo, and is not trained here; "
-                "leave it out"
-            )
-        return own(config)
+        return _from_function(config) if ":" in model.name else _from_onnx(config)
     if model.weights and not config.train.faults:
-        size = {"image_size": model.image_size, "width": model.width}
-        return _zoo().load(model.name, model.weights, classes=model.classes, **size)
-    return _trained(config, dataset, faults, fmt, work)
+        return _zoo().load(model.name, model.weights, **_size(config))
+    return _trained(config, dataset(), faults, fmt, work)
+
+
+def _size(config: Config) -> dict[str, Any]:
+    model = config.model
+    return {"classes": model.classes, "image_size": model.image_size, "width": model.width}
 
 
 def _trained(
@@ -122,16 +146,20 @@ def _from_function(config: Config) -> Source:
     return made
 
 
-def _traced(
-    name: str, apply_fn: Callable[..., Any], params: Any, sample: jax.ShapeDtypeStruct
-) -> Network:
+def _sample(config: Config) -> jax.ShapeDtypeStruct:
+    side, channels = config.model.image_size, config.model.channels
+    return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+
+
+def _traced(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Traced]) -> Traced:
+    sample = _sample(config)
     try:
-        return trace(apply_fn, params, sample)
+        return tracing(sample)
     except InputError:
         raise
     except (TypeError, ValueError) as error:  # what JAX raises for shapes that do not fit
         shape = " x ".join(map(str, sample.shape[1:]))
         reason = str(error).partition("\n")[0]
         raise InputError(
-            f"model.image_size: `{name}` does not take images of {shape}: {reason}"
+            f"model.image_size: `{config.model.name}` does not take images of {shape}: {reason}"
         ) from error

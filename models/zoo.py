@@ -103,6 +103,17 @@ def load(
     return apply_fn, from_state_dict(read(Path(weights)), shapes, where, classes=classes)
 
 
+def abstract(
+    name: str, *, classes: int, image_size: int, width: float = 1.0
+) -> tuple[ApplyFn, Params]:
+    """As `load`, with the shapes of its parameters instead of arrays.
+
+    Raises `InputError` for an unknown name.
+    """
+    apply_fn = apply_fn_of(name, classes=classes, image_size=image_size, width=width)
+    return apply_fn, params_of(_abstract(name, classes, width))
+
+
 def preset(name: str) -> Preset | None:
     """How the published weights of a network want their images; None for no zoo name."""
     return PRESETS.get(name)
@@ -126,10 +137,15 @@ def refuse_images(name: str, shape: Sequence[int], image_size: int) -> None:
         )
 
 
-def _constructor(name: str) -> Callable[..., nnx.Module]:
+def refuse_unknown(name: str) -> None:
+    """Raise `InputError` for a name that is not in the zoo."""
     if name not in NETWORKS:
         hint = nearest(name, NETWORKS) or f"; it has {listed(NETWORKS)}"
         raise InputError(f"model.name: the zoo has no `{name}`{hint}")
+
+
+def _constructor(name: str) -> Callable[..., nnx.Module]:
+    refuse_unknown(name)
     return NETWORKS[name]
 
 

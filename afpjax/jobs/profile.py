@@ -8,7 +8,7 @@ from afpjax.outcome import Outcome, Work
 
 def run(config: Config, work: Work) -> Outcome:
     """Latency, energy and memory of every layer on every device, for one batch."""
-    experiment = prepare(config, work)
+    experiment = prepare(config, work, images=False)
     costs = records.layer_costs(experiment, experiment.tables)
     result = {
         "model": records.model(experiment),

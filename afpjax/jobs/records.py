@@ -19,13 +19,13 @@ Record = dict[str, Any]
 def model(experiment: Experiment) -> Record:
     """The network: its name and its layers in the order they run."""
     name = experiment.config.model.name
-    return {"name": name, "layers": [layer(each) for each in experiment.quantized.layers]}
+    return {"name": name, "layers": [layer(each) for each in experiment.graph.layers]}
 
 
 def conditions(experiment: Experiment) -> Record:
     """What the figures were measured under: images and faults."""
     config, faults = experiment.config, experiment.faults
-    names, struck = experiment.quantized.graph.names, layer_mask(faults, experiment.quantized.graph)
+    names, struck = experiment.graph.names, layer_mask(faults, experiment.graph)
     link = {"link": {"kind": faults.link_kind, "rate": faults.link_rate}}
     return {
         "data": {
@@ -80,7 +80,7 @@ def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
             "energy_mj": tables.energy_mj[row, column],
             "bytes": int(held[row]),
         }
-        for row, each in enumerate(experiment.quantized.layers)
+        for row, each in enumerate(experiment.graph.layers)
         for column, device in enumerate(experiment.platform.names)
     ]
 

@@ -1,7 +1,7 @@
 """Trace a JAX callable into a program of layers: the way into afpjax."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,13 +64,49 @@ def trace_with_refold(
     array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
     """
     leaves, arrays = take_apart(params)
+    _refuse_not_finite(zip(leaves.names, arrays, strict=True))
+    found = _found(apply_fn, leaves, arrays, sample)
+    network = Network(found.program, _parameters(found, found.values, _in_float64))
+    return network, _refold(found, leaves)
+
+
+def outline(apply_fn: Callable[..., Any], shapes: Any, sample: Any) -> Program:
+    """The program that `trace` would give, from the shapes of the parameters alone.
+
+    `shapes` is a pytree of `ShapeDtypeStruct`. What stands in for the parameters varies along its
+    last axis only and takes no memory; so the layers are those of `trace` wherever the shapes
+    decide what is folded: no divisor has zeros, and what varies over channels has these last.
+    """
+    stand_ins = jax.tree.map(_stand_in, shapes)
+    leaves, arrays = take_apart(stand_ins)
+    return _found(apply_fn, leaves, arrays, sample).program
+
+
+def _stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    row = np.linspace(0.5, 1.5, shape.shape[-1] if shape.shape else 1).astype(shape.dtype)
+    return np.broadcast_to(row if shape.shape else row[0], shape.shape)
+
+
+class _Found(NamedTuple):
+    """A program, and what its layers' arrays are made of."""
+
+    program: Program
+    recipes: Mapping[str, Recipe]
+    values: Mapping[Value, Any]
+    known: Known
+    inputs: Sequence[Value]
+    closed_over: Mapping[Value, Any]
+
+
+def _found(
+    apply_fn: Callable[..., Any], leaves: Leaves, arrays: Sequence[Any], sample: Any
+) -> _Found:
     image = _one_image(sample)
     closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(leaves.restore(p), x[None])))(
         arrays, image
     )
     inliner, (*inputs, entrance), output = _inlined(closed, leaves.names)
     closed_over = inliner.known
-    _refuse_not_finite(zip(leaves.names, arrays, strict=True))
     _refuse_not_finite(("an array that the network closes over", a) for a in closed_over.values())
     known, equations = split(inliner, {*inputs, *closed_over}, output)
     values = known.values(closed_over | dict(zip(inputs, arrays, strict=True)))
@@ -78,8 +114,7 @@ def trace_with_refold(
     steps = live(steps, output)
     _refuse_no_layers(steps)
     program = _program(steps, values, entrance, image, output, inliner.shapes)
-    network = Network(program, _parameters(program, recipes, values, _in_float64))
-    return network, _refold(program, recipes, known, leaves, inputs, closed_over)
+    return _Found(program, recipes, values, known, inputs, closed_over)
 
 
 def _inlined(
@@ -155,13 +190,14 @@ def _program(
 
 
 def _parameters(
-    program: Program,
-    recipes: Mapping[str, Recipe],
+    found: _Found,
     values: Mapping[Value, Any],
     follow: Callable[[Recipe, Mapping[Value, Any]], LayerParameters],
 ) -> Parameters:
-    layers = {layer.name: follow(recipes[layer.name], values) for layer in program.graph.layers}
-    return Parameters(layers, tuple(jnp.asarray(values[value]) for value in program.constants))
+    names = found.program.graph.names
+    layers = {name: follow(found.recipes[name], values) for name in names}
+    constants = found.program.constants
+    return Parameters(layers, tuple(jnp.asarray(values[value]) for value in constants))
 
 
 @np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused by its layer's name
@@ -179,19 +215,14 @@ def _in_float32(recipe: Recipe, values: Mapping[Value, Any]) -> LayerParameters:
     return recipe.arrays(values, jnp, jnp.float32)
 
 
-def _refold(
-    program: Program,
-    recipes: Mapping[str, Recipe],
-    known: Known,
-    leaves: Leaves,
-    inputs: Sequence[Value],
-    closed_over: Mapping[Value, Any],
-) -> Callable[[Any], Parameters]:
+def _refold(found: _Found, leaves: Leaves) -> Callable[[Any], Parameters]:
+    known, closed_over = found.known, found.closed_over
     constants = {value: closed_over[value] for value in known.needs & closed_over.keys()}
+    found = found._replace(values={}, closed_over={})  # the traced arrays need not be kept
 
     @jax.jit
     def refolded(arrays: list[Any], constants: dict[Value, Any]) -> Parameters:
-        values = known.values(constants | dict(zip(inputs, arrays, strict=True)))
-        return _parameters(program, recipes, values, _in_float32)
+        values = known.values(constants | dict(zip(found.inputs, arrays, strict=True)))
+        return _parameters(found, values, _in_float32)
 
     return lambda params: refolded(leaves.arrays_of(params), constants)

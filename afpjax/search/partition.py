@@ -19,6 +19,7 @@ from afpjax.faults.model import FaultModel, thresholds
 from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import Platform
 from afpjax.hardware.tables import CostTables, check_capacity
+from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
 from afpjax.search.effort import Plan, Race, Spent
 from afpjax.search.explore import Budget, Explored, Settle, explore, few, populations
@@ -99,13 +100,21 @@ def tables_for(
 
     Where lost packets are sent again, transfers cost `faults.sent_times` as much.
     """
-    width = quantized.format.width
+    return tables_of(quantized.graph, quantized.format.width, platform, batch, faults)
+
+
+def tables_of(
+    graph: LayerGraph,
+    width: int,
+    platform: Platform,
+    batch: int = 1,
+    faults: FaultModel | None = None,
+) -> CostTables:
+    """`tables_for` a network of which only the layers are known, in numbers of `width` bits."""
     if faults is not None:
         platform = replace(platform, link=platform.link.resending(faults.sent_times))
-    tables = cost_tables(
-        quantized.graph, platform, weight_bits=width, activation_bits=width, batch=batch
-    )
-    check_capacity(tables, platform, quantized.graph)
+    tables = cost_tables(graph, platform, weight_bits=width, activation_bits=width, batch=batch)
+    check_capacity(tables, platform, graph)
     return tables
 
 

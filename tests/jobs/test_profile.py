@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from afpjax.config import load
 from afpjax.experiment import prepare
 from afpjax.hardware.cost import layer_cost
 from afpjax.hardware.traffic import Sizes
+from afpjax.jobs import JOBS
 from afpjax.outcome import Work
 from afpjax.progress import SILENT
 
@@ -56,3 +58,23 @@ def test_the_summary_adds_the_layers_up(outcome_of):
             float(row["latency_ms"]) for row in outcome.result["costs"] if row["device"] == device
         )
         assert f"{total:.4g}" in text
+
+
+def test_a_zoo_network_is_neither_trained_nor_are_images_or_weights_read(tmp_path, monkeypatch):
+    """At 224 pixels a network was once trained for hours, on images that had to be there."""
+    monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
+    wanted = {
+        "run.job": "profile",
+        "model.name": "alexnet",
+        "model.classes": 1000,
+        "model.image_size": 224,
+        "model.width": 1.0,
+        "model.weights": str(tmp_path / "not-there.npz"),
+        "data.name": "folder",
+        "data.path": str(tmp_path / "no-images"),
+    }
+    outcome = JOBS["profile"](load(None, wanted), Work({}, SILENT))
+    layers = outcome.result["model"]["layers"]
+    # Krizhevsky 2014, as torchvision has it: 61,100,840 parameters, biases included.
+    assert sum(layer["weights"] + layer["biases"] for layer in layers) == 61_100_840
+    assert not (tmp_path / "cache").exists()

@@ -8,6 +8,7 @@ import pytest
 
 from afpjax.errors import InputError
 from afpjax.models import zoo
+from afpjax.network.trace import outline, trace
 from afpjax.settings import listed
 
 SMALL = dict(classes=3, width=0.05)
@@ -80,3 +81,15 @@ def test_weights_for_another_class_count_say_so(params, tmp_path):
     zoo.save(tmp_path / "three.npz", params)
     with pytest.raises(InputError, match=r"`fc.bias` is \[3\], not \[10\]"):
         zoo.load("resnet18", tmp_path / "three.npz", classes=10, width=0.05, image_size=8)
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_shapes_alone_give_the_layers_that_parameters_give(name):
+    """Job profile once trained a network whose weights it does not look at."""
+    size = dict(classes=3, image_size=64, width=0.1)
+    apply_fn, shapes = zoo.abstract(name, **size)
+    rng = np.random.default_rng(5)
+    params = jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
+    sample = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    expected = trace(apply_fn, params, sample).graph
+    assert outline(apply_fn, shapes, sample).graph == expected
