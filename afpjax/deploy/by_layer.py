@@ -29,7 +29,7 @@ def by_layer(source: Source, mapping: Int[np.ndarray, " L"], devices: Sequence[s
     layers have no part.
     """
     runs = _runs(source, [devices[int(number)] for number in mapping])
-    graphs = {run.device: Graph() for run in runs}
+    graphs = {run.device: Graph(source.names.values()) for run in runs}
     known = {device: source.begun(graph) for device, graph in graphs.items()}
     works = []
     for run in runs:

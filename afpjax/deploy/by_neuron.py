@@ -32,7 +32,7 @@ def by_neuron(
         call.layer.name: _pieces(source, call, placement, place, values, devices, taken)
         for place, (call, values) in enumerate(zip(source.program.calls, substitutes, strict=True))
     }
-    graphs = {device: Graph() for device in devices}
+    graphs = {device: Graph(taken) for device in devices}
     for number, graph in enumerate(graphs.values()):
         _emit(source, graph, pieces, number)
     works = [

@@ -31,10 +31,12 @@ Operand = Ref | np.ndarray
 class Graph:
     """Nodes in the order they run. `at` is what is converted now: its tensors' names begin with it.
 
+    `reserved` are the names that others know: no tensor bears one but by `input` and `named`.
     `node` raises `InputError` for arithmetic on 16-bit floats, which onnxruntime lacks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, reserved: Collection[str] = ()) -> None:
+        self._reserved = frozenset(reserved)
         self.nodes: list[onnx.NodeProto] = []
         self.tensors: dict[str, Ref] = {}
         self.arrays: dict[str, np.ndarray] = {}
@@ -120,7 +122,7 @@ class Graph:
 
     def _free(self, name: str) -> str:
         number, found = 2, name
-        while found in self.tensors or found in self.arrays:
+        while found in self.tensors or found in self.arrays or found in self._reserved:
             found, number = f"{name}_{number}", number + 1
         return found
 

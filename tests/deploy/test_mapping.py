@@ -191,3 +191,20 @@ def test_mappings_of_another_network_or_platform_are_refused(quantized):
         mapped(quantized, [0, 1, 0, 1, -1])
     with pytest.raises(InputError, match="every device of a mapping is needed"):
         chain_of(mapped(quantized))(IMAGES, failed=(0,))
+
+
+@pytest.mark.parametrize("head", [lambda x: x[:, 0], lambda x: x[:, -1], lambda x: x[:, :1]])
+@pytest.mark.parametrize("mapping", [[0, 0, 0], [0, 1, 2], [0, 1, 0], [1, 0, 0]])
+def test_a_squeeze_between_devices_takes_no_name_from_the_layer_before_it(head, mapping):
+    """A layer's own nodes are called LAYER/OPERATOR, and so are the tensors that others know."""
+    params = {"a": {"w": drawn(4, 6)}, "b": {"w": drawn(6, 6)}, "c": {"w": drawn(6, 3)}}
+
+    def apply_fn(params, images):
+        tokens = jnp.squeeze((images @ params["a"]["w"])[:, None], 1)
+        first = head(tokens @ params["b"]["w"])
+        return first.reshape(len(images), -1) @ params["c"]["w"]
+
+    images = drawn(2, 5, 4)
+    quantized = quantized_of(apply_fn, params, images, QFormat(bits=8, scale="channel"))
+    exported = mapped(quantized, mapping)
+    assert_near(chain_of(exported)(images[:1]), quantized(images[:1]), 1e-5)
