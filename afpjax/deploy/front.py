@@ -1,13 +1,17 @@
 """A small HTTP front: POST /predict takes an image, GET /status says how the service is.
 
 Images go through the same queue as all others. It listens on this machine alone, and what it
-reads is bounded: it is for trying a service, not for the open network.
+reads is bounded, in bytes, in time and in clients at once: it is for trying a service, not for the
+open network. Whatever a client does, nothing is said on the server's terminal.
 """
 
-import io
 import json
+import re
+import socket
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -21,8 +25,14 @@ from afpjax.errors import InputError
 
 HOST = "127.0.0.1"
 _HEADER_BYTES = 4096  # what an .npy file may have beside its pixels
-_PATIENCE_S = 10.0  # for a client that sends slowly
+_PATIENCE_S = 10.0  # for a client to have sent all of its request
+_AT_ONCE = 64  # clients, and so threads
+_FAIR_S = 1.0  # where all are taken, who has been sending for longer makes room
+_LINGER_S = 0.2  # for what a refused client is still sending: it may read its answer only then
+_LINGER_BYTES = 2**20
 _MOST_WAITING = 1024  # images that may wait at once
+_FIELD = re.compile(r"'(descr|fortran_order|shape)':\s*('[^']*'|True|False|\([\d,\s]*\))\s*,?\s*")
+_FULL = b"HTTP/1.0 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 #: Puts an image in the queue.
 Ask = Callable[[UInt8[np.ndarray, "H W C"]], Request]
@@ -39,12 +49,11 @@ class Front:
     def __init__(self, port: int, patience_s: float) -> None:
         self._shape, self._patience_s = tuple[int, ...](), patience_s
         try:
-            self._server = ThreadingHTTPServer((HOST, port), self._handler())
+            self._server = _Server((HOST, port), self._handler())
         except OSError as error:
             raise InputError(
                 f"serve.port: cannot listen on port {port}: {error.strerror}; give another one"
             ) from error
-        self._server.daemon_threads = True
         self._thread: threading.Thread | None = None
         self._ask: Ask | None = None
         self._status: Status = dict
@@ -101,21 +110,20 @@ class Front:
         return int(np.prod(self._shape)) + _HEADER_BYTES
 
     def _image(self, body: bytes) -> UInt8[np.ndarray, "H W C"]:
-        try:
-            image = np.load(io.BytesIO(body), allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
-            raise ValueError("send an .npy file") from error
-        if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
+        kind, order, shape, pixels = _npy(body)
+        if kind.lstrip("|<>=") != "u1":
             raise ValueError("send an .npy file of uint8")
-        if image.shape != self._shape:
-            raise ValueError(f"send an image of {self._shape} values, not {image.shape}")
-        return image
+        if shape != self._shape:
+            raise ValueError(f"send an image of {self._shape} values, not {shape}")
+        if len(pixels) != np.prod(shape):
+            raise ValueError(f"send an .npy file of {np.prod(shape)} values, not {len(pixels)}")
+        return np.frombuffer(pixels, np.uint8).reshape(shape, order="F" if order else "C")
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         front = self
 
         class Handler(BaseHTTPRequestHandler):
-            timeout = _PATIENCE_S
+            timeout = 2 * _PATIENCE_S  # the server itself is stricter
 
             def do_GET(self) -> None:
                 if self.path == "/status":
@@ -124,19 +132,57 @@ class Front:
                     self._say(HTTPStatus.NOT_FOUND, {"error": "GET /status or POST /predict"})
 
             def do_POST(self) -> None:
-                length = self.headers.get("Content-Length", "")
                 if self.path != "/predict":
-                    self._say(HTTPStatus.NOT_FOUND, {"error": "GET /status or POST /predict"})
-                elif not length.isdecimal():
-                    self._say(HTTPStatus.LENGTH_REQUIRED, {"error": "say Content-Length"})
-                elif int(length) > front.most_bytes:
-                    largest = f"the largest image has {front.most_bytes} bytes"
-                    self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, {"error": largest})
+                    self._refuse(HTTPStatus.NOT_FOUND, "GET /status or POST /predict")
+                    return
+                try:
+                    length = self._length()
+                except _Refused as refused:
+                    self._refuse(refused.status, str(refused))
+                    return
+                body = self.rfile.read(length)
+                in_time = self._server.has_sent(self.connection)
+                if len(body) == length:
+                    self._say(*front.predict(body))
+                elif in_time:
+                    self._refuse(HTTPStatus.BAD_REQUEST, f"{len(body)} of {length} bytes came")
                 else:
-                    self._say(*front.predict(self.rfile.read(int(length))))
+                    self._refuse(HTTPStatus.REQUEST_TIMEOUT, "send all of it sooner")
+
+            def _length(self) -> int:
+                """Bytes of the body, no more than an image may have."""
+                given = self.headers.get_all("Content-Length", [])
+                if "Transfer-Encoding" in self.headers or not given:
+                    raise _Refused(HTTPStatus.LENGTH_REQUIRED, "say Content-Length")
+                text = given[0].strip()
+                if len(given) > 1 or not (text.isascii() and text.isdecimal()):
+                    raise _Refused(HTTPStatus.BAD_REQUEST, "Content-Length is no number of bytes")
+                digits = text.lstrip("0") or "0"
+                if len(digits) > 18 or int(digits) > front.most_bytes:
+                    largest = f"the largest image has {front.most_bytes} bytes"
+                    raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, largest)
+                return int(digits)
+
+            @property
+            def _server(self) -> "_Server":
+                return front._server
+
+            def send_error(
+                self, code: int, message: str | None = None, explain: str | None = None
+            ) -> None:
+                """What the base class has against a request, in our words."""
+                self.request_version = "HTTP/1.0"  # also where none could be read
+                self._refuse(HTTPStatus(code), HTTPStatus(code).phrase)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass
+
+            def _refuse(self, status: HTTPStatus, why: str) -> None:
+                """Closing on what is still under way would take the answer back."""
+                self._say(status, {"error": why})
+                self.wfile.flush()
+                self._server.has_sent(self.connection)
+                _linger(self.connection)
 
             def _say(self, status: HTTPStatus, content: Mapping[str, Any]) -> None:
                 body = json.dumps(content).encode()
@@ -149,3 +195,97 @@ class Front:
                 self.close_connection = True
 
         return Handler
+
+
+class _Refused(Exception):
+    """A request that gets `status` and no more."""
+
+    def __init__(self, status: HTTPStatus, why: str) -> None:
+        super().__init__(why)
+        self.status = status
+
+
+class _Server(ThreadingHTTPServer):
+    """At most `_AT_ONCE` clients, each with `_PATIENCE_S` to send its request; quiet."""
+
+    daemon_threads = True
+    request_queue_size = 2 * _AT_ONCE
+
+    def __init__(self, *args: Any) -> None:
+        self._clients: set[Any] = set()
+        self._sending: dict[Any, float] = {}  # since when, the oldest first
+        self._lock = threading.Lock()
+        super().__init__(*args)
+
+    def has_sent(self, client: Any) -> bool:
+        """The request is read, or given up; whether it was in time."""
+        with self._lock:
+            return self._sending.pop(client, None) is not None
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        now = time.monotonic()
+        with self._lock:
+            full = len(self._clients) >= _AT_ONCE
+        if full and not self._hurry(now - _FAIR_S, 1):
+            with suppress(OSError):
+                request.setblocking(False)
+                request.send(_FULL)
+            self.shutdown_request(request)
+            return
+        with self._lock:
+            self._clients.add(request)
+            self._sending[request] = now
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Between clients, and every 0.1 s."""
+        self._hurry(time.monotonic() - _PATIENCE_S, _AT_ONCE)
+
+    def _hurry(self, before: float, most: int) -> int:
+        """Read no more of those that began to send before a time; how many there were."""
+        with self._lock:
+            late = [each for each, since in self._sending.items() if since < before][:most]
+            for client in late:
+                del self._sending[client]
+                self._clients.discard(client)
+                with suppress(OSError):
+                    client.shutdown(socket.SHUT_RD)  # its thread finds an end, and answers
+        return len(late)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._clients.discard(request)
+            self._sending.pop(request, None)
+        super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that is gone, most often; that is its own affair."""
+
+
+def _npy(body: bytes) -> tuple[str, bool, tuple[int, ...], bytes]:
+    """Type, whether columns come first, shape and pixels of an .npy file, by its header's letter.
+
+    NumPy's own reader evaluates the header, and makes room for whatever shape it says.
+    """
+    wide = 4 if body[6:7] > b"\1" else 2
+    start = 8 + wide
+    end = start + int.from_bytes(body[8:start], "little")
+    if body[:6] != b"\x93NUMPY" or not start < end <= min(len(body), _HEADER_BYTES):
+        raise ValueError("send an .npy file")
+    text = body[start:end].decode("latin-1").strip()
+    fields = dict(_FIELD.findall(text[1:-1]))
+    rest = _FIELD.sub("", text[1:-1])
+    lengths = re.findall(r"\d+", fields.get("shape", ""))
+    known = len(fields) == 3 and not rest.strip() and text[:1] + text[-1:] == "{}"
+    if not known or len(lengths) > 8 or any(len(each) > 18 for each in lengths):
+        raise ValueError("send an .npy file")
+    shape = tuple(int(each) for each in lengths)
+    return fields["descr"].strip("'"), fields["fortran_order"] == "True", shape, body[end:]
+
+
+def _linger(client: socket.socket) -> None:
+    until, left = time.monotonic() + 5 * _LINGER_S, _LINGER_BYTES
+    client.settimeout(_LINGER_S)
+    with suppress(OSError):
+        while left > 0 and time.monotonic() < until and (some := client.recv(left)):
+            left -= len(some)
