@@ -1,7 +1,10 @@
 """Fault-aware placement of neural networks on edge accelerators."""
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from afpjax.start import prepare
 
 if TYPE_CHECKING:
     from afpjax.errors import InputError as InputError
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
     from afpjax.search.partition import partition as partition
 
 __version__ = "0.7.0"
+
+prepare(os.environ)
 
 # Imported at first use: `python -m afpjax.run --help` must not wait for JAX.
 _HOMES = {

@@ -15,15 +15,13 @@ import psutil
 from jax.sharding import Mesh, PartitionSpec
 
 from afpjax.errors import InputError
+from afpjax.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE
 
-# jaxlib 0.10 hands CPU convolutions to YNNPACK; without that fusion Eigen runs them 1.3 to 2.1
-# times faster (3x3, NHWC), while matrix products and reductions stay where they are.
+# Of what jaxlib 0.10 hands to YNNPACK, matrix products by themselves stay there: `start` says what
+# is wrong with the others, and Eigen runs convolutions 1.3 to 2.1 times faster (3x3, NHWC). Said
+# here once more for processes in which JAX had started before.
 # Vectors of 512 bits, where the machine has them: bit masks 1.4 times faster, nothing slower.
-_CPU = {
-    "xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,"
-    "LIBRARY_FUSION_TYPE_DOT,LIBRARY_FUSION_TYPE_REDUCE",
-    "xla_cpu_prefer_vector_width": 512,
-}
+_CPU = {LEFT_TO_YNNPACK: PRODUCTS_ALONE, "xla_cpu_prefer_vector_width": 512}
 
 UNITS = ("float32", "bfloat16")
 

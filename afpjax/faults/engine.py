@@ -24,6 +24,7 @@ from afpjax.faults.plan import CLEAN, Plan, Row, in_order
 from afpjax.faults.programs import Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.strike import Draws
 from afpjax.faults.values import Kernels
+from afpjax.network import exact
 from afpjax.network.quantized import Quantized, encoded
 
 BATCH = 64  # images per forward pass; a last batch is padded
@@ -55,6 +56,7 @@ class Engine:
         memory_bytes: int = 0,
         substitutes: Sequence[Float[Any, "_"]] | None = None,
     ) -> None:
+        exact.check()
         every = [np.zeros(layer.neurons) for layer in quantized.layers]
         self._substitutes = [np.asarray(each, np.float32) for each in substitutes or every]
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)

@@ -10,6 +10,7 @@ from jax.extend import core
 from jaxtyping import Array
 
 from afpjax.errors import InputError
+from afpjax.network import exact
 from afpjax.network.find import find_layers
 from afpjax.network.fold import fold
 from afpjax.network.graph import tensors
@@ -63,6 +64,7 @@ def trace_with_refold(
     reads the first place of each channel, and what is not finite it does not refuse. What is no
     array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
     """
+    exact.check()
     leaves, arrays = take_apart(params)
     _refuse_not_finite(zip(leaves.names, arrays, strict=True))
     found = _found(apply_fn, leaves, arrays, sample)

@@ -37,7 +37,8 @@ or more (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor
 is exact above stays so, and the bounds of inexact sums are three times as large. All of this is
 about algorithms that sum the products; Winograd's and Fourier's do not. cuDNN may choose them for
 a convolution, of float32 too, unless `TF_ENABLE_WINOGRAD_NONFUSED=0` and
-`TF_ENABLE_FFT_TILING_FORWARD=0` are in the environment.
+`TF_ENABLE_FFT_TILING_FORWARD=0` are in the environment: `afpjax.start` puts them there, and
+`network/exact.py` holds what comes out against NumPy's integers.
 """
 
 from collections.abc import Callable

@@ -1,0 +1,246 @@
+"""Whether a backend computes what it is told: small integers, held against NumPy's, once.
+
+Compilers and their libraries have been wrong without a word (jax-ml/jax#39103 on CPUs,
+openxla/xla#49123 on GPUs), where sizes are odd or large above all. The first time that a backend
+is used with some options, a few products, convolutions and reductions run on it, as networks run
+and as JAX runs what is not a network's. Every number stays below 2^24, so that float32 holds it
+whatever the order of a sum, and NumPy's float64 is exact integer arithmetic.
+"""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.backend import get_backend
+from jaxtyping import Array, Float
+
+from afpjax import compiler
+from afpjax.cache import cache_folder
+from afpjax.errors import InputError
+from afpjax.network.units import multiply, precision
+from afpjax.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
+
+Numbers = Float[np.ndarray, "..."]
+
+
+class Trial(NamedTuple):
+    """Something that a backend has to get right."""
+
+    name: str
+    function: Callable[..., Array]
+    arguments: tuple[Numbers, ...]
+    expected: Numbers
+
+
+class Window(NamedTuple):
+    """A convolution [B, H, W, I] by [h, w, I / groups, O]."""
+
+    stride: int = 1
+    padding: int = 0
+    dilation: int = 1
+    groups: int = 1
+
+
+def check() -> None:
+    """Raise `InputError` where this process's backend is wrong; nothing where it was right before.
+
+    What was right is remembered in the cache folder, where that can be written.
+    """
+    _checked(compiler.units())
+
+
+@lru_cache(maxsize=4)
+def _checked(units: str) -> None:
+    where = _where(units)
+    remembered = cache_folder() / "checked" / hashlib.sha256(where.encode()).hexdigest()
+    if _text(remembered) == where:
+        return
+    of_all = _of_all()
+    _refuse_wrong([*_of_networks(units), *of_all], compiler.options(), "the options of networks")
+    _refuse_wrong(of_all, None, "JAX's own options")
+    _remember(remembered, where)
+
+
+def _where(units: str) -> str:
+    """What tells a backend with its options from others."""
+    settings = {name: os.environ.get(name) for name in ("XLA_FLAGS", *SUMS_ONLY)}
+    device, backend = jax.local_devices()[0], get_backend()
+    own = (jaxlib_version(), backend.platform, backend.platform_version, device.device_kind)
+    return repr((own, compiler.options(), units, settings))
+
+
+def _remedy() -> str:
+    if jax.default_backend() == "cpu":
+        own = f"XLA_FLAGS=--{LEFT_TO_YNNPACK}={PRODUCTS_ALONE}"
+    else:
+        own = " and ".join(f"{name}={value}" for name, value in SUMS_ONLY.items())
+    return f"import afpjax before JAX is used, set {own}"
+
+
+def _refuse_wrong(trials: Sequence[Trial], options: dict[str, Any] | None, how: str) -> None:
+    """Run all of them in one program."""
+    functions = [trial.function for trial in trials]
+
+    def run(arguments: tuple[tuple[Array, ...], ...]) -> tuple[Array, ...]:
+        return tuple(each(*own) for each, own in zip(functions, arguments, strict=True))
+
+    given = tuple(trial.arguments for trial in trials)
+    made = jax.jit(run).lower(given).compile(compiler_options=options)(given)
+    for trial, numbers in zip(trials, made, strict=True):
+        if not np.array_equal(numbers, trial.expected):
+            wrong = np.mean(np.asarray(numbers) != trial.expected)
+            raise InputError(
+                f"JAX: {trial.name}: {wrong:.2g} of the numbers are wrong on this "
+                f"{jax.default_backend()} with jaxlib {jaxlib_version()} and {how}; {_remedy()}, "
+                "or use another jaxlib or device"
+            )
+
+
+def _of_networks(units: str) -> list[Trial]:
+    """What layers of integer codes need, in sizes that no tile divides."""
+    rng = np.random.default_rng(1)
+    windows = {
+        (3, 29, 31, 48): ((3, 3, 67), Window(padding=1)),
+        (2, 33, 31, 12): ((5, 5, 10), Window(2, 2, groups=2)),
+        (2, 23, 27, 34): ((3, 3, 34), Window(2, 2, 2, groups=34)),
+    }
+    return [
+        trial
+        for bits in (8, 16)
+        for trial in (
+            _product(rng, units, bits, (131, 517, 261)),
+            *(_convolution(rng, units, bits, images, *own) for images, own in windows.items()),
+        )
+    ]
+
+
+def _of_all() -> list[Trial]:
+    """A product that a reduction follows, and reductions."""
+    rng = np.random.default_rng(2)
+    square, rows, wide = _codes(rng, 3, 3, 3), _codes(rng, 3, 32_783, 3), _codes(rng, 3, 31, 16_411)
+    product = Trial(
+        "a matrix-vector product of each of 32,783 rows, then a sum",
+        jax.vmap(lambda row, by: jnp.square(by @ row).sum(), in_axes=(0, None)),
+        (rows, square),
+        np.square(rows @ square.T).sum(axis=1),
+    )
+    reductions = [
+        Trial(f"the {name} of 31 x 16,411 numbers", partial(ours, axis=1), (wide,), numpys(wide, 1))
+        for name, ours, numpys in (
+            ("sum", jnp.sum, np.sum),
+            ("maximum", jnp.max, np.max),
+            ("largest place", jnp.argmax, np.argmax),
+        )
+    ]
+    return [product, *reductions, Trial("their total", jnp.sum, (wide,), wide.sum())]
+
+
+def _product(rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]) -> Trial:
+    rows, inner, columns = sizes
+    left, right = _operands(rng, bits, inner, (rows, inner), (inner, columns))
+
+    def linear(a: Array, b: Array) -> Array:
+        return lax.dot(a, b, **precision(a.dtype))
+
+    return Trial(
+        f"a matrix product of {rows} x {inner} x {columns} codes of {bits} bits",
+        partial(multiply, linear, bits=bits, units=units),
+        (left, right),
+        _exact(left @ right.astype(np.float64)),
+    )
+
+
+def _convolution(
+    rng: np.random.Generator,
+    units: str,
+    bits: int,
+    images: tuple[int, int, int, int],
+    kernel: tuple[int, int, int],
+    window: Window,
+) -> Trial:
+    height, width, outputs = kernel
+    depth = images[3] // window.groups
+    image, weights = _operands(
+        rng, bits, height * width * depth, images, (height, width, depth, outputs)
+    )
+
+    def linear(a: Array, b: Array) -> Array:
+        return lax.conv_general_dilated(
+            a,
+            b,
+            (window.stride,) * 2,
+            [(window.padding, window.padding)] * 2,
+            rhs_dilation=(window.dilation,) * 2,
+            feature_group_count=window.groups,
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            **precision(a.dtype),
+        )
+
+    return Trial(
+        f"a convolution of codes of {bits} bits ({window})",
+        partial(multiply, linear, bits=bits, units=units),
+        (image, weights),
+        _exact(_convolved(image, weights, window)),
+    )
+
+
+def _convolved(image: Numbers, kernel: Numbers, window: Window) -> Float[np.ndarray, "B H W O"]:
+    """The sum over groups and taps, in float64."""
+    stride, padding, dilation, groups = window
+    padded = np.pad(image, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]).astype(np.float64)
+    cut = [
+        (size - (taps - 1) * dilation - 1) // stride * stride + 1
+        for size, taps in zip(padded.shape[1:3], kernel.shape, strict=False)
+    ]
+    made = 0.0
+    for y, x in np.ndindex(*kernel.shape[:2]):
+        top, left = y * dilation, x * dilation
+        seen = padded[:, top : top + cut[0] : stride, left : left + cut[1] : stride]
+        parts = np.split(seen, groups, axis=3), np.split(kernel[y, x], groups, axis=1)
+        made = made + np.concatenate([a @ b for a, b in zip(*parts, strict=True)], axis=3)
+    return np.asarray(made)
+
+
+def _operands(
+    rng: np.random.Generator, bits: int, terms: int, left: tuple[int, ...], right: tuple[int, ...]
+) -> tuple[Numbers, Numbers]:
+    """Codes of all bits on the left, and on the right as large as `terms` products can take."""
+    largest = 2 ** (bits - 1) - 1
+    other = max(1, min(largest, 2**24 // (terms * largest)))
+    return _codes(rng, largest, *left), _codes(rng, other, *right)
+
+
+def _codes(rng: np.random.Generator, largest: int, *shape: int) -> Numbers:
+    return rng.integers(-largest, largest + 1, shape).astype(np.float32)
+
+
+def _exact(numbers: Float[np.ndarray, "..."]) -> Numbers:
+    return numbers.astype(np.float32)
+
+
+def _text(file: Path) -> str:
+    """What a file says, nothing where it cannot be read."""
+    try:
+        return file.read_text()
+    except (OSError, ValueError):
+        return ""
+
+
+def _remember(file: Path, text: str) -> None:
+    """Write a file whole, or not at all where the folder cannot be written."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        number, name = tempfile.mkstemp(dir=file.parent)
+        with os.fdopen(number, "w") as out:
+            out.write(text)
+        os.replace(name, file)
+    except OSError:
+        return

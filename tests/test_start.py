@@ -1,0 +1,48 @@
+"""What stands in the environment before JAX starts."""
+
+import pytest
+
+from afpjax import start
+
+FLAG = f"--{start.LEFT_TO_YNNPACK}={start.PRODUCTS_ALONE}"
+SUMS = dict(start.SUMS_ONLY)
+
+
+@pytest.fixture(autouse=True)
+def not_begun(monkeypatch):
+    monkeypatch.setattr(start, "_begun", lambda: False)
+    monkeypatch.setattr(start, "jaxlib_version", lambda: "0.10.2")
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({}, SUMS | {"XLA_FLAGS": FLAG}),
+        ({"XLA_FLAGS": "--xla_a=1"}, SUMS | {"XLA_FLAGS": f"--xla_a=1 {FLAG}"}),
+        (  # what somebody chose stays
+            {"XLA_FLAGS": f"--{start.LEFT_TO_YNNPACK}=", "TF_ENABLE_WINOGRAD_NONFUSED": "1"},
+            SUMS | {"XLA_FLAGS": f"--{start.LEFT_TO_YNNPACK}=", "TF_ENABLE_WINOGRAD_NONFUSED": "1"},
+        ),
+    ],
+)
+def test_what_is_not_set_is_set_once(before, after):
+    environment = dict(before)
+    start.prepare(environment)
+    assert environment == after
+    start.prepare(environment)
+    assert environment == after
+
+
+def test_a_jaxlib_that_may_not_know_the_flag_is_not_given_it(monkeypatch):
+    for version in ("0.9.1", "0.12.0", ""):
+        monkeypatch.setattr(start, "jaxlib_version", lambda version=version: version)
+        environment = {}
+        start.prepare(environment)
+        assert environment == SUMS
+
+
+def test_what_xla_has_read_already_stays_as_it_was_read(monkeypatch):
+    monkeypatch.setattr(start, "_begun", lambda: True)
+    environment = {}
+    start.prepare(environment)
+    assert environment == {}
