@@ -9,6 +9,7 @@ in time, or that is interrupted once more, is ended there and then. What a run k
 transactions, so nothing that was worked out is lost by that.
 """
 
+import atexit
 import os
 import signal
 import sys
@@ -74,8 +75,9 @@ class Interrupts:
         if not self._before:
             return
         self._over.set()
+        late = _all_said if self.seen else _all_done
         for number, handler in self._before.items():
-            signal.signal(number, _leave if handler is _not_begun else handler)
+            signal.signal(number, late if handler is _not_begun else handler)
         signal.set_wakeup_fd(self._wakeup)
         os.write(self._mouth, b"\0")
         self._watcher.join()
@@ -148,9 +150,7 @@ class Interrupts:
     def _end_now(self) -> NoReturn:
         """Without the main thread, which may be anywhere and may hold any lock of Python's."""
         if self._saying.acquire(blocking=False):
-            restored = _SHOW_CURSOR if os.isatty(2) else ""
-            with suppress(OSError):
-                os.write(2, f"{restored}afpjax: {self.line}\n".encode())
+            _tell(self.line)
         os._exit(INTERRUPTED)
 
     def _quiet(self, hook: Any) -> Any:
@@ -160,6 +160,7 @@ class Interrupts:
 
 def start() -> None:
     """A process that is the command ends at a signal from now on, until `main` takes over."""
+    atexit.register(_be_gone)  # the first of all, and so the last to be called
     for number in _SIGNALS:
         if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, _not_begun)
@@ -168,17 +169,42 @@ def start() -> None:
 def end(status: int) -> NoReturn:
     """End the process; one that was interrupted waits for no thread that is still at work."""
     if status == INTERRUPTED:
-        _leave()
+        _leave(status)
+    _over.append(status)
     sys.exit(status)
 
 
+_over: list[int] = []  # the status, once the command is over
+
+
+def _be_gone() -> None:
+    """Python would take all modules apart now, for seconds, deaf to what is said to it."""
+    if _over:
+        _leave(_over[0])
+
+
 def _not_begun(number: int, frame: FrameType | None) -> NoReturn:
+    _tell("interrupted before anything was begun")
+    _leave(INTERRUPTED)
+
+
+def _all_done(number: int, frame: FrameType | None) -> NoReturn:
+    _tell("interrupted when all was done")
+    _leave(INTERRUPTED)
+
+
+def _all_said(number: int, frame: FrameType | None) -> NoReturn:
+    _leave(INTERRUPTED)
+
+
+def _tell(line: str) -> None:
+    """By way of the system: Python's own stream may be in use at the moment."""
+    restored = _SHOW_CURSOR if os.isatty(2) else ""
     with suppress(OSError):
-        os.write(2, b"afpjax: interrupted before anything was begun\n")
-    _leave()
+        os.write(2, f"{restored}afpjax: {line}\n".encode())
 
 
-def _leave(number: int = 0, frame: FrameType | None = None) -> NoReturn:
+def _leave(status: int) -> NoReturn:
     with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: it was just being written
         sys.stdout.flush()
-    os._exit(INTERRUPTED)
+    os._exit(status)

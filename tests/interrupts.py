@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 SETTINGS = {
-    "train.epochs": 3,
-    "search.population": 12,
-    "search.generations": 4,
+    "train.epochs": 2,
+    "search.population": 8,
+    "search.generations": 2,
     "search.images": 32,
     "search.held_out": 64,
     "faults.trials": 2,

@@ -233,15 +233,33 @@ except SystemExit:
 """
 
 
+# What Python takes apart last; signals have their default meaning by then.
+LAST = """
+import os, signal, sys
+from afpjax import interrupts
+interrupts.start()
+class Last:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+sys.last = Last()
+from afpjax.run import main
+try:
+    main(["--version"])
+except SystemExit:
+    interrupts.end(0)
+"""
+
+
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "status", "said"),
     [
-        ([IMPORTING, "afpjax.config", "afpjax.run"], BEFORE),
-        ([IMPORTING, "afpjax.config", "afpjax"], BEFORE),
-        ([IMPORTING, "tyro", "afpjax.run"], BEFORE),
-        ([AFTERWARDS], ""),
+        ([IMPORTING, "afpjax.config", "afpjax.run"], 130, BEFORE),
+        ([IMPORTING, "afpjax.config", "afpjax"], 130, BEFORE),
+        ([IMPORTING, "tyro", "afpjax.run"], 130, BEFORE),
+        ([AFTERWARDS], 130, "afpjax: interrupted when all was done\n"),
+        ([LAST], 0, ""),
     ],
 )
-def test_signals_before_and_after_the_run(words, said):
+def test_signals_before_and_after_the_run(words, status, said):
     ended = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True)
-    assert (ended.returncode, ended.stderr) == (130, said)
+    assert (ended.returncode, ended.stderr) == (status, said)

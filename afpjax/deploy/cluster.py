@@ -2,17 +2,17 @@
 
 import logging
 import os
-import shutil
 import signal
 import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
+from afpjax.deploy.janitor import scratch_folder
 from afpjax.errors import InputError
 
 # Ray lays its sockets in there, and the system takes no longer paths for them than 107 characters.
@@ -44,15 +44,13 @@ def ray_cluster(address: str = "") -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    folder = "" if address else tempfile.mkdtemp(prefix="afpjax-", dir=_home())
-    with _unreported(ray):
-        try:
-            with _silenced(ray), _signals_kept():
-                _connect(ray, address, folder)
-            yield ray
-        finally:
-            ray.shutdown()
-            shutil.rmtree(folder, ignore_errors=True)
+    with ExitStack() as stack:
+        folder = "" if address else stack.enter_context(scratch_folder(_home()))
+        stack.enter_context(_unreported(ray))
+        stack.callback(ray.shutdown)
+        with _silenced(ray), _signals_kept():
+            _connect(ray, address, str(folder))
+        yield ray
 
 
 def _quiet_import() -> Any:

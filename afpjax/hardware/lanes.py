@@ -6,8 +6,20 @@ lane ever idles within a mapping; lanes beyond the product of the factors idle a
 Row stationary (Eyeriss; Chen et al., JSSC 2017): an array row takes one filter row each, times a
 divisor of the channels or of the neurons, or such a divisor alone; an array column takes one output
 row each (a divisor of their number), or a divisor of the neurons.
-Weight stationary (Simba; Shao et al., MICRO 2019): PEs, and the lanes within a PE, are shared out
-among channels and neurons.
+Weight stationary (Simba; Shao et al., MICRO 2019): PEs, and the vectors within a PE, are shared out
+among channels and neurons; the lanes of a vector add their products into one sum, so they take
+channels of one neuron (`vector` lanes; 1 where any lane may take any).
+
+Fewer channels in a group than a vector has lanes leave the rest of them idle: a depthwise layer
+works on one lane of each vector, however it is laid. What is read once feeds the neurons of its own
+group alone, and a sum collects the channels that there are: one each, for a depthwise layer. Groups
+are those of a convolution, 1-D to 3-D, transposed or not, and the batch axes of a dense kernel. An
+array of row stationary PEs shares no reads between lanes, and `fixed` lanes all work on any layer.
+
+No published figure decides whether lanes of a vector may work on neurons of their own: the layers
+below have three channels or more in their one group, and the same lanes either way. That they may
+not is the choice here, since Simba describes its vectors as dot products along the channels; with
+`vector = 1` a device file says otherwise.
 
 These rules give, lane for lane, all 45 AlexNet, SqueezeNet 1.1 and VGG-11 layers of CNNParted's
 tables on its Eyeriss-like device, and 44 of the 45 on its Simba-like one: AlexNet's `features.6`
@@ -41,6 +53,8 @@ class Split(NamedTuple):
     channels: int = 1
     neurons: int = 1
     output_rows: int = 1
+    fed: int = 1  # lanes of a PE with neurons of one group, which a read of an input feeds
+    added: int = 1  # lanes that add to one sum, which an access to it collects
 
     @property
     def lanes(self) -> int:
@@ -77,8 +91,10 @@ def best_splits(work: Loops, array: PEArray) -> tuple[Split, ...]:
     """
     if array.dataflow == "fixed":
         return ()
-    rule = _row_stationary if array.dataflow == "row-stationary" else _weight_stationary
-    found = rule(work, array.rows, array.columns)
+    if array.dataflow == "row-stationary":
+        found = _row_stationary(work, array.rows, array.columns)
+    else:
+        found = _weight_stationary(work, array.rows, array.columns, array.vector)
     most = max(split.lanes for split in found)
     return tuple(split for split in found if split.lanes == most)
 
@@ -109,7 +125,7 @@ def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _weight_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
+def _weight_stationary(work: Loops, rows: int, columns: int, vector: int) -> tuple[Split, ...]:
     neurons = work.neurons * work.groups
 
     def shares(room: int) -> list[tuple[int, int]]:
@@ -117,10 +133,15 @@ def _weight_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...
             (c, k) for c in _divisors(work.channels, room) for k in _divisors(neurons, room // c)
         ]
 
+    within = {
+        (lanes * c, k, lanes if vector > 1 else c)
+        for lanes in _divisors(work.channels, vector)
+        for c, k in shares(columns // vector)
+    }
     found = {
-        Split(1, c * inner_c, k * inner_k, 1)
+        Split(1, c * inner_c, k * inner_k, 1, math.gcd(inner_k, work.neurons), added)
         for c, k in shares(rows)
-        for inner_c, inner_k in shares(columns)
+        for inner_c, inner_k, added in within
         if work.channels % (c * inner_c) == 0 and neurons % (k * inner_k) == 0
     }
     return tuple(sorted(found))

@@ -29,19 +29,25 @@ class PEArray:
     """The grid of multipliers and how layers are laid on it (`lanes.py` has the rules).
 
     row-stationary: `rows` x `columns` processing elements (PEs). weight-stationary: `rows` PEs of
-    `columns` lanes. fixed: all `rows` x `columns` lanes work on every layer.
+    `columns` lanes, in vectors of `vector` that add to one sum. fixed: all `rows` x `columns` lanes
+    work on every layer.
     """
 
     dataflow: str
     rows: int
     columns: int
+    vector: int = 1
 
     def __post_init__(self) -> None:
         if self.dataflow not in DATAFLOWS:
             raise InputError(
                 f"unknown dataflow `{self.dataflow}`{nearest(self.dataflow, DATAFLOWS)}"
             )
-        need_positive(self, "rows", "columns")
+        need_positive(self, "rows", "columns", "vector")
+        need(
+            self.columns % self.vector == 0,
+            f"`vector` is {self.vector}: give a divisor of `columns`, {self.columns}",
+        )
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Memories:
     """Sizes on the chip: one shared buffer, and the small memories inside every PE.
 
     `input_share` and `partial_sum_share`: multiply-accumulates that one read of that local memory
-    feeds (1 where each has its own read).
+    feeds at most (1 where each has its own read); a layer may have fewer for it.
     """
 
     buffer_bytes: int

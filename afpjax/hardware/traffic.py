@@ -73,19 +73,24 @@ def _candidates(layer: Layer, device: Device, sizes: Sizes) -> Iterator[Traffic]
         activations = sizes.batch * (layer.inputs + layer.outputs)
         yield Traffic(layer.weights, activations)
     elif device.array.dataflow == "weight-stationary":
-        yield _weight_stationary(layer, work, device, sizes)
+        splits = best_splits(work, device.array)
+        for split in {(each.fed, each.added): each for each in splits}.values():
+            yield _weight_stationary(layer, work, split, device, sizes)
     else:
         for split in best_splits(work, device.array):
             for tile in _tiles(work, sizes.batch):
                 yield from _row_stationary(layer, work, split, tile, device, sizes)
 
 
-def _weight_stationary(layer: Layer, work: Loops, device: Device, sizes: Sizes) -> Traffic:
+def _weight_stationary(
+    layer: Layer, work: Loops, split: Split, device: Device, sizes: Sizes
+) -> Traffic:
     """Weights stay in the PEs while all outputs pass: one pass per fill of their weight buffers.
 
     Sums finish in the accumulators, so outputs cross the shared buffer once; a lane holds a weight
-    for as many outputs as there are accumulators. Inputs come again from DRAM in every pass
-    unless the shared buffer holds them.
+    for as many outputs as there are accumulators. A read of an input feeds the lanes that work on
+    its group, a sum collects those of its vector, up to the memories' shares. Inputs come again
+    from DRAM in every pass unless the shared buffer holds them.
     """
     memory = device.memory
     on_chip = memory.weight_words * device.array.rows * device.word_bits // sizes.weight_bits
@@ -98,9 +103,9 @@ def _weight_stationary(layer: Layer, work: Loops, device: Device, sizes: Sizes) 
         dram_weights=layer.weights,
         dram_activations=inputs * (1 if held else passes) + outputs,
         buffer=2 * inputs * passes + 2 * outputs,
-        input=macs / memory.input_share + inputs * passes,
+        input=macs / min(memory.input_share, split.fed) + inputs * passes,
         weight=layer.weights + macs / min(memory.partial_sum_words, pixels),
-        partial_sum=2 * macs / memory.partial_sum_share,
+        partial_sum=2 * macs / min(memory.partial_sum_share, split.added),
     )
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from jaxtyping import Int
@@ -17,6 +16,7 @@ from afpjax.config import Config, load
 from afpjax.deploy.cluster import needed, ray_cluster
 from afpjax.deploy.exported import FromManifest
 from afpjax.deploy.front import Front
+from afpjax.deploy.janitor import scratch_folder
 from afpjax.deploy.killer import Kill, planned
 from afpjax.deploy.layout import Replan
 from afpjax.deploy.manifest import Manifest, read
@@ -44,7 +44,7 @@ def run(config: Config, work: Work) -> Outcome:
         front = None
         if given.port:  # taken before anything starts
             front = stack.enter_context(Front(given.port, given.deadline_ms / 1e3 + _GRACE_S))
-        folder = Path(given.export or stack.enter_context(TemporaryDirectory(prefix="afpjax-")))
+        folder = Path(given.export or stack.enter_context(scratch_folder()))
         theirs = _experiment_of(config, folder)
         if not given.export:
             _export(theirs, work, folder)

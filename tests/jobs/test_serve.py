@@ -266,7 +266,8 @@ def test_others_ask_over_http_while_devices_die(ray, placement):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)]
+    ("number", "status"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGHUP, 130), (signal.SIGKILL, -9)],
 )
 def test_whatever_ends_the_command_ends_all_its_processes(
     placement, experiment, tmp_path, number, status
@@ -293,9 +294,8 @@ def test_whatever_ends_the_command_ends_all_its_processes(
         _, said = command.communicate(timeout=30)
         assert command.returncode == status, said
         assert len(devices) == 4 and not psutil.wait_procs(devices, timeout=10)[1]
-        # Ray's own helpers try for a minute to tell a cluster that is gone why it is gone.
-        assert not psutil.wait_procs(every, timeout=90 if status < 0 else 10)[1]
-        assert status < 0 or not list(Path(folder).glob("afpjax-*"))
+        assert not psutil.wait_procs(every, timeout=15)[1]
+        assert not list(Path(folder).glob("afpjax-*"))
     assert not (tmp_path / "out").exists()
 
 
