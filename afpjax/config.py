@@ -1,8 +1,6 @@
 """Experiment files: read, checked, written. What they may say is in `afpjax.sections`."""
 
 import os
-import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib import import_module
@@ -12,6 +10,7 @@ from typing import Any, cast, get_type_hints
 
 from afpjax.config_checks import check_sections
 from afpjax.errors import InputError
+from afpjax.files import read_toml
 from afpjax.sections import Config
 from afpjax.settings import Rule, expanded, nearest, read_value, toml_value, unset_variable
 
@@ -114,7 +113,7 @@ def _shipped_folder() -> Path:
 def _read_file(path: Path) -> dict[str, object]:
     """`section.key` -> value, names not yet checked but for the sections'."""
     values: dict[str, object] = {}
-    for section, table in _parse(path).items():
+    for section, table in read_toml(path, "").items():
         if section not in sections():
             kind = "section" if isinstance(table, dict) else "key outside a section"
             raise InputError(f"{path}: unknown {kind} `{section}`{_advice(section)}")
@@ -127,19 +126,6 @@ def _read_file(path: Path) -> dict[str, object]:
                 raise InputError(f"{path}: unknown key `{key}` in [{section}]{hint or _all(known)}")
             values[f"{section}.{key}"] = value
     return values
-
-
-def _parse(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not a text file in UTF-8") from error
-    except (ValueError, RecursionError) as error:  # numbers and nesting beyond Python's limits too
-        place = re.search(r"\(at line (\d+), column \d+\)", str(error))
-        line = f":{place[1]}" if place else ""
-        raise InputError(f"{path}{line}: is not valid TOML: {error}") from error
 
 
 def _put(values: dict[str, dict[str, Any]], name: str, value: object, where: str) -> None:

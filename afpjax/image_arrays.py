@@ -7,11 +7,13 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from afpjax.array_files import read_npz
 from afpjax.errors import InputError
-from afpjax.files import read_npz, refuse_pointer
+from afpjax.files import Kind, read_bytes
 from afpjax.images import Frame, Images, Split
 
 _RECORD = 1 + 3 * 32 * 32  # bytes of one CIFAR-10 image: its label, then red, green and blue
+_BATCH = Kind("batch of CIFAR-10", 2**30)
 
 
 def digits(*, classes: int, channels: int) -> tuple[Images, Images]:
@@ -40,8 +42,11 @@ def npz(path: Path, setting: str, *, classes: int, channels: int) -> Images:
         (0 in images.shape[1:], f"images have shape {images.shape}; none may be empty"),
         (labels.dtype.kind not in "iu", f"labels are {labels.dtype}; save them as integers"),
         (labels.ndim != 1, f"labels have shape {labels.shape}; needed is [N]"),
-        (len(labels) == 0, "there are no images in it"),
-        (len(images) != len(labels), f"{len(images)} images but {len(labels)} labels"),
+        (labels.size == 0, "there are no images in it"),
+        (
+            images.shape[:1] != labels.shape,
+            f"{' '.join(map(str, images.shape[:1]))} images but {labels.size} labels",
+        ),
     )
     for wrong, message in problems:
         if wrong:
@@ -64,8 +69,7 @@ def cifar10(path: Path, *, classes: int, channels: int) -> tuple[Images | None, 
 
 
 def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    refuse_pointer(path, "data.path")
-    found = np.fromfile(path, np.uint8)
+    found = np.frombuffer(read_bytes(path, "data.path", _BATCH), np.uint8)
     if found.size == 0 or found.size % _RECORD:
         raise InputError(
             f"data.path: {path} has {found.size} bytes, no multiple of {_RECORD}; "

@@ -1,18 +1,27 @@
 """Image files as a split: nothing is opened before it is taken."""
 
 import os
+import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
+from io import BufferedReader
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from afpjax.errors import InputError
-from afpjax.files import one_line, refuse_pointer
+from afpjax.errors import InputError, one_line
+from afpjax.files import IMAGE, opened
 from afpjax.image_folders import SUFFIXES, Tree
 from afpjax.images import Frame, Split, Unreadable
 
+# Of `image_folders.SUFFIXES`, and no others: Pillow would start Ghostscript for an `.eps` that is
+# called `.png`.
+_FORMATS = ("BMP", "DIB", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+_MOST_PIXELS = 89_478_485  # from here on Pillow warns; decoded, that is 700 MB
+_LARGE_PIXELS = 2**24  # larger ones are decoded one at a time, whatever the threads
+_one_large = threading.Lock()
 _SKIP = "data.corrupt = skip leaves such images out"
 
 
@@ -50,22 +59,28 @@ def in_files(tree: Tree, frame: Frame, *, classes: int, skip: bool) -> Split:
 def decoded(path: Path, root: Path, frame: Frame) -> UInt8[np.ndarray, "side side channels"]:
     """One image file in its frame. Raises `Unreadable`, which names it relative to `root`."""
     try:
-        with Image.open(path) as picture:
-            pixels = frame.cut(picture.convert("RGB" if frame.channels == 3 else "L"))
+        with opened(path, "data.path", IMAGE) as file:
+            return _pixels(file, frame).reshape(frame.shape)
     except MemoryError:
         raise
     except Exception as error:  # damaged files make Pillow's many decoders raise all kinds
         raise _unreadable(path, root, error) from error
-    return pixels.reshape(frame.shape)
+
+
+def _pixels(file: BufferedReader, frame: Frame) -> UInt8[np.ndarray, "side side *channels"]:
+    with Image.open(file, formats=_FORMATS) as picture:
+        size = picture.width * picture.height
+        if size > _MOST_PIXELS:
+            raise ValueError(f"it has {size:,} pixels, the most are {_MOST_PIXELS:,}")
+        with _one_large if size > _LARGE_PIXELS else nullcontext():
+            return frame.cut(picture.convert("RGB" if frame.channels == 3 else "L"))
 
 
 def _unreadable(path: Path, root: Path, error: Exception) -> Unreadable:
     name = _name(path, root)
-    try:
-        refuse_pointer(path, "data.path")
-    except InputError as problem:
-        pointer = " (git-LFS pointer)" if "git-LFS" in str(problem) else ""
-        return Unreadable(f"{problem}; {_SKIP}", name + pointer)
+    if isinstance(error, InputError):
+        pointer = " (git-LFS pointer)" if "git-LFS" in str(error) else ""
+        return Unreadable(f"{error}; {_SKIP}", name + pointer)
     unknown = isinstance(error, UnidentifiedImageError)
     reason = "its format is unknown" if unknown else one_line(error)
     problem = f"data.path: {path} is no readable image ({reason}); repair or remove it"

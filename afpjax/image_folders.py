@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from afpjax.errors import InputError
-from afpjax.files import refuse_pointer
+from afpjax.errors import InputError, shortened
+from afpjax.files import LABELS, read_text
 
 SUFFIXES = frozenset((".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".webp"))
 
@@ -114,7 +114,7 @@ def _annotated(folder: Path, listed: Path, classes: Sequence[str] | None) -> Tre
     home = folder / "images" if (folder / "images").is_dir() else folder
     for line, file, name in rows:
         if not file or name not in numbers:
-            raise InputError(f"data.path: {listed}: no class in `{line}`")
+            raise InputError(f"data.path: {listed}: no class in `{shortened(line)}`")
     return Tree(folder, classes, [(numbers[name], home / file) for _, file, name in rows])
 
 
@@ -138,5 +138,4 @@ _READERS: dict[str, Callable[[str], tuple[str, str]]] = {
 
 
 def _text(path: Path) -> str:
-    refuse_pointer(path, "data.path")
-    return path.read_text(encoding="utf-8", errors="replace")
+    return read_text(path, "data.path", LABELS, errors="replace")

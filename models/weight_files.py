@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from afpjax.errors import InputError
-from afpjax.files import one_line, read_npz, refuse_pointer
+from afpjax.array_files import read_npz
+from afpjax.errors import InputError, one_line
+from afpjax.files import MIB, Kind, opened, understood
 from afpjax.settings import listed
 
 from .state_dict import Params, state_dict
@@ -20,6 +21,11 @@ from .state_dict import Params, state_dict
 _SETTING = "model.weights"
 # Where training scripts put the state dict in what they save.
 _WRAPPERS = ("state_dict", "model")
+_SAFETENSORS = Kind(".safetensors file", 16 * 1024 * MIB)
+_MOST_HEADER = 8 * MIB
+_TORCH = Kind("PyTorch file", 16 * 1024 * MIB)
+# Before, `weights_only=True` could be made to run a file's code (CVE-2025-32434).
+_SAFE_TORCH = (2, 6)
 _PARALLEL = "module."  # what torch's DataParallel puts before every name
 
 
@@ -31,7 +37,6 @@ def read(path: Path) -> dict[str, np.ndarray]:
     DataParallel's `module.` before every name is dropped. Raises `InputError` for a file that is
     missing, damaged, of another kind or a git-LFS pointer, and for one that holds anything else.
     """
-    refuse_pointer(path, _SETTING)
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
         raise InputError(
@@ -66,17 +71,34 @@ def _read_npz(path: Path) -> dict[str, np.ndarray]:
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    # AttributeError, TypeError: NumPy has no such type (eight-bit floats).
-    except (SafetensorError, OSError, AttributeError, TypeError) as error:
-        raise InputError(
-            f"{_SETTING}: {path} is no readable .safetensors file ({one_line(error)})"
-        ) from error
+    with opened(path, _SETTING, _SAFETENSORS) as file, understood(path, _SETTING, _SAFETENSORS):
+        header = int.from_bytes(file.read(8), "little")
+        if header > _MOST_HEADER:  # safetensors takes 100 MB, which as objects are gigabytes
+            raise ValueError(f"its header has {header:,} bytes")
+        with safe_open(path, framework="numpy") as tensors:
+            return {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
 
 
 def _read_torch(path: Path) -> dict[str, np.ndarray]:
+    with opened(path, _SETTING, _TORCH) as file:
+        torch = _safe_torch(path)
+        try:
+            with warnings.catch_warnings(action="ignore"):  # of what it then refuses
+                held = torch.load(file, map_location="cpu", weights_only=True)
+        # A damaged file makes torch raise nearly anything. Its words are left out: they are many,
+        # and advise to load the file without the protection.
+        except Exception as error:
+            raise InputError(
+                f"{_SETTING}: {path} is no whole PyTorch file of tensors alone (torch.load with "
+                f"weights_only=True: {type(error).__name__}); where it was made, save "
+                "model.state_dict() and nothing else"
+            ) from error
+    tensors = _unwrapped(path, held).items()
+    return {str(name): _array(torch, f"{path}: `{name}`", each) for name, each in tensors}
+
+
+def _safe_torch(path: Path) -> Any:
+    """PyTorch, in a version that runs no code that a file brings."""
     try:
         torch: Any = import_module("torch")
     except ImportError as error:
@@ -85,19 +107,12 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
             "read the file with torch.load(FILE, weights_only=True) and write it again with "
             "safetensors.torch.save_file as .safetensors, or its arrays with numpy.savez as .npz"
         ) from error
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of what it then refuses
-            held = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file makes torch raise nearly anything. Its words are left out: they are many, and
-    # advise to load the file without the protection.
-    except Exception as error:
+    if tuple(map(int, torch.__version__.split(".")[:2])) < _SAFE_TORCH:
         raise InputError(
-            f"{_SETTING}: {path} is no whole PyTorch file of tensors alone (torch.load with "
-            f"weights_only=True: {type(error).__name__}); where it was made, save "
-            "model.state_dict() and nothing else"
-        ) from error
-    tensors = _unwrapped(path, held).items()
-    return {str(name): _array(torch, f"{path}: `{name}`", each) for name, each in tensors}
+            f"{_SETTING}: {path} is a PyTorch file, and torch {torch.__version__} may run code "
+            "that such a file brings; install 2.6 or later, or write it again as .safetensors"
+        )
+    return torch
 
 
 def _unwrapped(path: Path, held: Any) -> Mapping[Any, Any]:

@@ -116,8 +116,8 @@ def test_faults_may_strike_all_some_or_named_layers(layers):
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path):
-    for path in (tmp_path / "none.toml", tmp_path):
-        with pytest.raises(InputError, match="cannot be read"):
+    for path, why in ((tmp_path / "none.toml", "does not exist"), (tmp_path, "is a folder")):
+        with pytest.raises(InputError, match=why):
             load(path)
 
 

@@ -188,7 +188,7 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr("afpjax.files.os.open", denied)
     refused(data, "set.npz cannot be read: Permission denied")
 
 

@@ -155,7 +155,7 @@ def test_labels_of_a_flat_folder_that_are_no_classes_are_refused(tmp_path):
     refused(data, "has 2 classes, model.classes is 1000; set model.classes = 2", classes=1000)
     for wnid in ("n1", "n3"):
         shade(tmp_path / "train" / wnid / "1.JPEG", 0)
-    refused(data, "val_annotations.txt: no class in `ILSVRC2012_val_00000001.JPEG\tn2", classes=2)
+    refused(data, "val_annotations.txt: no class in `ILSVRC2012_val_00000001.JPEG n2", classes=2)
     listed.write_text("no tabs in here\n")
     refused(data, "val_annotations.txt: no class in `no tabs in here`", classes=2)
     listed.write_text("\n")

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # What a part may import of afpjax beside itself; every part may import `errors`.
-BASE = {"cache", "compiler", "files", "settings", "start"}
+BASE = {"array_files", "cache", "compiler", "files", "settings", "start"}
 SETTINGS = {
     "sections",
     "deploy_sections",
@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiler": {"start"},
     "start": set(),
     "files": set(),
+    "array_files": {"files"},
     "settings": set(),
     "progress": set(),
     "interrupts": set(),
@@ -36,17 +37,17 @@ ALLOWED: dict[str, set[str]] = {
     "job_sections": {"settings"},
     "sections": {"deploy_sections", "job_sections", "settings"},
     "config_checks": {"deploy_sections", "job_sections", "sections", "settings"},
-    "config": {"config_checks", "sections", "settings"},
+    "config": {"config_checks", "files", "sections", "settings"},
     "outcome": {"config", "progress"},
     "images": set(),
-    "image_arrays": {"files", "images"},
+    "image_arrays": {"array_files", "files", "images"},
     "image_folders": {"files"},
     "image_files": {"files", "image_folders", "images"},
     "data": {"image_arrays", "image_files", "image_folders", "images", "sections"},
     "network": BASE,
-    "hardware": {"network.layers"},
+    "hardware": {"files", "network.layers"},
     "faults": {*BASE, "network"},
-    "search": {"faults", "hardware", "network"},
+    "search": {"faults", "files", "hardware", "network"},
     "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
     "experiment_faults": {*SETTINGS, "faults", "hardware"},
@@ -68,6 +69,7 @@ ALLOWED: dict[str, set[str]] = {
         "deploy",
         "experiment",
         "faults",
+        "files",
         "hardware",
         "network",
         "notes",

@@ -2,14 +2,14 @@
 
 from afpjax.hardware.board import Board, load_board, shipped_boards
 from afpjax.hardware.cost import cost_tables, layer_cost
-from afpjax.hardware.importers import (
+from afpjax.hardware.importers import replace_column
+from afpjax.hardware.lanes import active_lanes
+from afpjax.hardware.layer_rows import (
     LayerRow,
     TimeloopStats,
     read_layer_table,
     read_timeloop_stats,
-    replace_column,
 )
-from afpjax.hardware.lanes import active_lanes
 from afpjax.hardware.platform import (
     Device,
     Link,

@@ -9,7 +9,8 @@ are fitted to what. Shipped boards are the files of `boards/`, beside this one.
 from dataclasses import dataclass
 from pathlib import Path
 
-from afpjax.hardware.schema import from_table, nearest, need, need_positive, read_toml
+from afpjax.files import read_toml
+from afpjax.hardware.schema import from_table, nearest, need, need_positive
 
 _FOLDER = Path(__file__).parent / "boards"
 
@@ -45,21 +46,21 @@ class Board:
         need_positive(self, "launch_ms", "image_ms", "message_ms", zero=True)
 
 
-def load_board(name: str | Path) -> Board:
+def load_board(name: str | Path, setting: str = "distribute.board") -> Board:
     """One board: a shipped name, or the path of a TOML file of the same form.
 
-    InputError: neither of them, or a description that does not hold.
+    InputError, opened by `setting`: neither of them, or a description that does not hold.
     """
     known = shipped_boards()
     if name in known:
-        return _read(_FOLDER / f"{name}.toml")
+        return _read(_FOLDER / f"{name}.toml", setting)
     path = Path(name)
     shipped = f"shipped are {', '.join(known)}; any other is the path of a .toml file"
     if path.suffix != ".toml":
         guess = nearest(str(name), known).partition(";")[0]
         need(False, f"unknown board `{name}`{guess}; {shipped}")
-    need(path.is_file(), f"board `{name}`: there is no such file; {shipped}")
-    return _read(path)
+    need(path.exists(), f"board `{name}`: there is no such file; {shipped}")
+    return _read(path, setting)
 
 
 def shipped_boards() -> tuple[str, ...]:
@@ -67,5 +68,5 @@ def shipped_boards() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in _FOLDER.glob("*.toml")))
 
 
-def _read(path: Path) -> Board:
-    return from_table(Board, read_toml(path), path.name)
+def _read(path: Path, setting: str) -> Board:
+    return from_table(Board, read_toml(path, setting), f"{setting}: {path}")

@@ -12,8 +12,9 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.hardware.importers import read_layer_table, replace_column
+from afpjax.hardware.importers import replace_column
 from afpjax.hardware.lanes import active_lanes
+from afpjax.hardware.layer_rows import read_layer_table
 from afpjax.hardware.platform import Device, Platform
 from afpjax.hardware.schema import nearest, need
 from afpjax.hardware.tables import CostTables

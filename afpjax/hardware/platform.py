@@ -10,14 +10,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from afpjax.errors import InputError
+from afpjax.errors import InputError, shortened
+from afpjax.files import read_toml
+from afpjax.hardware.layer_rows import read_layer_table
 from afpjax.hardware.schema import (
     from_table,
     nearest,
     need,
     need_fraction,
     need_positive,
-    read_toml,
 )
 
 _HERE = Path(__file__).parent
@@ -41,7 +42,7 @@ class PEArray:
     def __post_init__(self) -> None:
         if self.dataflow not in DATAFLOWS:
             raise InputError(
-                f"unknown dataflow `{self.dataflow}`{nearest(self.dataflow, DATAFLOWS)}"
+                f"unknown dataflow `{shortened(self.dataflow)}`{nearest(self.dataflow, DATAFLOWS)}"
             )
         need_positive(self, "rows", "columns", "vector")
         need(
@@ -201,27 +202,33 @@ def load_platform(devices: Sequence[str], link: str) -> Platform:
     return Platform(tuple(loaded), load_link(link))
 
 
-def load_device(name: str) -> Device:
-    """One device; a relative `layer_table` is looked for beside the device's own file."""
+def load_device(name: str, setting: str = "platform.devices") -> Device:
+    """One device; a relative `layer_table` is looked for beside the device's own file, and read.
+
+    `setting` opens the `InputError`s of a user's file.
+    """
     known = shipped_devices()
     path = (
         _HERE / "devices" / f"{name}.toml" if name in known else _user_file(name, "device", known)
     )
-    device = from_table(Device, read_toml(path), path.name)
+    device = from_table(Device, read_toml(path, setting), f"{setting}: {path}")
     if not device.layer_table:
         return device
     table = path.parent / device.layer_table
-    need(table.is_file(), f"{path.name}: layer_table `{device.layer_table}` is no file")
+    read_layer_table(table)  # refused now, and not once a network is trained
     return dataclasses.replace(device, layer_table=str(table))
 
 
-def load_link(name: str) -> Link:
-    """One link; the table's name is the link's, a user's file is one table with a `name`."""
-    links = read_toml(_HERE / "links.toml")
+def load_link(name: str, setting: str = "platform.link") -> Link:
+    """One link; the table's name is the link's, a user's file is one table with a `name`.
+
+    `setting` opens the `InputError`s of a user's file.
+    """
+    links = read_toml(_HERE / "links.toml", "")
     if name in links:
         return from_table(Link, {"name": name, **links[name]}, f"link `{name}`")
     path = _user_file(name, "link", tuple(links))
-    return from_table(Link, read_toml(path), path.name)
+    return from_table(Link, read_toml(path, setting), f"{setting}: {path}")
 
 
 def shipped_devices() -> tuple[str, ...]:
@@ -231,7 +238,7 @@ def shipped_devices() -> tuple[str, ...]:
 
 def shipped_links() -> tuple[str, ...]:
     """Names of the links that come with afpjax."""
-    return tuple(read_toml(_HERE / "links.toml"))
+    return tuple(read_toml(_HERE / "links.toml", ""))
 
 
 def _user_file(name: str, kind: str, known: tuple[str, ...]) -> Path:
@@ -241,7 +248,7 @@ def _user_file(name: str, kind: str, known: tuple[str, ...]) -> Path:
         close = difflib.get_close_matches(name, known, n=1)
         guess = f", did you mean `{close[0]}`?" if close else ";"
         raise InputError(f"unknown {kind} `{name}`{guess} {shipped}")
-    need(path.is_file(), f"{kind} `{name}`: there is no such file; {shipped}")
+    need(path.exists(), f"{kind} `{name}`: there is no such file; {shipped}")
     return path
 
 

@@ -3,32 +3,22 @@
 import dataclasses
 import difflib
 import math
-import tomllib
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, TypeVar
 
-from afpjax.errors import InputError
+from afpjax.errors import InputError, quoted
 
 T = TypeVar("T")
 Names = Iterable[str]
 
+#: Whole numbers up to here are floats too, and products of two stay within what NumPy can count.
+_MOST = 10**12
 _KINDS = {
     bool: "true or false",
     float: "a number",
     int: "a whole number",
     str: "a text in quotes",
 }
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The file's tables; InputError where it cannot be read or is no TOML."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: not valid TOML: {error}") from None
 
 
 def from_table(kind: type[T], table: dict[str, Any], where: str) -> T:
@@ -86,8 +76,10 @@ def _value(kind: Any, value: Any, name: str, where: str) -> Any:
     if dataclasses.is_dataclass(kind):
         need(isinstance(value, dict), f"{where}: `{name}` must be a table, [{name}]")
         return from_table(kind, value, f"{where}: [{name}]")  # type: ignore[arg-type]
+    if kind is int and type(value) is int and abs(value) > _MOST:
+        raise InputError(f"{where}: `{name}` is {value}: give {_MOST} at most")
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
         return value
-    raise InputError(f"{where}: `{name}` is {value!r}: give {_KINDS[kind]}")
+    raise InputError(f"{where}: `{name}` is {quoted(value)}: give {_KINDS[kind]}")

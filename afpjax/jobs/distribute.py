@@ -26,7 +26,10 @@ from afpjax.robust.resources import resources
 def run(config: Config, work: Work) -> Outcome:
     """Accuracy of every method when devices are lost, what it costs, and who computes what."""
     experiment, given = prepare(config, work), config.distribute
-    board, link = load_board(given.board), load_link(given.link)  # refused now, if at all
+    board, link = (
+        load_board(given.board),
+        load_link(given.link, "distribute.link"),
+    )  # refused now, if at all
     link = link.resending(experiment.faults.sent_times)
     distribution = Distribution(experiment, scoring.scored(experiment))
     placements = list(distribution.methods())  # these too

@@ -12,7 +12,7 @@ from afpjax.errors import InputError
 from afpjax.experiment import Experiment
 from afpjax.jobs import scoring, searched
 from afpjax.jobs.distribute_cases import Distribution
-from afpjax.jobs.earlier import result_of, same_devices, same_network
+from afpjax.jobs.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.robust.placement import Placement
 
 
@@ -71,23 +71,15 @@ def _of_run(folder: Path, experiment: Experiment) -> Choice:
     name = "export.source"
     result = result_of(name, folder, ("partition", "distribute"))
     of_job = _mapping_of if result["job"] == "partition" else _placement_of
-    try:
+    with whole(name, folder):
         same_network(name, folder, result["model"]["layers"], experiment)
         return of_job(result, experiment, folder)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{name}: {folder}: its result.json is not whole; run it again") from None
 
 
 def _mapping_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
     names = experiment.platform.names
     same_devices("export.source", folder, result["devices"], experiment)
-    mapping = np.array(result["selected"]["mapping"], np.int64)
-    if mapping.shape != (len(experiment.network.layers),) or not (
-        mapping.min() >= 0 and mapping.max() < len(names)
-    ):
-        raise ValueError(mapping)
+    mapping = mappings([result["selected"]["mapping"]], experiment)[0]
     return Choice(mapping, names, "afarepart", "partition run")
 
 

@@ -16,7 +16,7 @@ from afpjax.experiment import Experiment, prepare
 from afpjax.faults.sensitivity import drops_alone
 from afpjax.jobs import online_records as rows
 from afpjax.jobs import records, searched
-from afpjax.jobs.earlier import result_of, same_devices, same_network
+from afpjax.jobs.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.jobs.online_alarms import false_alarms
 from afpjax.jobs.online_summary import summary
 from afpjax.outcome import Outcome, Work
@@ -113,10 +113,12 @@ def _earlier(experiment: Experiment, folder: Path) -> tuple[Mapping, Front]:
     """The selected mapping and the front of a run of job partition."""
     name = "online.front"
     result = result_of(name, folder, ("partition",))
-    same_network(name, folder, result["model"]["layers"], experiment)
-    same_devices(name, folder, result["devices"], experiment)
-    front = as_front(np.array([point["mapping"] for point in result["front"]], np.int32))
-    return as_front(np.array([result["selected"]["mapping"]], np.int32))[0], front
+    with whole(name, folder):
+        same_network(name, folder, result["model"]["layers"], experiment)
+        same_devices(name, folder, result["devices"], experiment)
+        front = mappings([point["mapping"] for point in result["front"]], experiment)
+        chosen = mappings([result["selected"]["mapping"]], experiment)
+        return as_front(chosen.astype(np.int32))[0], as_front(front.astype(np.int32))
 
 
 def _operation(experiment: Experiment, begun: Begun) -> Operation:

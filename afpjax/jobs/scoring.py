@@ -1,6 +1,5 @@
 """Scores of an experiment's neurons: worked out, or taken from an earlier run."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ from jaxtyping import Float
 
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment
+from afpjax.jobs.earlier import result_of, whole
 from afpjax.robust import ablation
 from afpjax.robust.distribute import NAMES
 from afpjax.robust.importance import l1
@@ -67,26 +67,30 @@ def _worked_out(experiment: Experiment) -> Scored:
 
 def _read(folder: Path, experiment: Experiment) -> Scored:
     """The scores in an importance run's result.json, of a network with the same name and layers."""
-    path, where = folder / "result.json", f"distribute.importance: {folder}"
-    try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise InputError(f"{where} has no readable result.json; name a run folder") from None
-    if not isinstance(result, dict) or result.get("job") != "importance":
-        raise InputError(f"{where} is no run of job importance; name one")
-    if result["model"]["name"] != experiment.config.model.name:
-        raise InputError(
-            f"{where} scores {result['model']['name']}, and the network here is "
-            f"{experiment.config.model.name}; name a run that scores this one"
-        )
-    found: dict[str, dict[str, Any]] = {
-        layer["name"]: {name: np.asarray(layer[name], np.float64) for name in NAMES}
-        for layer in result["layers"]
-    }
-    return Scored(
-        found,
-        result["images"]["count"],
-        "importance run",
-        result["divergence"]["method"],
-        result["target"],
-    )
+    setting = "distribute.importance"
+    result = result_of(setting, folder, ("importance",))
+    with whole(setting, folder):
+        if result["model"]["name"] != experiment.config.model.name:
+            raise InputError(
+                f"{setting}: {folder} scores {result['model']['name']}, and the network here is "
+                f"{experiment.config.model.name}; name a run that scores this one"
+            )
+        found = {layer["name"]: _scores(layer) for layer in result["layers"]}
+        neurons = {layer.name: layer.neurons for layer in experiment.network.layers}
+        if {name: len(scores[NAMES[0]]) for name, scores in found.items()} != neurons:
+            raise ValueError("its layers are not those of this network")
+        images, target = result["images"]["count"], result["target"]
+        divergence = result["divergence"]["method"]
+        if not (type(images) is int and isinstance(target, str) and isinstance(divergence, str)):
+            raise ValueError("images, target or divergence")
+    return Scored(found, images, "importance run", divergence, target)
+
+
+def _scores(layer: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "_"]]:
+    """The scores of a layer's neurons, by name. Raises ValueError for what is none."""
+    found = {name: np.array(layer[name], np.float64) for name in NAMES}
+    if len({each.shape for each in found.values()}) != 1 or found[NAMES[0]].ndim != 1:
+        raise ValueError(f"scores of {layer['name']}")
+    if not all(np.isfinite(each).all() for each in found.values()):
+        raise ValueError(f"scores of {layer['name']} that are no numbers")
+    return found

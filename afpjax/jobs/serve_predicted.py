@@ -105,7 +105,7 @@ def speed(experiment: Experiment, manifest: Manifest) -> Record:
 def _boards(experiment: Experiment, manifest: Manifest) -> Record:
     given, batch = experiment.config.distribute, experiment.config.platform.batch
     board = load_board(given.board)
-    link = load_link(given.link).resending(experiment.faults.sent_times)
+    link = load_link(given.link, "distribute.link").resending(experiment.faults.sent_times)
     loads = manifest.placement.loads()
     cost = resources(experiment.network.graph, loads, board, link, batch=batch, images=given.stream)
     return {

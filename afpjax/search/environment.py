@@ -4,17 +4,19 @@ A trace is a list of changes: from a step on, a device has other fault rates, ta
 of its latency or energy, leaves, or comes back. Shape legend: D devices, T steps.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from afpjax.errors import InputError
+from afpjax.errors import InputError, shortened
 
 RANDOM = "random"
 #: Devices by what they do in the first mapping, for traces that fit any platform.
 ROLES = ("busiest", "sensitive")
+_MOST = 10**6  # steps: each is a state of its own, and a batch to run
 
 
 class State(NamedTuple):
@@ -81,6 +83,10 @@ class Trace:
             raise InputError(
                 f"{self.name}: steps {self.steps}, shift {self.shift}; give 1 step or more, and a "
                 "shift of 0 or more"
+            )
+        if max(self.steps, self.shift) > _MOST:
+            raise InputError(
+                f"{self.name}: steps {self.steps}, shift {self.shift}; give {_MOST:,} at most"
             )
         for before, after in zip(self.changes, self.changes[1:], strict=False):
             if after.step < before.step:
@@ -169,10 +175,10 @@ def _device(change: Change, names: Sequence[str], roles: Mapping[str, int]) -> i
         return list(names).index(given)
     if isinstance(given, str) and given in roles:
         return roles[given]
-    index = int(given) if str(given).isdecimal() else -1
+    index = int(given) if re.fullmatch("[0-9]{1,9}", str(given)) else -1
     if 0 <= index < len(names):
         return index
     raise InputError(
-        f"{change.where}: no device `{given}`; devices are {', '.join(names)}, or 0 to "
-        f"{len(names) - 1}, or by what they do {' or '.join(ROLES)}"
+        f"{change.where}: no device `{shortened(str(given))}`; devices are {', '.join(names)}, "
+        f"or 0 to {len(names) - 1}, or by what they do {' or '.join(ROLES)}"
     )

@@ -1,16 +1,18 @@
 """Traces of environments from files: TOML with [[change]] tables, or CSV with a row per change."""
 
 import csv
-import tomllib
+import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from afpjax.errors import InputError
+from afpjax.errors import InputError, quoted, shortened
+from afpjax.files import CSV, parsed, read_toml
 from afpjax.search.environment import RANDOM, Change, Trace
 
 _SHIPPED = Path(__file__).parent / "traces"
+_SETTING = "online.trace"
 _AFTER = 100  # steps that a .csv file's stream goes on for after the last change
 
 
@@ -32,40 +34,37 @@ def read_trace(name: str) -> Trace:
             f"online.trace: unknown trace `{name}`; shipped are {', '.join(shipped_traces())}, "
             f"drawn from the seed is {RANDOM}, any other is the path of a .toml or .csv file"
         )
-    if not path.is_file():
-        raise InputError(f"online.trace: there is no file {name}")
     return _from_toml(path, path.name) if path.suffix == ".toml" else _from_csv(path)
 
 
 def _from_toml(path: Path, name: str) -> Trace:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path.name}: is no readable TOML file: {error}") from error
+    table = read_toml(path, _SETTING)
     rows = table.pop("change", [])
     unknown = set(table) - {"description", "steps", "shift"}
     if unknown or not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise InputError(
-            f"{path.name}: a trace has description, steps, shift and [[change]] tables"
-            + (f", not `{min(unknown)}`" if unknown else "")
+            f"{_SETTING}: {path}: a trace has description, steps, shift and [[change]] tables"
+            + (f", not `{shortened(min(unknown))}`" if unknown else "")
         )
-    changes = tuple(_changes(rows, path.name))
-    steps = _typed(table.get("steps", _last(changes)), int, f"{path.name}: steps")
-    shift = _typed(table.get("shift", 0), int, f"{path.name}: shift")
-    return Trace(name.removesuffix(".toml"), steps, changes, table.get("description", ""), shift)
+    where = f"{_SETTING}: {path}"
+    changes = tuple(_changes(rows, where))
+    steps = _typed(table.get("steps", _last(changes)), int, f"{where}: steps")
+    shift = _typed(table.get("shift", 0), int, f"{where}: shift")
+    description = _typed(table.get("description", ""), str, f"{where}: description")
+    return Trace(name.removesuffix(".toml"), steps, changes, description, shift)
 
 
 def _from_csv(path: Path) -> Trace:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [
-                {key: _from_cell(cell) for key, cell in row.items() if cell not in ("", None)}
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise InputError(f"{path.name}: is no readable CSV file: {error}") from error
-    changes = tuple(_changes(rows, path.name))
+    changes = tuple(_changes(parsed(path, _SETTING, CSV, _csv_rows), f"{_SETTING}: {path}"))
     return Trace(path.stem, _last(changes), changes)
+
+
+def _csv_rows(content: bytes) -> list[dict[str, Any]]:
+    text = io.StringIO(content.decode("utf-8-sig"), newline="")
+    return [
+        {key: _from_cell(cell) for key, cell in row.items() if cell not in ("", None)}
+        for row in csv.DictReader(text)
+    ]
 
 
 def _last(changes: Sequence[Change]) -> int:
@@ -94,7 +93,9 @@ def _changes(rows: Iterable[Mapping[str, Any]], file: str) -> Iterator[Change]:
         where = f"{file}: change {number}"
         unknown = [str(key) for key in row if key not in kinds]
         if unknown:
-            raise InputError(f"{where}: unknown `{unknown[0]}`; known: {', '.join(kinds)}")
+            raise InputError(
+                f"{where}: unknown `{shortened(unknown[0])}`; known: {', '.join(kinds)}"
+            )
         for key in ("step", "device"):
             if key not in row:
                 raise InputError(f"{where}: has no `{key}`")
@@ -104,9 +105,11 @@ def _changes(rows: Iterable[Mapping[str, Any]], file: str) -> Iterator[Change]:
 
 def _typed(value: Any, kind: Any, where: str) -> Any:
     """`value` if it is of the kind; a whole number is taken for a number."""
+    if type(value) is int and abs(value) >= 2**63:
+        raise InputError(f"{where} is {quoted(value)}; give a number of 64 bits")
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is kind or (isinstance(kind, tuple) and type(value) in kind):
         return value
-    words = {int: "a whole number", float: "a number", bool: "true or false"}
-    raise InputError(f"{where} is {value!r}; give {words.get(kind, 'a name or an index')}")
+    words = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+    raise InputError(f"{where} is {quoted(value)}; give {words.get(kind, 'a name or an index')}")

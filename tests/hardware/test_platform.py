@@ -169,7 +169,7 @@ def test_a_name_is_never_a_path_by_accident(name):
         ("rows = 4", "rows = 0", r"\[array\]: `rows` is 0: give more than zero"),
         ("fixed", "weight-stationry", r"unknown dataflow `weight-stationry`, did you mean `weight"),
         ("[array]", "[[array]]", r"`array` must be a table, \[array\]"),
-        ('"mine"', "mine", r"mine\.toml: not valid TOML"),
+        ('"mine"', "mine", r"mine\.toml:2: is not valid TOML"),
     ],
 )
 def test_a_bad_device_file_says_what_and_where(write, old, new, message):
@@ -185,15 +185,18 @@ def test_an_infinite_dram_bandwidth_is_allowed(write):
 def test_a_file_that_is_no_text(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"mine\.toml: cannot be read"):
+    with pytest.raises(InputError, match=r"mine\.toml: is not a text file"):
         load_device(str(path))
 
 
 def test_a_layer_table_lies_beside_its_device(write, tmp_path):
     path = write("[array]", 'layer_table = "table.csv"\n[array]')
-    with pytest.raises(InputError, match=r"mine\.toml: layer_table `table\.csv` is no file"):
+    with pytest.raises(InputError, match=r"layer_table: \S*table\.csv does not exist"):
         load_device(path)
     (tmp_path / "table.csv").write_text("")
+    with pytest.raises(InputError, match=r"layer_table: \S*table\.csv: no column `Layer`"):
+        load_device(path)
+    (tmp_path / "table.csv").write_text("Layer;Latency [ms];Energy [mJ]\na;1;1\n")
     assert load_device(path).layer_table == str(tmp_path / "table.csv")
 
 

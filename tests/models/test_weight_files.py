@@ -63,17 +63,18 @@ class FakeTensor:
 def torch_that_holds(monkeypatch):
     """Puts a torch in place whose `load` gives back, or raises, what the test says."""
 
-    def place(held):
+    def place(held, version="2.13.0+cpu"):
         calls = []
 
-        def load(path, **how):
-            calls.append((path, how))
+        def load(file, **how):
+            calls.append((Path(file.name), how))
             if isinstance(held, Exception):
                 warnings.warn("torch is going to refuse this", stacklevel=1)
                 raise held
             return held
 
-        monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(load=load, Tensor=FakeTensor))
+        fake = SimpleNamespace(load=load, Tensor=FakeTensor, __version__=version)
+        monkeypatch.setitem(sys.modules, "torch", fake)
         return calls
 
     return place
