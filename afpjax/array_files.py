@@ -65,7 +65,7 @@ def read_npz(path: Path, setting: str, names: Sequence[str] = ()) -> dict[str, n
 
 
 def read_array(file: Any, length: int) -> np.ndarray:
-    """The array of an `.npy` file, binary and open, of `length` bytes. Raises ValueError for what is none."""
+    """The array of an open `.npy` file of `length` bytes. Raises ValueError for what is none."""
     declared, begins = _header(file)
     if declared.bytes != length - begins:
         raise ValueError(

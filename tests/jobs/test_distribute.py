@@ -199,7 +199,7 @@ def test_scores_are_taken_from_an_importance_run(tmp_path, config_of, result_of,
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "no readable result.json"),
+        (None, "no result.json"),
         ({"job": "profile"}, "no run of job importance"),
         ({"job": "importance", "model": {"name": "other"}}, "scores other"),
     ],

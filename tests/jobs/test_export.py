@@ -161,9 +161,9 @@ def test_a_mapping_of_another_network(result_of, written):
     ("changes", "message"),
     [
         ({"job": "profile"}, "is no run of job partition or distribute"),
-        ({"selected": {"mapping": [0, 1, 7]}}, "is not whole"),
-        ({"selected": {}}, "is not whole"),
-        ({"model": {"layers": [{}]}}, "is not whole"),
+        ({"selected": {"mapping": [0, 1, 7]}}, "is no readable result of a whole run"),
+        ({"selected": {}}, "is no readable result of a whole run"),
+        ({"model": {"layers": [{}]}}, "is no readable result of a whole run"),
     ],
 )
 def test_a_source_that_is_no_choice(result_of, written, changes, message):
@@ -174,7 +174,7 @@ def test_a_source_that_is_no_choice(result_of, written, changes, message):
 
 
 def test_a_source_that_is_not_there(result_of, tmp_path):
-    with pytest.raises(InputError, match=r"export\.source: .* has no readable result\.json"):
+    with pytest.raises(InputError, match=r"export\.source: .* has no result\.json"):
         result_of("export", export__source=str(tmp_path / "nowhere"))
 
 

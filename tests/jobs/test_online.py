@@ -281,7 +281,7 @@ def test_the_front_of_an_earlier_run_is_where_it_begins(outcome_of, given, parti
         ("other-network", "is a mapping of another network"),
         ("other-devices", "the devices here are eyeriss, simba, simba-ecc"),
         ("other-job", "is no run of job partition"),
-        ("nothing", "has no readable result.json"),
+        ("nothing", "has no result.json"),
     ],
 )
 def test_a_front_that_does_not_fit_is_refused(outcome_of, given, partitioned, name, message):

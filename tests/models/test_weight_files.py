@@ -5,6 +5,7 @@ import re
 import sys
 import warnings
 from collections import OrderedDict
+from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
