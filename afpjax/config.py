@@ -30,10 +30,15 @@ def all_settings() -> dict[str, tuple[Any, Rule]]:
 
 
 def load(
-    path: Path | str | None = None, overrides: Mapping[str, object] = MappingProxyType({})
+    path: Path | str | None = None,
+    overrides: Mapping[str, object] = MappingProxyType({}),
+    *,
+    named: str = "",
 ) -> Config:
     """The checked experiment: defaults, then the file at `path`, then `overrides`.
 
+    A file is data and does not choose which code runs: where it names a function as its network,
+    `overrides` (what stands on the command line) must say so too, or `named` be that function.
     Overrides map `section.key` to a value as TOML would give it. Raises `InputError` for a file
     that cannot be read, unknown names, wrong types and values out of range.
     """
@@ -44,8 +49,23 @@ def load(
         _put(values, name, value, f"--{name}")
     # Its fields are the sections by name, which a type checker cannot see.
     config = cast(Any, Config)(**{name: kind(**values[name]) for name, kind in sections().items()})
+    if path is not None:
+        _refuse_code(config.model.name, f"{path}", overrides.get("model.name", named))
     check(config)
     return config
+
+
+def _refuse_code(name: str, path: str, named: object) -> None:
+    if is_function(name) and name != named:
+        raise InputError(
+            f"{path}: model.name: `{name}` is a function, and no file chooses which code runs; if "
+            f"you trust it, name it yourself: --model.name {name}"
+        )
+
+
+def is_function(name: str) -> bool:
+    """Whether a network's name is that of a function, `package.module:function`."""
+    return ":" in name
 
 
 def check(config: Config) -> None:

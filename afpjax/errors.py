@@ -1,6 +1,6 @@
 """The one error that is the user's to mend, and how what is quoted in it stays short."""
 
-_WORD, _LINE = 300, 1500  # characters that a word, and a whole line, may have
+_WORD, _LINE = 600, 2000  # characters that a word, and a whole line, may have
 
 
 class InputError(ValueError):

@@ -19,7 +19,7 @@ from typing import Any
 from afpjax import __version__
 from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
-from afpjax.config import Config, first_difference, load
+from afpjax.config import Config, first_difference, is_function, load
 from afpjax.errors import Halted, InputError
 from afpjax.interrupts import INTERRUPTED, Interrupts
 from afpjax.notes import texts
@@ -96,9 +96,14 @@ def _run(argv: Sequence[str], jobs: Mapping[str, Job], started: float, seeing: I
             discard(folder)
             raise
         if isinstance(error, Halted) or _disk_is_full(error):
-            _say(f"error: {error}; what was worked out is kept, go on with: {_go_on(folder)}")
+            _say(
+                f"error: {error}; what was worked out is kept, go on with: {_go_on(folder, config)}"
+            )
             return BAD_INPUT
-        _say("failed, as said below; what was worked out is kept, go on with: " + _go_on(folder))
+        _say(
+            "failed, as said below; what was worked out is kept, go on with: "
+            + _go_on(folder, config)
+        )
         raise
     _show(outcome, folder)
     return DONE
@@ -112,8 +117,10 @@ def _whole(folder: RunFolder, seeing: Interrupts) -> Iterator[None]:
         seeing.line = f"interrupted when the run was done; it lies whole in {folder.shown}"
 
 
-def _go_on(folder: RunFolder) -> str:
-    return f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}"
+def _go_on(folder: RunFolder, config: Config) -> str:
+    name = config.model.name
+    again = f" --model.name {shlex.quote(name)}" if is_function(name) else ""
+    return f"{PROGRAM} --resume --out {shlex.quote(folder.shown)}{again}"
 
 
 def _disk_is_full(error: BaseException) -> bool:
@@ -142,7 +149,7 @@ def _begun(
     config, folder = _resumed(request) if request.resume else (_checked(request, jobs), None)
     with seeing.held():
         folder = folder or begin(config)
-        seeing.line = f"interrupted; go on with: {_go_on(folder)}"
+        seeing.line = f"interrupted; go on with: {_go_on(folder, config)}"
     return config, folder
 
 
@@ -162,7 +169,7 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
     asked = load(request.file, request.overrides if request.file else place)
     any_job = not request.file and "run.job" not in place
     folder = find(asked.run.out, "" if any_job else asked.run.job)
-    config = started_with(folder)
+    config = started_with(folder, str(request.overrides.get("model.name", "")))
     again = load(request.file or folder.config_file, request.overrides)
     difference = first_difference(config, again)
     if difference:

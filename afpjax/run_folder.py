@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from afpjax import __version__
 from afpjax.config import Config, load, to_toml
 from afpjax.errors import InputError
+from afpjax.files import TOML, read_text, read_toml
 
 __all__ = ["RunFolder", "begin", "discard", "find", "publish", "started_with", "without_place"]
 
@@ -88,16 +89,19 @@ def find(out: str, job: str = "") -> RunFolder:
     return max(found, key=_last_touched)
 
 
-def started_with(folder: RunFolder) -> Config:
-    """The experiment of an unfinished run, which only the version that began it may go on with."""
-    first = folder.config_file.read_text(encoding="utf-8").partition("\n")[0]
+def started_with(folder: RunFolder, named: str = "") -> Config:
+    """The experiment of an unfinished run, which only the version that began it may go on with.
+
+    A function that is its network must be `named`, see `config.load`.
+    """
+    first = read_text(folder.config_file, "--resume", TOML).partition("\n")[0]
     version = re.search(r"afpjax (\S+)\. ", first)
     if version and version[1] != __version__:
         raise InputError(
             f"--resume: {folder.shown} was begun by afpjax {version[1]}, this is {__version__}; "
             f"start it anew, or delete {folder.partial}"
         )
-    return load(folder.config_file)
+    return load(folder.config_file, named=named)
 
 
 def without_place(config: Config) -> Config:
@@ -186,8 +190,9 @@ def _unfinished() -> list[RunFolder]:
 
 
 def _job_of(folder: RunFolder) -> str:
-    with suppress(InputError):  # not an experiment of this version: not a run of this job
-        return load(folder.config_file).run.job
+    with suppress(InputError):  # no experiment: not a run of this job
+        run = read_toml(folder.config_file, "--resume").get("run")
+        return run.get("job", "") if isinstance(run, dict) else ""
     return ""
 
 

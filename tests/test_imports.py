@@ -78,7 +78,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "report": {*SETTINGS, "notes", "search", "robust", "faults", "hardware", "network"},
     "command": {"config", "sections", "settings"},
-    "run_folder": {"config"},
+    "run_folder": {"config", "files"},
     "run": {
         *SETTINGS,
         *BASE,

@@ -11,6 +11,7 @@ from afpjax.deploy.flow import Plan, Task, plan_of
 from afpjax.deploy.layout import NoRoom
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.ready import ManifestPart
+from afpjax.files import PART, read_bytes
 
 MB = 1e6
 
@@ -29,7 +30,10 @@ class FromManifest:
     @staticmethod
     def of_folder(manifest: Manifest, folder: Path, names: Sequence[str]) -> "FromManifest":
         """With the files of a run folder."""
-        files = {each.file: (folder / each.file).read_bytes() for each in manifest.devices}
+        files = {
+            each.file: read_bytes(folder / each.file, "serve.export", PART)
+            for each in manifest.devices
+        }
         return FromManifest(manifest, files, tuple(names))
 
     def prepared(

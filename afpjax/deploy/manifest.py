@@ -6,14 +6,12 @@ Without JAX, as `part` and `chain` are: a device's process needs NumPy, onnx and
 import hashlib
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from afpjax import __version__
 from afpjax.errors import InputError
 from afpjax.robust.placement import Placement
 
@@ -190,77 +188,5 @@ def to_json(manifest: Manifest) -> str:
     return json.dumps(record, indent=1) + "\n"
 
 
-def read(folder: Path | str, setting: str = "serve.export") -> Manifest:
-    """The manifest of an export's run folder, its files checked against their checksums.
-
-    Raises `InputError`, which opens with `setting`, where it is missing, damaged, written by
-    another version (major.minor), or a file is missing or not what was exported.
-    """
-    folder = Path(folder)
-    where = f"{setting}: {folder}"
-    try:
-        record = json.loads((folder / NAME).read_text(encoding="utf-8"))
-    except OSError:
-        raise InputError(f"{where} has no {NAME}; name the run folder of a job export") from None
-    except ValueError:
-        raise InputError(f"{where}: {NAME} is no JSON; export again") from None
-    _check_version(record, where)
-    try:
-        manifest = _from_record(record)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        raise InputError(f"{where}: {NAME} is no whole manifest; export again") from None
-    for device in manifest.devices:
-        _check_file(folder / device.file, device.sha256, where)
-    return manifest
-
-
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _check_version(record: Any, where: str) -> None:
-    found = record.get("afpjax") if isinstance(record, dict) else None
-    if not isinstance(found, str):
-        raise InputError(f"{where}: {NAME} does not say which afpjax wrote it; export again")
-    if found.split(".")[:2] != __version__.split(".")[:2]:
-        raise InputError(
-            f"{where} was exported by afpjax {found}, this is {__version__}; export again"
-        )
-
-
-def _check_file(path: Path, expected: str, where: str) -> None:
-    if not path.is_file():
-        raise InputError(f"{where}: {path.name} is missing; export again")
-    if sha256(path.read_bytes()) != expected:
-        raise InputError(
-            f"{where}: {path.name} is not the file that was exported (its checksum differs); "
-            "export again"
-        )
-
-
-def _from_record(record: Mapping[str, Any]) -> Manifest:
-    names = {field.name for field in fields(Manifest)}
-    parts: dict[str, Any] = {name: record[name] for name in names}
-    sends = [{**each, "source": each["from"], "target": each["to"]} for each in record["sends"]]
-    parts |= {
-        "model": _made(Model, record["model"]),
-        "image": _made(Image, record["image"]),
-        "devices": tuple(_made(Device, each) for each in record["devices"]),
-        "tensors": {name: _made(Tensor, each) for name, each in record["tensors"].items()},
-        "tasks": tuple(_made(Task, each) for each in record["tasks"]),
-        "pieces": {name: _made(Pieces, each) for name, each in record["pieces"].items()},
-        "sends": tuple(_made(Send, each) for each in sends),
-    }
-    elsewhere = [each.file for each in parts["devices"] if Path(each.file).name != each.file]
-    if parts["kind"] not in KINDS or elsewhere:
-        raise ValueError(parts["kind"], elsewhere)
-    return Manifest(**parts)
-
-
-def _made(kind: Any, record: Mapping[str, Any]) -> Any:
-    """A record as the dataclass `kind`, lists as tuples; what it does not know is left out."""
-    return kind(**{field.name: _tuples(record[field.name]) for field in fields(kind)})
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value

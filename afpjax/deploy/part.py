@@ -10,6 +10,9 @@ import onnx
 from afpjax.deploy.graph import leading
 from afpjax.deploy.manifest import Manifest, Task, Tensor
 from afpjax.errors import InputError
+from afpjax.files import PART, read_bytes, understood
+
+_SETTING = "serve.export"
 
 
 class Part:
@@ -27,13 +30,17 @@ class Part:
             known = ", ".join(manifest.names)
             raise InputError(f"device: {device!r} is none of the export's; it has {known}")
         file = manifest.devices[manifest.names.index(device)].file
-        content = source if isinstance(source, bytes) else (Path(source) / file).read_bytes()
-        model = onnx.load_model_from_string(content)
+        content = (
+            source if isinstance(source, bytes) else read_bytes(Path(source) / file, _SETTING, PART)
+        )
         self.device = device
         self.tasks = tuple(task for task in manifest.tasks if task.device == device)
-        self._sessions = {
-            task.task: _session(cut(model, task, manifest.tensors), threads) for task in self.tasks
-        }
+        with understood(Path(file), _SETTING, PART):
+            model = onnx.load_model_from_string(content)
+            self._sessions = {
+                task.task: _session(cut(model, task, manifest.tensors), threads)
+                for task in self.tasks
+            }
         self._outputs = {task.task: list(task.outputs) for task in self.tasks}
 
     def run(self, task: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -91,7 +91,7 @@ def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Pat
             f"export.source: {folder} has lost neurons give {result['substitute']}, and "
             f"distribute.substitute is {substitute} here; add --config {folder / 'config.toml'}"
         )
-    devices = load(folder / "config.toml").distribute.devices[0]
+    devices = load(folder / "config.toml", named=experiment.config.model.name).distribute.devices[0]
     holds = []
     for layer, row in zip(experiment.network.layers, result["placement"], strict=True):
         masks = [int(mask) for mask in row["held"]]

@@ -19,7 +19,8 @@ from afpjax.deploy.front import Front
 from afpjax.deploy.janitor import scratch_folder
 from afpjax.deploy.killer import Kill, planned
 from afpjax.deploy.layout import Replan
-from afpjax.deploy.manifest import Manifest, read
+from afpjax.deploy.manifest import Manifest
+from afpjax.deploy.manifest_read import read
 from afpjax.deploy.service import Image, Limits, Service
 from afpjax.deploy.source import Source
 from afpjax.errors import InputError
@@ -82,7 +83,7 @@ def _experiment_of(config: Config, folder: Path) -> Config:
             raise InputError(
                 f"serve.export: {folder} has no config.toml; name the run folder of a job export"
             )
-        theirs = load(folder / "config.toml")
+        theirs = load(folder / "config.toml", named=config.model.name)
     return replace(theirs, serve=config.serve, run=replace(theirs.run, cluster=""))
 
 

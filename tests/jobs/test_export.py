@@ -12,7 +12,7 @@ from rich.console import Console
 
 from afpjax.data import normalise
 from afpjax.deploy.chain import Chain
-from afpjax.deploy.manifest import read
+from afpjax.deploy.manifest_read import read
 from afpjax.errors import InputError
 from afpjax.experiment import prepare
 from afpjax.jobs.export_summary import summary
