@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from afpjax.array_files import read_npz
+from afpjax.checks import class_numbers
 from afpjax.errors import InputError
 from afpjax.files import Kind, read_bytes
 from afpjax.images import Frame, Images, Split
@@ -35,17 +36,16 @@ def npz(path: Path, setting: str, *, classes: int, channels: int) -> Images:
     Raises `InputError`, opened by `setting`, for arrays of the wrong kind, shape or range.
     """
     arrays = read_npz(path, setting, ("images", "labels"))
-    images, labels = arrays["images"], arrays["labels"]
+    images = arrays["images"]
+    labels = class_numbers(arrays["labels"], classes, f"{setting}: {path}: labels")
     problems = (
         (images.dtype != np.uint8, f"images are {images.dtype}; save them as uint8, 0 to 255"),
         (images.ndim != 4, f"images have shape {images.shape}; needed is [N, rows, columns, C]"),
         (0 in images.shape[1:], f"images have shape {images.shape}; none may be empty"),
-        (labels.dtype.kind not in "iu", f"labels are {labels.dtype}; save them as integers"),
-        (labels.ndim != 1, f"labels have shape {labels.shape}; needed is [N]"),
-        (labels.size == 0, "there are no images in it"),
+        (len(labels) == 0, "there are no images in it"),
         (
             images.shape[:1] != labels.shape,
-            f"{' '.join(map(str, images.shape[:1]))} images but {labels.size} labels",
+            f"{' '.join(map(str, images.shape[:1]))} images but {len(labels)} labels",
         ),
     )
     for wrong, message in problems:
@@ -87,11 +87,7 @@ def _checked(
     found = images.shape[3]
     if found not in (1, channels):
         raise InputError(f"{where}: images have {found} channels, the network reads {channels}")
-    least, most = int(labels.min()), int(labels.max())
-    if least < 0 or most >= classes:
-        wrong = least if least < 0 else most
-        raise InputError(f"{where}: label {wrong} is not in 0..{classes - 1}; set model.classes")
-    return Images(images, labels.astype(np.int32))
+    return Images(images, class_numbers(labels, classes, f"{where}: labels"))
 
 
 def in_memory(held: Images, frame: Frame | None = None) -> Split:

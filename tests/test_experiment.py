@@ -210,7 +210,7 @@ def test_costs_are_for_the_batch_and_the_formats_width(experiment_of):
         ({"model__name": "afpjax_experiment_model:number"}, r"must return \(apply_fn, params\)"),
         ({"model__weights": "some.npz"}, "brings its own parameters; leave it empty"),
         ({"model__classes": 4}, "model.classes: 4, but the network tells 3 classes apart"),
-        ({"model__classes": 2}, "label 2 is not in 0..1; set model.classes"),
+        ({"model__classes": 2}, "label 2 is not in 0..1; .*set model.classes"),
         ({"model__image_size": 5}, "model.image_size: .* does not take images of 5 x 5 x 3: "),
         ({"faults__layers": ["thrid"]}, "no layer 'thrid'; layers: first, second"),
         ({"faults__layers": [3]}, "the first 3 of 2 layers do not exist"),

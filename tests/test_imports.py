@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What a part may import of afpjax beside itself; every part may import `errors`.
+# What a part may import of afpjax beside itself; every part may import `errors` and `checks`.
 BASE = {"array_files", "cache", "compiler", "files", "settings", "start"}
 SETTINGS = {
     "sections",
@@ -23,6 +23,7 @@ SETTINGS = {
 }
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "checks": set(),
     "cache": set(),
     "compiler": {"start"},
     "start": set(),
@@ -145,14 +146,14 @@ def within(name: str, allowed: set[str]) -> bool:
 def test_a_module_imports_only_what_lies_below_it(name):
     part = name.split(".")[1]
     assert part in ALLOWED, f"say here what `{part}` may import"
-    allowed = {*ALLOWED[part], part, "errors"}
+    allowed = {*ALLOWED[part], part, "errors", "checks"}
     wrong = {each for each in internal(LIBRARY[name], name) if not within(each, allowed)}
     assert not wrong, f"{name} imports {sorted(wrong)}"
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_the_zoo_imports_nothing_of_faults_and_search(name):
-    allowed = {*ZOO, "models", "errors"}
+    allowed = {*ZOO, "models", "errors", "checks"}
     wrong = {each for each in internal(MODELS[name], name) if not within(each, allowed)}
     assert not wrong, f"{name} imports {sorted(wrong)}"
 

@@ -27,6 +27,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Int, Num, UInt32
 
+from afpjax import checks
+
 WEIGHTS, ACTIVATIONS, LINK = 0, 1, 2  # targets
 DRAWS = 2  # raise it whenever a seed's draws change: weights learnt under others are not reused
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
@@ -51,6 +53,7 @@ def threshold(rates: Num[np.ndarray, "*N"]) -> UInt32[np.ndarray, "*N"]:
 
 def seed_words(key: Any) -> UInt32[Array, "2"]:
     """Two words from a `jax.random.key`, old-style key data or an integer seed of up to 64 bits."""
+    key = checks.key("key", key)
     if isinstance(key, int | np.integer):
         low, high = int(key) % _COUNTERS, int(key) // _COUNTERS % _COUNTERS
         return jnp.asarray([low, high], jnp.uint32)
@@ -59,6 +62,14 @@ def seed_words(key: Any) -> UInt32[Array, "2"]:
     words = jnp.ravel(key).astype(jnp.uint32)
     # Longer keys (rbg has four words) are folded; a traced scalar seed is padded.
     return words[:2] + words[2:4].sum() if words.size >= 2 else jnp.append(words, jnp.uint32(0))
+
+
+def as_key(key: Any) -> Array:
+    """A key to split: `jax.random.key`'s own, and of an integer seed that which it stands for."""
+    key = checks.key("key", key)
+    if isinstance(key, int | np.integer):
+        return jax.random.wrap_key_data(seed_words(key)[::-1], impl="threefry2x32")
+    return key
 
 
 def stream(

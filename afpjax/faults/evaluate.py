@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
+from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.asked import Asked, Asker
@@ -32,6 +33,7 @@ from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
 Progress = Callable[[int], Any]
+MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
 #: By the names that their answers are remembered by: rows, and the programs that they need.
 Rows = dict[tuple[bytes, ...], tuple[Draws, Row]]
 
@@ -72,7 +74,10 @@ class Evaluator:
         substitutes: Sequence[Float[Any, "_"]] | None = None,
         spread: Callable[[Engine], Fleet] | None = None,
     ) -> None:
-        _check_images(quantized, jax.eval_shape(prepare, images), labels)
+        images = checks.finite("images", checks.array("images", images))
+        checks.batch("images", jax.eval_shape(prepare, images), quantized.program.image_shape)
+        labels = checks.class_numbers(labels, quantized.program.classes)
+        checks.same_count(images, labels)
         self.quantized = quantized
         self.count = len(images)
         self.seed = bits.seed_words(key)
@@ -268,18 +273,15 @@ def accuracy(
 
     All mappings meet the same draws (common random numbers), so they can be compared in pairs.
     """
-    evaluator = Evaluator(quantized, images, labels, key)
-    limits = thresholds(faults, quantized, np.asarray(mappings))
-    return evaluator.correct(faults, limits, range(trials)).mean(axis=2)
-
-
-def _check_images(quantized: Quantized, images: Any, labels: Any) -> None:
-    shape = quantized.program.image_shape
-    if len(images) == 0:
-        raise InputError("images: none given; fault evaluation needs at least one")
-    if len(images) != len(labels):
-        raise InputError(f"data: {len(images)} images but {len(labels)} labels; they must match")
-    if tuple(images.shape[1:]) != shape:
+    checks.instance("quantized", quantized, Quantized, "a network from afpjax.quantize")
+    checks.instance("faults", faults, FaultModel, "an afpjax.FaultModel")
+    mappings = checks.array("mappings", mappings)
+    if mappings.ndim != 2:
         raise InputError(
-            f"data: images of shape {tuple(images.shape[1:])}, but the network takes {shape}"
+            f"mappings: of shape {mappings.shape}; needed is [mappings, layers], one alone is "
+            "mapping[None]"
         )
+    trials = checks.whole("trials", trials, 1, MOST_TRIALS)
+    limits = thresholds(faults, quantized, mappings)
+    evaluator = Evaluator(quantized, images, labels, key)
+    return evaluator.correct(faults, limits, range(trials)).mean(axis=2)

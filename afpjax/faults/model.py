@@ -9,6 +9,7 @@ import numpy as np
 from jax import core, tree_util
 from jaxtyping import Array, Bool, Int, UInt32
 
+from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
 from afpjax.faults.model_checks import BITWISE as BITWISE
@@ -106,13 +107,15 @@ class FaultModel:
     link_kind: str = "bits"
 
     def __post_init__(self) -> None:
-        for name in ("bits", "bit_profile"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for name, read in (("bits", checks.whole), ("bit_profile", checks.number)):
+            values = checks.several(f"faults.{name}", getattr(self, name), "numbers", read)
+            object.__setattr__(self, name, values)
         for name in ("weight_rate", "activation_rate"):
             object.__setattr__(self, name, checked_rates(name, getattr(self, name)))
         if not isinstance(self.layers, str | int):
-            object.__setattr__(self, "layers", tuple(self.layers))
-        object.__setattr__(self, "link_rate", float(self.link_rate))
+            named = checks.names("faults.layers", self.layers, "layer names")
+            object.__setattr__(self, "layers", named)
+        object.__setattr__(self, "link_rate", checks.number("faults.link_rate", self.link_rate))
         check(self)
 
     @property
@@ -159,6 +162,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
     network does not have.
     """
     check_bits(faults, quantized)
+    mappings = checks.mappings("mapping", mappings, len(quantized.layers))
     struck = layer_mask(faults, quantized.graph)
     # Mappings at hand are looked up on the host: every count of them would compile anew.
     xp = jnp if isinstance(mappings, core.Tracer) else np

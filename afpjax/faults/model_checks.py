@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from afpjax.checks import array, whole
 from afpjax.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def _check_bits(faults: "FaultModel") -> None:
         )
     if faults.bit_profile and not all(factor >= 0 for factor in faults.bit_profile):
         raise InputError("faults.bit_profile: a factor is negative; give numbers from 0 up")
-    if faults.budget is not None and faults.budget < 0:
-        raise InputError(f"faults.budget: {faults.budget} flips; give 0 or more, or None")
+    if faults.budget is not None:
+        whole("faults.budget", faults.budget, 0)
 
 
 def _check_names(faults: "FaultModel") -> None:
@@ -54,6 +55,8 @@ def _check_names(faults: "FaultModel") -> None:
 def _check_kind(faults: "FaultModel") -> None:
     """What only some kinds of fault can have."""
     bits = faults.bits
+    whole("faults.burst", faults.burst)
+    whole("faults.packet", faults.packet, 1)
     if faults.kind not in BITWISE and faults.bit_profile:
         raise InputError(f"faults.bit_profile: a {faults.kind} fault has one rate for all bits")
     if faults.budget is not None and (faults.kind not in BITWISE or faults.scope):
@@ -67,8 +70,6 @@ def _check_kind(faults: "FaultModel") -> None:
         raise InputError(
             f"faults.burst: {faults.burst} adjacent bits of {len(bits)}; give 1 to {len(bits)}"
         )
-    if faults.packet < 1:
-        raise InputError(f"faults.packet: {faults.packet} values; give 1 or more")
 
 
 def _check_link(faults: "FaultModel") -> None:
@@ -88,9 +89,10 @@ def _check_link(faults: "FaultModel") -> None:
 
 def checked_rates(name: str, rate: Any) -> tuple[float, ...]:
     """One number or several as rates; raises `InputError` for what is no probability."""
-    rates = tuple(float(value) for value in np.atleast_1d(rate))
-    if not rates:
-        raise InputError(f"faults.{name}: no rate; give one number, or one per device")
+    given = array(f"faults.{name}", rate)
+    if given.ndim > 1 or given.size == 0:
+        raise InputError(f"faults.{name}: {given.size} rates; give one number, or one per device")
+    rates = tuple(float(value) for value in np.atleast_1d(given))
     for value in rates:
         if not 0 <= value <= 1:
             raise InputError(f"faults.{name}: {value} is outside [0, 1]; it is a probability")

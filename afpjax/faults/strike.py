@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, UInt32
 
+from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import within_budget
@@ -98,6 +99,8 @@ def struck_logits(
 ) -> Float[Array, "B classes"]:
     """Logits under fault draw `trial`; image i of the batch has the draws of image number i."""
     devices = jnp.zeros(len(quantized.layers), jnp.int32) if mapping is None else mapping
+    if not checks.is_traced(trial):
+        checks.whole("trial", trial, 0, 2**32 - 1)
     limits = thresholds(faults, quantized, devices)
     seed, number = bits.seed_words(key), jnp.asarray(trial).astype(jnp.uint32)
     indices = jnp.arange(len(images), dtype=jnp.uint32)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from afpjax.checks import instance, names
 from afpjax.errors import InputError, shortened
 from afpjax.files import read_toml
 from afpjax.hardware.layer_rows import read_layer_table
@@ -194,6 +195,8 @@ def load_platform(devices: Sequence[str], link: str) -> Platform:
     A name that occurs again becomes NAME-2, NAME-3, … InputError: no device, a name that is
     neither shipped nor a file, or a description that does not hold.
     """
+    devices = names("platform.devices", devices, "device names")
+    instance("platform.link", link, str, "the name of a link, or the path to its TOML")
     need(len(devices) > 0, "platform.devices is empty: name at least one device")
     loaded: list[Device] = []
     for device in (load_device(name) for name in devices):

@@ -14,6 +14,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
+from afpjax.checks import choice, whole
 from afpjax.errors import InputError
 
 KINDS = ("fixed", "float32", "bfloat16")
@@ -44,14 +45,15 @@ class QFormat:
 
     def __post_init__(self) -> None:
         for name, allowed in (("kind", KINDS), ("scale", SCALES), ("step", STEPS)):
-            if getattr(self, name) not in allowed:
-                raise InputError(
-                    f"format.{name}: {getattr(self, name)!r} is none of {', '.join(allowed)}"
-                )
-        if self.kind == "fixed" and self.bits not in range(4, 17):
-            raise InputError(f"format.bits: {self.bits} is outside 4 to 16; choose a width there")
-        if self.scale == "global" and self.frac not in range(-16, 33):
-            raise InputError(f"format.frac: {self.frac} fraction bits are outside -16 to 32")
+            choice(f"format.{name}", getattr(self, name), allowed)
+        bits, frac = whole("format.bits", self.bits), whole("format.frac", self.frac)
+        if self.kind == "fixed" and bits not in range(4, 17):
+            raise InputError(f"format.bits: {bits} is outside 4 to 16; choose a width there")
+        if self.kind == "fixed" and self.scale == "global" and not -16 <= frac < bits:
+            raise InputError(
+                f"format.frac: {frac} fraction bits do not fit a signed number of {bits} bits; "
+                f"give -16 to {bits - 1}"
+            )
 
     @property
     def width(self) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Num
 
+from afpjax.checks import shaped
 from afpjax.network.execute import execute
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import Parameters, Program
@@ -30,6 +31,7 @@ class Network:
 
     def __call__(self, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
         """Logits of a batch of images, in floating point, as the traced function gives them."""
+        images = shaped("images", images, self.program.image_shape)
         return run(self.program, self.parameters, images)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
@@ -142,6 +143,14 @@ class Program:
     image_shape: tuple[int, ...]  # of one image, without a batch axis
     image_dtype: Any
     graph: LayerGraph
+
+    @cached_property
+    def classes(self) -> int:
+        """How many logits come out."""
+        last = next(step for step in reversed(self.steps) if self.output in step.outputs)
+        if isinstance(last, LayerCall):
+            return prod(last.layer.output_shape)
+        return prod(last.eqn.outvars[last.outputs.index(self.output)].aval.shape)  # type: ignore
 
     @property
     def calls(self) -> tuple[LayerCall, ...]:

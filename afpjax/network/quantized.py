@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from afpjax import compiler
+from afpjax import checks, compiler
 from afpjax.errors import InputError
 from afpjax.network.execute import Hook, affine, execute
 from afpjax.network.fixed_point import QFormat, encode, round_through
@@ -92,8 +92,13 @@ class Quantized:
         images, mappings and trials, and differentiated with respect to the images and, as a
         pytree, with respect to the network itself.
         """
+        images = checks.shaped("images", images, self.program.image_shape)
+        if mapping is not None:
+            checks.mappings("mapping", mapping, len(self.layers))
         if faults is None:
             return run_clean(self, images)
+        if not hasattr(faults, "strike"):
+            raise InputError(f"faults: needs an afpjax.FaultModel, got {checks.shown(faults)}")
         return faults.strike(self, images, mapping=mapping, key=key, trial=trial)
 
 
@@ -168,6 +173,8 @@ def quantize(
     layer's input step follows from the largest magnitude that the float network shows it. Raises
     `InputError` where it is missing, empty or of another shape than the network's images.
     """
+    checks.instance("network", network, Network, "a network from afpjax.trace or load_onnx")
+    checks.instance("fmt", fmt, QFormat, "an afpjax.QFormat")
     largest = {layer.name: np.zeros((), np.float32) for layer in network.layers}
     if fmt.needs_calibration:
         largest = _largest_inputs(network, _checked(network, calibration))
@@ -191,14 +198,11 @@ def _largest_weights(call: LayerCall, kernel: np.ndarray, fmt: QFormat) -> np.nd
 
 
 def _checked(network: Network, calibration: Any) -> Array:
-    if calibration is None or len(calibration) == 0:
+    if calibration is None:
         raise InputError(
             "calibration: a format with a scale per tensor or channel needs calibration images"
         )
-    given, wanted = tuple(calibration.shape[1:]), network.program.image_shape
-    if given != wanted:
-        raise InputError(f"calibration: images of shape {given}, the network takes {wanted}")
-    return jnp.asarray(calibration)
+    return jnp.asarray(checks.batch("calibration", calibration, network.program.image_shape))
 
 
 def _largest_inputs(network: Network, images: Array) -> dict[str, np.ndarray]:

@@ -9,6 +9,7 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
+from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.network import exact
 from afpjax.network.find import find_layers
@@ -65,6 +66,9 @@ def trace_with_refold(
     array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
     """
     exact.check()
+    if not callable(apply_fn):
+        got = checks.shown(apply_fn)
+        raise InputError(f"apply_fn: needs a function (params, images), got {got}")
     leaves, arrays = take_apart(params)
     _refuse_not_finite(zip(leaves.names, arrays, strict=True))
     found = _found(apply_fn, leaves, arrays, sample)
@@ -136,6 +140,7 @@ def _one_image(sample: Any) -> jax.ShapeDtypeStruct:
         raise InputError(
             "the sample: it is no batch of images, [B, ...]; give an array with a batch axis"
         )
+    checks.finite("the sample", checks.array("the sample", sample))
     return jax.ShapeDtypeStruct(sample.shape[1:], jax.dtypes.canonicalize_dtype(sample.dtype))
 
 

@@ -6,11 +6,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float64
 
+from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.robust.methods import METHODS, Request
 from afpjax.robust.placement import MOST_DEVICES, Placement
-from afpjax.robust.scales import points
+from afpjax.robust.scales import NORMALISATIONS, points
 
 NAMES = ("l1", "taylor", "jsd")
 FEWEST_DEVICES = 2
@@ -55,9 +56,10 @@ def distribute(
 
     RobustDiCE (Guo et al.), Algorithm 1.
     """
+    checks.instance("network", network, Traced, "a network from afpjax.trace or afpjax.quantize")
     layers = network.graph.layers
-    names = (names,) if isinstance(names, str) else tuple(names)
-    _check(method, devices, seed, names)
+    names = (names,) if isinstance(names, str) else checks.names("names", names, "scores")
+    _check(method, devices, seed, names, normalise)
     request = Request(
         network.graph,
         _points(layers, scores, names, normalise),
@@ -69,15 +71,11 @@ def distribute(
     return METHODS[method](request)
 
 
-def _check(method: str, devices: int, seed: int, names: Sequence[str]) -> None:
-    if method not in METHODS:
-        raise InputError(f"distribute.method: {method!r} is none of {', '.join(METHODS)}")
-    if not FEWEST_DEVICES <= devices <= MOST_DEVICES:
-        raise InputError(
-            f"distribute.devices: {devices}; give {FEWEST_DEVICES} to {MOST_DEVICES} of them"
-        )
-    if seed < 0:
-        raise InputError(f"distribute.seed: {seed}; give 0 or more")
+def _check(method: str, devices: int, seed: int, names: Sequence[str], normalise: str) -> None:
+    checks.choice("distribute.method", method, tuple(METHODS))
+    checks.choice("distribute.normalise", normalise, NORMALISATIONS)
+    checks.whole("distribute.devices", devices, FEWEST_DEVICES, MOST_DEVICES)
+    checks.whole("distribute.seed", seed, 0)
     if not names or len(set(names)) < len(names):
         raise InputError(
             f"distribute.scores: {list(names)}; name one score or several, none of them twice"
@@ -86,7 +84,7 @@ def _check(method: str, devices: int, seed: int, names: Sequence[str]) -> None:
 
 def _thresholds(given: Thresholds, layers: int) -> tuple[float, ...]:
     """One for each layer."""
-    values = np.asarray(given, np.float64)
+    values = np.asarray(checks.array("distribute.thresholds", given), np.float64)
     if values.ndim and values.shape != (layers,):
         raise InputError(
             f"distribute.thresholds: {values.size} for {layers} layers; give one number, or one "
@@ -105,6 +103,7 @@ def _points(
     normalise: str,
 ) -> dict[str, Float64[np.ndarray, "_ S"]]:
     """Every layer's neurons as points, once the scores are known to be this network's."""
+    checks.instance("scores", scores, Mapping, "what afpjax.importance gives")
     known = [layer.name for layer in layers]
     for name in (*known, *scores):
         if (name in scores) != (name in known):
@@ -123,13 +122,17 @@ def _checked(
 ) -> dict[str, Float64[np.ndarray, "_"]]:
     """The named scores of a layer."""
     found = {}
+    where = f"scores of layer {layer.name}"
+    checks.instance(where, scores, Mapping, "the layer's scores by name")
     for name in names:
         if name not in scores:
             raise InputError(
                 f"distribute.scores: no score {name!r} of layer {layer.name}; there are "
                 f"{', '.join(scores)}"
             )
-        values = np.asarray(scores[name], np.float64)
+        values = np.asarray(
+            checks.array(f"scores: {name} of layer {layer.name}", scores[name]), np.float64
+        )
         if values.shape != (layer.neurons,):
             raise InputError(
                 f"scores: {name} of layer {layer.name} is {list(values.shape)}, and the layer has "

@@ -15,7 +15,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
-from afpjax import compiler
+from afpjax import checks, compiler
 from afpjax.errors import InputError
 from afpjax.network.program import Program
 from afpjax.robust import ablation
@@ -57,7 +57,10 @@ def importance(
 
     RobustDiCE (Guo et al.), Algorithm 1, step 1.
     """
+    checks.whole("exact_passes", exact_passes, 0)
+    checks.whole("classes", classes, 1)
     known = check(network, images, labels, target)
+    images = checks.array("images", images)
     arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
     inside = any(isinstance(array, Tracer) for array in arrays)
     scores = _scores if inside else _compiled()  # only the outermost program takes options
@@ -170,20 +173,22 @@ def at_once(program: Program, layer: int) -> int:
 
 def check(network: Scored, images: Any, labels: Any, target: str) -> Int[Array, " B"]:
     """The labels, zeros where there are none; raises `InputError` for what does not fit."""
-    if target not in TARGETS:
-        raise InputError(f"target: {target!r} is none of {', '.join(TARGETS)}; choose one")
-    if len(images) == 0:
-        raise InputError("images: none given; importance needs at least one")
-    given, wanted = tuple(images.shape[1:]), network.program.image_shape
-    if given != wanted:
-        raise InputError(f"images: of shape {given}, but the network takes {wanted}")
+    checks.instance("network", network, Scored, "a network from afpjax.trace or afpjax.quantize")
+    checks.choice("target", target, TARGETS)
+    checks.batch("images", images, network.program.image_shape)
     if labels is None and target != "winner":
         raise InputError(f"labels: none given; target = {target} needs the label of every image")
-    if labels is None:
-        return jnp.zeros(len(images), jnp.int32)
-    if len(labels) != len(images):
-        raise InputError(f"labels: {len(labels)} for {len(images)} images; they must match")
-    return jnp.asarray(labels).astype(jnp.int32)
+    where, given = (
+        ("the network", np.zeros(len(images), np.int32))
+        if labels is None
+        else (
+            "labels",
+            labels,
+        )
+    )
+    known = checks.class_numbers(given, network.program.classes, where)
+    checks.same_count(images, known)
+    return jnp.asarray(known)
 
 
 def _scores(

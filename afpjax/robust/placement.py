@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float64, Int, Int8
 
+from afpjax.checks import several, whole
 from afpjax.errors import InputError
 from afpjax.network.layers import Layer
 
@@ -41,7 +42,8 @@ class Placement:
         the lost one computes is what the sums leave over, and the spare answers. Raises
         `InputError` for devices that do not exist and an order that is not of all of them.
         """
-        order = range(self.devices) if order is None else order
+        order = range(self.devices) if order is None else several("order", order, "devices")
+        failed = several("failed", failed, "devices")
         if sorted(order) != list(range(self.devices)):
             raise InputError(
                 f"order: {list(order)}; name each of the devices 0 to {self.devices - 1} once"
@@ -58,7 +60,7 @@ class Placement:
         There are as many as the largest slice has neurons; none without a spare, or where it holds
         the whole layer.
         """
-        held = self.holds[layer]
+        held = self.holds[whole("layer", layer, 0, len(self.layers) - 1)]
         if self.spare is None or held[self.spare].all():
             return np.zeros((0, held.shape[1]), bool)
         place = np.where(held, held.cumsum(axis=1) - 1, -1)  # of a neuron in its device's slice

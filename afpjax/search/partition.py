@@ -13,8 +13,10 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from afpjax import checks
 from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator, Progress
+from afpjax.faults.bits import as_key
+from afpjax.faults.evaluate import MOST_TRIALS, Evaluator, Progress
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import Platform
@@ -26,6 +28,7 @@ from afpjax.search.explore import Budget, Explored, Settle, explore, few, popula
 from afpjax.search.hypervolume import hypervolume
 from afpjax.search.problem import (
     NO_CAPS,
+    STRATEGIES,
     Caps,
     Struck,
     costs,
@@ -62,7 +65,7 @@ def partition(
     faults: FaultModel,
     images: Float[Any, "B ..."],
     labels: Int[Any, " N"],
-    key: PRNGKeyArray,
+    key: Any,
     *,
     trials: int = 4,
     population: int = 40,
@@ -81,11 +84,25 @@ def partition(
     where they change the ranking; 0 for no limit. `strategy` "layerwise" sums the drops of layers
     struck alone (Section V-C), with a warning, as these do not add up. Raises `InputError` for
     memory and caps that no mapping meets, rates that are not the platform's, an effort that does
-    not suffice or goes with "layerwise", and what `Evaluator` and `FaultModel` refuse.
+    not suffice or goes with "layerwise", and what `Evaluator` and `FaultModel` refuse. `key` is a
+    `jax.random.key` or an integer seed, which stands for `jax.random.key(seed)`.
     """
+    checks.instance("quantized", quantized, Quantized, "a network from afpjax.quantize")
+    checks.instance("platform", platform, Platform, "a platform from afpjax.load_platform")
+    checks.instance("faults", faults, FaultModel, "an afpjax.FaultModel")
+    checks.instance("caps", caps, Caps, "an afpjax.search.problem.Caps")
+    checks.choice("strategy", strategy, STRATEGIES)
+    for name, value, low, high in (
+        ("trials", trials, 1, MOST_TRIALS),
+        ("population", population, 4, 2**20),
+        ("generations", generations, 1, 2**20),
+        ("batch", batch, 1, 2**20),
+        ("effort", effort, 0, None),
+    ):
+        checks.whole(name, value, low, high)
     if strategy == "layerwise":
         warnings.warn("layerwise: drops of layers struck alone do not add up", stacklevel=2)
-    draw_key, search_key = jax.random.split(key)
+    draw_key, search_key = jax.random.split(as_key(key))
     tables = tables_for(quantized, platform, batch, faults)
     struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
     budget = Budget(population, generations, renew, effort)

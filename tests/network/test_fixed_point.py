@@ -33,7 +33,7 @@ def awkward(bits):
 
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_global_codes_are_rounded_half_to_even_and_saturate(bits):
-    for frac in (-3, 0, 8, 20):
+    for frac in (-3, 0, bits - 1):
         fmt, step = QFormat(bits=bits, frac=frac), 2.0**-frac
         (given,) = fmt.step_for(np.ones(1))
         assert given == step
@@ -111,7 +111,7 @@ def test_changes_are_those_of_twos_complement_memory(bits, how):
     words = changed(how, codes[:, None] % 2**bits, masks[None, :]) % 2**bits  # unsigned
     expected = np.where(words >= high, words - 2**bits, words)
     struck = change(
-        QFormat(bits=bits),
+        QFormat(bits=bits, frac=2),
         jnp.broadcast_to(jnp.asarray(codes, jnp.float32)[:, None], expected.shape),
         jnp.asarray(masks, jnp.int32)[None, :],
         how,
@@ -122,7 +122,7 @@ def test_changes_are_those_of_twos_complement_memory(bits, how):
 
 
 def test_the_sign_bit_wraps_and_never_saturates():
-    struck = change(QFormat(bits=8), jnp.array([127.0, -128.0, 0.0, -1.0]), jnp.int32(0x80))
+    struck = change(QFormat(bits=8, frac=4), jnp.array([127.0, -128.0, 0.0, -1.0]), jnp.int32(0x80))
     np.testing.assert_array_equal(struck, [-1, 0, -128, 127])
 
 
@@ -182,7 +182,7 @@ def test_bfloat16_changes_are_those_of_the_upper_half_word(how):
 
 @pytest.mark.parametrize("step", [0.25, 0.3])
 def test_the_gradient_of_a_code_passes_through_and_stops_where_it_saturates(step):
-    fmt = QFormat(bits=4)
+    fmt = QFormat(bits=4, frac=2)
     scaled = jnp.array([-9.0, -8.0, -0.6, 0.0, 0.5, 6.9, 7.0, 7.01])
     gradient = jax.grad(lambda v: encode(fmt, v, jnp.float32(step)).sum())(scaled * step)
     inside = np.array([0, 1, 1, 1, 1, 1, 1, 0])
@@ -194,7 +194,7 @@ def test_the_gradient_of_a_code_passes_through_and_stops_where_it_saturates(step
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("kind", ["fixed", "float32", "bfloat16"])
 def test_a_change_passes_the_gradient_through(kind, how):
-    fmt = QFormat(bits=8, kind=kind)
+    fmt = QFormat(bits=8, frac=4, kind=kind)
 
     def struck(values):
         return change(fmt, encode(fmt, values, jnp.float32(1)), jnp.int32(5), how).sum()
@@ -216,7 +216,7 @@ def test_tensors_of_zeros_have_a_step_and_float_formats_the_step_one():
 
 
 def test_the_width_is_that_of_the_stored_word():
-    widths = [QFormat(bits=b).width for b in (4, 16)]
+    widths = [QFormat(bits=b, frac=2).width for b in (4, 16)]
     assert widths == [4, 16]
     assert (QFormat(kind="float32").width, QFormat(kind="bfloat16").width) == (32, 16)
 

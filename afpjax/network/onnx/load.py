@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from afpjax.checks import instance, whole
 from afpjax.errors import InputError
 from afpjax.network.network import Network
 from afpjax.network.onnx.file import WHERE, Graph, read_graph
@@ -54,6 +55,9 @@ def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
     `apply_fn(params, images)`: float32 [B, *image_shape] -> float32 [B, classes]. It raises
     `InputError` for images of another shape.
     """
+    instance("path", path, str | Path, "the path of an .onnx file")
+    if image_size is not None:
+        whole("image_size", image_size, 1)
     graph = read_graph(Path(path))
     shape = _image_shape(graph, image_size)
     channels_last = len(shape) == 4 and not _channels_first(graph)

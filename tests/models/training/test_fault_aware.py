@@ -138,4 +138,4 @@ def test_faults_that_there_are_not_are_errors(model, dataset):
     with pytest.raises(InputError, match=r"faults.layers: no layer 'conv9'"):
         learnt(model, dataset, Conditions(FaultModel(layers=["conv9"]), QFormat()))
     with pytest.raises(InputError, match=r"faults.bits: bit 9 is faulty, but the format has 8"):
-        learnt(model, dataset, Conditions(FaultModel(bits=[9]), QFormat(8)))
+        learnt(model, dataset, Conditions(FaultModel(bits=[9]), QFormat(8, frac=4)))
