@@ -20,6 +20,7 @@ from afpjax.network.inline import Inliner
 from afpjax.network.known import Known, live, split
 from afpjax.network.layers import LayerGraph
 from afpjax.network.leaves import Leaves, take_apart
+from afpjax.network.likeness import refuse_another
 from afpjax.network.network import Network
 from afpjax.network.program import (
     Equation,
@@ -42,9 +43,10 @@ def trace(apply_fn: Callable[..., Any], params: Any, sample: Any) -> Network:
     `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
     function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
     [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
-    independently. The logits are [B, classes]. Layers are folded in float64 and stored in float32.
-    Raises `InputError` for a network without layers, with a layer inside control flow or of
-    integers, or with parameters that are not finite, folded or not.
+    independently: a few of them show whether it does (`likeness`). The logits are [B, classes].
+    Layers are folded in float64 and stored in float32. Raises `InputError` for a network without
+    layers, with a layer inside control flow or of integers, with parameters that are not finite,
+    folded or not, or whose logits depend on what else is in a batch, as in training.
     """
     return trace_with_refold(apply_fn, params, sample)[0]
 
@@ -73,6 +75,7 @@ def trace_with_refold(
     _refuse_not_finite(zip(leaves.names, arrays, strict=True))
     found = _found(apply_fn, leaves, arrays, sample)
     network = Network(found.program, _parameters(found, found.values, _in_float64))
+    refuse_another(lambda p, x: apply_fn(leaves.restore(p), x), arrays, network, sample)
     return network, _refold(found, leaves)
 
 

@@ -153,9 +153,9 @@ def test_what_the_parts_refuse_is_refused(quantized, platform, faults, images, l
     args = quantized, platform, faults
     with pytest.raises(InputError, match="48 images but 47 labels"):
         afpjax.partition(*args, images, labels[:-1], KEY, **SMALL)
-    with pytest.raises(InputError, match="trials is 0"):
+    with pytest.raises(InputError, match="trials: 0; give 1"):
         afpjax.partition(*args, images, labels, KEY, trials=0)
-    with pytest.raises(InputError, match="generations is 0"):
+    with pytest.raises(InputError, match="generations: 0; give 1"):
         afpjax.partition(*args, images, labels, KEY, generations=0)
     unknown = dataclasses.replace(faults, layers=("z",))
     with pytest.raises(InputError, match="no layer 'z'"):
