@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.errors import InputError
+from afpjax.errors import InputError, quoted
 
 FEWEST_CLASSES = 2
 Real = int | float
@@ -204,8 +204,7 @@ def shown(value: Any) -> str:
     if hasattr(value, "dtype") and hasattr(value, "shape"):
         return f"an array {tuple(value.shape)} of {value.dtype}"
     if value is None or isinstance(value, str | bool | int | float):
-        text = repr(value)
-        return text if len(text) <= 60 else f"{text[:57]}..."
+        return quoted(value)
     return f"a {type(value).__name__}"
 
 
@@ -224,4 +223,4 @@ def _no_integers(labels: Any) -> str:
 def _refuse_outside(where: str, value: Real, low: Real | None, high: Real | None) -> None:
     if (low is not None and value < low) or (high is not None and value > high):
         limits = f"{low} or more" if high is None else f"{low} to {high}"
-        raise InputError(f"{where}: {value}; give {limits}")
+        raise InputError(f"{where}: {quoted(value)}; give {limits}")

@@ -42,7 +42,7 @@ def apart(params, x):
 @pytest.mark.parametrize("sample", [ABSTRACT, REAL, REAL[:1]], ids=["abstract", "many", "one"])
 @pytest.mark.parametrize("function", [in_training, dropped])
 def test_a_network_left_in_training_mode_is_refused(function, sample):
-    with pytest.raises(InputError, match="batch of 3 images its logits differ by .* inference"):
+    with pytest.raises(InputError, match=r"batch of 3 images its logits differ by .* inference"):
         trace(function, PARAMS, sample)
 
 
@@ -68,11 +68,7 @@ def test_narrow_numbers_are_no_other_function(dtype):
         return x.astype(jnp.float32)
 
     network = trace(deep, params, jax.ShapeDtypeStruct((1, 32), jnp.float32))
-    unit = likeness.roundoff(network.program)
-    assert unit == float(jnp.finfo(dtype).eps) / 2
-    images = likeness.few(jax.ShapeDtypeStruct((1, 32), jnp.float32))
-    wide = deep([kernel.astype(jnp.float32) for kernel in params], images)
-    assert np.isfinite(np.asarray(wide)).all()
+    assert likeness.roundoff(network.program) == float(jnp.finfo(dtype).eps) / 2
 
 
 def test_a_network_with_steps_is_no_other_function():

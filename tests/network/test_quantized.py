@@ -240,7 +240,7 @@ def test_calibration_is_asked_for_and_checked(small, normal):
         quantize(network, fmt, None)
     with pytest.raises(InputError, match="calibration: none given"):
         quantize(network, fmt, np.zeros((0, 3), np.float32))
-    with pytest.raises(InputError, match=r"shape \(4,\), the network takes \(3,\)"):
+    with pytest.raises(InputError, match=r"shape \(4,\), but the network takes \(3,\)"):
         quantize(network, fmt, normal(2, 4))
     with pytest.raises(InputError, match=r"shape \(5, 5, 2\), but the network takes \(6, 6, 2\)"):
         small(normal(1, 5, 5, 2))
