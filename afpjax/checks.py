@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from afpjax.errors import InputError, quoted
 
@@ -196,7 +197,7 @@ def key(where: str, given: Any) -> Any:
 
 def is_traced(value: Any) -> bool:
     """Whether an array is a shape and a dtype alone, so that its values cannot be looked at."""
-    return isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
+    return isinstance(value, Tracer | jax.ShapeDtypeStruct)
 
 
 def shown(value: Any) -> str:

@@ -42,3 +42,24 @@ def warn(notes: Iterable[Note], *, stacklevel: int = 2) -> None:
     """Say each note as an `AnswerWarning` of the line so many levels above the caller's."""
     for note in notes:
         warnings.warn(note.text, AnswerWarning, stacklevel=stacklevel + 1)
+
+
+def covered(record: Mapping[str, Any]) -> str:
+    """What of a network its layers are, a `Coverage.record` in words."""
+    layers = (
+        f"Layers have {_percent(record['macs'])} of the multiply-accumulates (MACs) and "
+        f"{_percent(record['parameters'])} of the parameters"
+    )
+    outside = [
+        f"{kind} ({count:,} {what})"
+        for what, key in (("MACs", "macs_outside"), ("parameters", "parameters_outside"))
+        for kind, count in record[key].items()
+    ]
+    if not outside:
+        return f"{layers}."
+    return f"{layers}; outside them, neither faulty nor costed: {', '.join(outside)}."
+
+
+def _percent(share: float) -> str:
+    text = f"{100 * share:.1f}"
+    return "all" if share == 1 else f"{'99.9' if text == '100.0' else text} %"

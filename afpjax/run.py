@@ -22,7 +22,7 @@ from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, is_function, load
 from afpjax.errors import Halted, InputError
 from afpjax.interrupts import INTERRUPTED, Interrupts
-from afpjax.notes import texts
+from afpjax.notes import covered, texts
 from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
 from afpjax.progress import on_stderr
 from afpjax.run_folder import (
@@ -247,6 +247,8 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
         console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
     if outcome.summary:
         console.print(outcome.summary, markup=False)
+    if coverage := outcome.result.get("model", {}).get("coverage"):
+        console.print(covered(coverage), markup=False, highlight=False)
     page = os.path.join(folder.shown, "report.html")
     console.print(f"Done: {page}", markup=False, highlight=False, soft_wrap=True)
     console.file.flush()

@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "image_folders": {"files"},
     "image_files": {"files", "image_folders", "images"},
     "data": {"image_arrays", "image_files", "image_folders", "images", "sections"},
-    "network": BASE,
+    "network": {*BASE, "notes"},
     "hardware": {"files", "network.layers"},
     "faults": {*BASE, "network"},
     "search": {"faults", "files", "hardware", "network"},

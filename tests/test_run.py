@@ -431,3 +431,16 @@ def test_what_has_to_be_known_first_is_printed_first(capsys):
     assert capsys.readouterr().out.startswith("Note: Only chance.\nSummary\n")
     said = [{"kind": "chance", "text": "Only chance.", "accuracy": 0.1}]
     assert json.loads(Path("run/result.json").read_text())["notes"] == said
+
+
+def test_every_job_says_what_of_the_network_its_layers_are(capsys):
+    outside = {"products of two activations": 10}
+    coverage = {"macs": 0.9, "parameters": 1.0, "macs_outside": outside, "parameters_outside": {}}
+
+    def job(config, work):
+        return Outcome({"model": {**MODEL, "coverage": coverage}}, "Summary")
+
+    assert main(["profile", "--out", "run"], {"profile": job}) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("Summary Layers have 90.0 % of the multiply-accumulates (MACs) and all")
+    assert "outside them, neither faulty nor costed: products of two activations (10 MACs)." in said

@@ -17,9 +17,13 @@ Record = dict[str, Any]
 
 
 def model(experiment: Experiment) -> Record:
-    """The network: its name and its layers in the order they run."""
+    """The network: its name, its layers in the order they run, and what of it they are."""
     name = experiment.config.model.name
-    return {"name": name, "layers": [layer(each) for each in experiment.graph.layers]}
+    return {
+        "name": name,
+        "layers": [layer(each) for each in experiment.graph.layers],
+        "coverage": experiment.program.coverage.record(),
+    }
 
 
 def conditions(experiment: Experiment) -> Record:

@@ -4,7 +4,9 @@ Shape legend, used in every annotation of this project:
 L layers, D devices, P mappings, K trials, B images, M objectives, C neurons (output channels).
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,35 @@ class LayerGraph:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers)
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Multiply-accumulates of one image and elements of parameters: in layers, and by kind not."""
+
+    macs: int = 0
+    parameters: int = 0  # of kernels, each counted once however often it is used
+    other_macs: Mapping[str, int] = field(default_factory=dict)
+    other_parameters: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def macs_share(self) -> float:
+        """The layers' share of all multiply-accumulates."""
+        return self.macs / max(1, self.macs + sum(self.other_macs.values()))
+
+    @property
+    def parameters_share(self) -> float:
+        """The kernels' share of all parameters."""
+        return self.parameters / max(1, self.parameters + sum(self.other_parameters.values()))
+
+    def record(self) -> dict[str, Any]:
+        """As result.json has it: shares, and what is outside by kind."""
+        return {
+            "macs": self.macs_share,
+            "parameters": self.parameters_share,
+            "macs_outside": dict(self.other_macs),
+            "parameters_outside": dict(self.other_parameters),
+        }
 
 
 def _product(shape: tuple[int, ...]) -> int:

@@ -48,7 +48,7 @@ def refuse_another(
     """
     images = few(sample)
     wanted, found = _both(function, arrays, network, images)
-    known = np.isfinite(wanted).all(axis=1) & np.isfinite(found).all(axis=1)
+    known = np.isfinite(np.column_stack([wanted, found])).all(axis=1)
     if not known.any():
         return
     wanted, found = wanted[known], found[known]
@@ -83,12 +83,12 @@ def few(sample: Any) -> Num[np.ndarray, "B ..."]:
 
 def roundoff(program: Program) -> float:
     """Unit roundoff of the coarsest floating-point numbers that are computed with."""
-    found = [np.dtype(np.float32)]
+    found: list[Any] = [np.float32]
     for step in program.steps:
         if isinstance(step, LayerCall):
             found.append(step.dtype)
         else:
-            found += [var.aval.dtype for var in step.eqn.outvars if hasattr(var.aval, "dtype")]
+            found += [getattr(var.aval, "dtype", np.float32) for var in step.eqn.outvars]
     floats = [each for each in found if jnp.issubdtype(each, jnp.floating)]
     return max(float(jnp.finfo(each).eps) for each in floats) / 2
 

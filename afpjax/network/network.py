@@ -11,6 +11,7 @@ from afpjax.checks import shaped
 from afpjax.network.execute import execute
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import Parameters, Program
+from afpjax.network.summary import summary
 
 
 @jax.tree_util.register_dataclass
@@ -28,6 +29,10 @@ class Network:
     @property
     def layers(self) -> tuple[Layer, ...]:
         return self.program.graph.layers
+
+    def summary(self) -> str:
+        """A table of the layers with totals, and what of the network is no layer."""
+        return summary(self.program)
 
     def __call__(self, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
         """Logits of a batch of images, in floating point, as the traced function gives them."""

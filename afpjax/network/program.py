@@ -11,7 +11,7 @@ from jax.extend import core
 from jaxtyping import Array
 
 from afpjax.network import small_conv
-from afpjax.network.layers import Layer, LayerGraph
+from afpjax.network.layers import Coverage, Layer, LayerGraph
 from afpjax.network.units import in_full, precision
 
 
@@ -143,6 +143,7 @@ class Program:
     image_shape: tuple[int, ...]  # of one image, without a batch axis
     image_dtype: Any
     graph: LayerGraph
+    coverage: Coverage  # how much of the network its layers are
 
     @cached_property
     def classes(self) -> int:

@@ -33,6 +33,7 @@ from afpjax.network.fixed_point import QFormat, encode, round_through
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
+from afpjax.network.summary import summary
 from afpjax.network.units import multiply
 
 CALIBRATION_BATCH = 64
@@ -75,6 +76,10 @@ class Quantized:
     @property
     def layers(self) -> tuple[Layer, ...]:
         return self.program.graph.layers
+
+    def summary(self) -> str:
+        """The network's summary, and the number format of its weights and layers' inputs."""
+        return f"{summary(self.program)}\nNumbers: {self.format}."
 
     def __call__(
         self,

@@ -12,13 +12,14 @@ from jaxtyping import Array
 from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.network import exact
+from afpjax.network.coverage import coverage
 from afpjax.network.find import find_layers
 from afpjax.network.fold import fold
 from afpjax.network.graph import tensors
 from afpjax.network.hidden import Fact
 from afpjax.network.inline import Inliner
 from afpjax.network.known import Known, live, split
-from afpjax.network.layers import LayerGraph
+from afpjax.network.layers import Coverage, LayerGraph
 from afpjax.network.leaves import Leaves, take_apart
 from afpjax.network.likeness import refuse_another
 from afpjax.network.network import Network
@@ -122,7 +123,9 @@ def _found(
     steps, recipes, output = fold(find_layers(equations, inliner), values, output)
     steps = live(steps, output)
     _refuse_no_layers(steps)
-    program = _program(steps, values, entrance, image, output, inliner.shapes)
+    sizes = {name: int(a.size) for name, a in zip(leaves.names, arrays, strict=True)}
+    covered = coverage(steps, recipes, inliner.fact, sizes)
+    program = _program(steps, values, entrance, image, output, inliner.shapes, covered)
     return _Found(program, recipes, values, known, inputs, closed_over)
 
 
@@ -184,6 +187,7 @@ def _program(
     image: jax.ShapeDtypeStruct,
     output: Operand,
     shapes: dict[Value, tuple[int, ...]],
+    covered: Coverage,
 ) -> Program:
     made = {value for step in steps for value in step.outputs}
     read = {value for step in steps for value in reads(step)}
@@ -196,6 +200,7 @@ def _program(
         image_shape=image.shape,
         image_dtype=image.dtype,
         graph=LayerGraph(layers, tensors(steps, entrance, shapes)),
+        coverage=covered,
     )
 
 

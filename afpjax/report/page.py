@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from afpjax.notes import texts
+from afpjax.notes import covered, texts
 from afpjax.report.markup import Html, details, html, join, paragraph, table
 from afpjax.report.story import Result, Story
 from afpjax.report.style import CSS
@@ -43,8 +43,10 @@ def render(result: Result, config: object) -> Page:
     over = _over(result)
     head = Html(f"<header><p class=over>{over}</p><h1>{story.answer(result)}</h1></header>")
     first = [paragraph(text, kind="warning") for text in texts(result)]
+    coverage = result.get("model", {}).get("coverage")
+    last = [paragraph(covered(coverage), kind="note")] if coverage else []
     page = _frame(
-        f"{result['job']} – afpjax", join([head, *first, story.lead(result), *body], "\n")
+        f"{result['job']} – afpjax", join([head, *first, story.lead(result), *last, *body], "\n")
     )
     return Page(page, figures)
 
