@@ -34,11 +34,13 @@ from afpjax.run_folder import (
     started_with,
     without_place,
 )
-from afpjax.store import RowStore
+from afpjax.store import RowStore, summed
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
 DONE, BAD_INPUT = 0, 2
+_SECONDS = b"run: seconds"
+_THREADS = 4  # of a compiled program, or as many as there are cores
 
 
 def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = None) -> int:
@@ -86,8 +88,9 @@ def _run(argv: Sequence[str], jobs: Mapping[str, Job], started: float, seeing: I
         return _plan(request, jobs)
     config, folder = _begun(request, jobs, seeing)
     try:
-        outcome = _work(jobs[config.run.job], config, folder)
-        publish(folder, _files(config, outcome, started), lambda: _whole(folder, seeing))
+        outcome, before = _work(jobs[config.run.job], config, folder, started)
+        files = _files(config, outcome, before, started)
+        publish(folder, files, lambda: _whole(folder, seeing))
     except BaseException as error:
         seeing.settle()
         if seeing.seen or isinstance(error, KeyboardInterrupt):
@@ -136,7 +139,7 @@ def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
     config = _checked(request, jobs)
     if config.run.job not in PLANS:
         raise InputError(f"--dry-run: job {config.run.job} has no plan; {', '.join(PLANS)} has")
-    _keep_compiled_programs()
+    _prepare_jax()
     with on_stderr() as progress:
         planned = PLANS[config.run.job](config, Work({}, progress))
     Console().print(planned, markup=False)
@@ -180,8 +183,11 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
     return replace(config, run=again.run), folder  # it may go on elsewhere
 
 
-def _work(job: Job, config: Config, folder: RunFolder) -> Outcome:
-    _keep_compiled_programs()
+def _work(
+    job: Job, config: Config, folder: RunFolder, started: float
+) -> tuple[Outcome, float]:
+    """What the job found, and how many seconds earlier attempts at it took."""
+    _prepare_jax()
     from afpjax.compiler import keep_memory  # and with it JAX, which now knows of the cache
 
     keep_memory()
@@ -189,12 +195,16 @@ def _work(job: Job, config: Config, folder: RunFolder) -> Outcome:
         warnings.catch_warnings(),
         RowStore(folder.store_file) as memory,
         on_stderr() as progress,
+        summed(memory, _SECONDS, lambda: [time.monotonic() - started]) as total,
     ):
         warnings.showwarning = _show_warning
-        return job(config, Work(memory, progress))
+        before = total()[0] - (time.monotonic() - started)
+        return job(config, Work(memory, progress)), before
 
 
-def _files(config: Config, outcome: Outcome, started: float) -> dict[str, bytes]:
+def _files(
+    config: Config, outcome: Outcome, before: float, started: float
+) -> dict[str, bytes]:
     """The run folder's files, by name, but for its config.toml."""
     from afpjax.report.page import render  # and with it Matplotlib
 
@@ -203,7 +213,7 @@ def _files(config: Config, outcome: Outcome, started: float) -> dict[str, bytes]
         raise ValueError(f"the command itself writes {sorted(taken)} to result.json")
     result = plain({**own, **outcome.result})
     page = render(result, without_place(config))
-    seconds = round(time.monotonic() - started, 3)
+    seconds = round(max(before, 0.0) + time.monotonic() - started, 3)
     texts = {
         "result.json": result_text({**result, "seconds": seconds}),
         "report.html": page.html,
@@ -219,6 +229,17 @@ def _of_job(outcome: Outcome, taken: set[str]) -> Mapping[str, bytes]:
         if name in taken or os.path.basename(name) != name or name in ("", ".", ".."):
             raise ValueError(f"a job cannot write a file {name!r} to the run folder")
     return outcome.files
+
+
+def _prepare_jax() -> None:
+    """Tell JAX, not yet imported, what it reads from the environment.
+
+    XLA splits some sums over its threads (long products on CPUs), so how many there are decides
+    how they round. It takes one for each core that the process may use; here there are never
+    fewer than four, so that a run has equal bits on one core and on several.
+    """
+    os.environ.setdefault("NPROC", str(max(_THREADS, len(os.sched_getaffinity(0)))))
+    _keep_compiled_programs()
 
 
 def _keep_compiled_programs() -> None:

@@ -1,7 +1,8 @@
 """What a job has worked out so far, kept on disk so that it can go on after any interruption."""
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+import struct
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +26,7 @@ class RowStore(MutableMapping[bytes, bytes]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.sums: dict[bytes, Callable[[], bytes]] = {}  # rows written with every other: `summed`
         try:
             # isolation_level=None: transactions are the ones written below, and no others.
             self._rows = sqlite3.connect(path, timeout=0, isolation_level=None)
@@ -53,8 +55,7 @@ class RowStore(MutableMapping[bytes, bytes]):
         return found[0]
 
     def __setitem__(self, key: bytes, value: bytes) -> None:
-        with self._kept():
-            self._rows.execute(_INSERT, (key, value))
+        self.update({key: value})
 
     def __delitem__(self, key: bytes) -> None:
         if not self._rows.execute("DELETE FROM rows WHERE key = ?", (key,)).rowcount:
@@ -76,6 +77,7 @@ class RowStore(MutableMapping[bytes, bytes]):
         )
         with self._kept(), self._transaction():
             self._rows.executemany(_INSERT, pairs)
+            self._rows.executemany(_INSERT, [(name, now()) for name, now in self.sums.items()])
 
     def close(self) -> None:
         """Give the file free; closing twice is no error."""
@@ -110,3 +112,34 @@ class RowStore(MutableMapping[bytes, bytes]):
                 self._rows.execute("ROLLBACK")
             raise
         self._rows.execute("COMMIT")
+
+
+@contextmanager
+def summed(
+    memory: MutableMapping[bytes, bytes], name: bytes, now: Callable[[], Sequence[float]]
+) -> Iterator[Callable[[], tuple[float, ...]]]:
+    """What `now` counts while inside `with`, and with it what earlier attempts of the run counted.
+
+    For times and counts of work, which one attempt of several alone does not know. A `RowStore`
+    keeps the sums with every row that it takes, so that a process that is killed takes nothing
+    along but what it has not kept either.
+    """
+    known = memory.get(name)
+    before = None if known is None else struct.unpack(f"{len(known) // 8}d", known)
+
+    def total() -> tuple[float, ...]:
+        mine = now()
+        return tuple(map(sum, zip(mine, before or [0.0] * len(mine), strict=True)))
+
+    def packed() -> bytes:
+        values = total()
+        return struct.pack(f"{len(values)}d", *values)
+
+    if isinstance(memory, RowStore):
+        memory.sums[name] = packed
+    try:
+        yield total
+    finally:
+        if isinstance(memory, RowStore):
+            del memory.sums[name]
+        memory[name] = packed()

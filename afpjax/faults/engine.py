@@ -4,10 +4,10 @@ A *chunk* is a plan for rows that run together; one chunk on one batch of images
 cores share out. Units are independent, but for the struck kernels, made once for all batches.
 """
 
-import hashlib
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
+from functools import cached_property
 from time import monotonic
 from typing import Any, NamedTuple
 
@@ -25,6 +25,7 @@ from afpjax.faults.programs import Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.strike import Draws
 from afpjax.faults.values import Kernels
 from afpjax.network import exact
+from afpjax.network.identity import digest
 from afpjax.network.quantized import Quantized, encoded
 
 BATCH = 64  # images per forward pass; a last batch is padded
@@ -80,14 +81,13 @@ class Engine:
         """How many nodes a call has room for: more than one where images are few."""
         return 1 if draws.scope == "image" else self._call // self._size(draws)
 
-    @property
+    @cached_property
     def fingerprint(self) -> bytes:
-        """A digest of what its answers follow from: kernels, biases, images, labels."""
-        digest = hashlib.blake2b(digest_size=16)
-        own = [*jax.tree.leaves(self._network), *self._substitutes]
-        for leaf in [*own, self._images, self._labels]:
-            digest.update(np.ascontiguousarray(leaf).tobytes())
-        return digest.digest()
+        """A digest of what its answers follow from: network, images, labels, draws, arithmetic."""
+        network = self._network
+        how = f"{network.format} {network.units}"
+        given = (self._substitutes, self._images, self._labels, self._seed)
+        return digest(network.program, how, network, given)
 
     def judging(self, judge: Judge) -> "Engine":
         """The same engine with another judge, and fault-free logits where it compares with them."""

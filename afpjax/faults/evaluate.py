@@ -51,7 +51,8 @@ class Evaluator:
     function share compiled programs); `labels` are int32 [B]. Image i keeps the number i whatever
     the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
     rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
-    share it. `judge` says what is kept of the logits: right or wrong, or how an answer differs
+    share it, beside what their
+    answers follow from (`Engine.fingerprint`). `judge` says what is kept of the logits: right or wrong, or how an answer differs
     from the fault-free one. `memory_bytes` is what an evaluation may fill of each device, 0 for
     half of what is free: answers do not depend on it. Raises `InputError` for images and labels
     that do not match. `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero
@@ -82,7 +83,6 @@ class Evaluator:
         self.count = len(images)
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory
-        self.name = name + judge.tag
         self.evaluations = 0
         self.judge = judge
         engine = Engine(
@@ -94,6 +94,7 @@ class Evaluator:
             memory_bytes=memory_bytes,
             substitutes=substitutes,
         )
+        self.name = f"{name}{judge.tag} {engine.fingerprint.hex()}"
         self.own_engine = engine if judge is RIGHT else engine.judging(judge)
         self._engine = spread(self.own_engine) if spread else self.own_engine
 

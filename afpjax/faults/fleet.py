@@ -5,6 +5,7 @@ for some rows at a time. Ray starts a worker anew when its process or machine di
 rows that it had again; what has been answered is with whoever asked, and is never lost.
 """
 
+import os
 import socket
 import warnings
 from collections import deque
@@ -19,6 +20,7 @@ from afpjax.errors import InputError
 from afpjax.faults.engine import ROWS, Engine, Outcome
 from afpjax.faults.plan import Row, in_order
 from afpjax.faults.strike import Draws
+from afpjax.network.identity import arithmetic
 
 AHEAD = 2  # units that a worker has before it: the next is there when one is done
 PATIENCE = 5.0  # seconds that a cluster may take to answer
@@ -43,6 +45,11 @@ class Fleet:
         actor = self._ray.remote(_Worker).options(max_restarts=-1, max_task_retries=-1, **options)
         self._workers = [actor.remote(make) for _ in range(count)]
         for worker in self._workers:
+            if (theirs := self._ray.get(worker.arithmetic.remote())) != arithmetic():
+                raise InputError(
+                    "run.cluster: a worker's numbers may round differently than this machine's: "
+                    f"there {theirs}; here {arithmetic()}; use machines of one kind"
+                )
             if self._ray.get(worker.network.remote()) != own.fingerprint:
                 raise InputError(
                     "run.cluster: a worker has another network than this machine; give all of "
@@ -85,12 +92,18 @@ class Fleet:
         machines = sum(node["Alive"] for node in self._ray.nodes())
         # A worker's threads use every core of its machine: it must not wait for any to be free.
         options = {"num_cpus": 0, "num_gpus": 1 if gpus else 0, "scheduling_strategy": "SPREAD"}
+        # Sums that XLA splits over its threads are to round there as they do here.
+        if "NPROC" in os.environ:
+            options["runtime_env"] = {"env_vars": {"NPROC": os.environ["NPROC"]}}
         return options, workers or gpus or machines
 
 
 class _Worker:
     def __init__(self, make: Callable[[], Engine]) -> None:
         self._engine = make()
+
+    def arithmetic(self) -> str:
+        return arithmetic()
 
     def network(self) -> bytes:
         return self._engine.fingerprint

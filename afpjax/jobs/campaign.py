@@ -21,6 +21,7 @@ from afpjax.jobs.campaign_plan import Plan, shown
 from afpjax.jobs.campaign_summary import summary
 from afpjax.jobs.records import Record
 from afpjax.outcome import Outcome, Work
+from afpjax.store import summed
 
 _SPENT = b"campaign: seconds and passes"
 
@@ -178,17 +179,13 @@ def _timed(campaign: Campaign, design: Callable[[], Record]) -> tuple[Record, Re
     """What a design found, and its speed: over all attempts, where it was interrupted."""
     evaluator, memory = campaign.evaluator, campaign.experiment.work.memory
     clean = evaluator.clean_rate()
-    seconds, passes = np.frombuffer(memory.get(_SPENT, bytes(16)), np.float64).tolist()
     before, start = evaluator.evaluations, monotonic()
 
     def spent() -> tuple[float, float]:
-        done = (evaluator.evaluations - before) * evaluator.count
-        return seconds + monotonic() - start, passes + done
+        return monotonic() - start, (evaluator.evaluations - before) * evaluator.count
 
-    try:
+    with summed(memory, _SPENT, spent) as total:
         found = design()
-    finally:
-        memory[_SPENT] = np.array(spent(), np.float64).tobytes()
-    total, done = spent()
-    rate: dict[str, Any] = {"inferences_per_second": done / total if done else 0.0}
-    return found, rate | {"clean_inferences_per_second": clean, "passes": int(done)}
+        seconds, passes = total()
+    rate: dict[str, Any] = {"inferences_per_second": passes / seconds}
+    return found, rate | {"clean_inferences_per_second": clean, "passes": int(passes)}

@@ -21,6 +21,9 @@ from afpjax.outcome import Outcome, Work
 from afpjax.robust.equal_memory import largest_share
 from afpjax.robust.placement import Placement
 from afpjax.robust.resources import resources
+from afpjax.store import summed
+
+_SPENT = b"distribute: seconds and passes"
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -35,9 +38,7 @@ def run(config: Config, work: Work) -> Outcome:
     placements = list(distribution.methods())  # these too
     parts = {**compared.parts(distribution), "methods": placements}
     cases = [case for part in parts.values() for case in part]
-    evaluator, start = experiment.without(given.substitute), monotonic()
-    rights = distribution.measured(cases, "Losing devices")
-    seconds, passes = monotonic() - start, evaluator.evaluations * evaluator.count
+    rights, throughput = _timed(distribution, cases)
     found = dict(zip(map(id, cases), rights, strict=True))
     distinct = {(c.placement.method, c.placement.devices): c.placement for c in placements}
     result: Record = {
@@ -55,13 +56,28 @@ def run(config: Config, work: Work) -> Outcome:
         "placement": _where(distribution),
         **chance.found(distribution),
         **searched(distribution, board, link),
-        "throughput": {
-            "inferences_per_second": passes / seconds,
-            "clean_inferences_per_second": evaluator.clean_rate(losing=True),
-            "passes": passes,
-        },
+        "throughput": throughput,
     }
     return Outcome(result, summary(result))
+
+
+def _timed(distribution: Distribution, cases: Sequence[Case]) -> tuple[list[Right], Record]:
+    """What was measured, and its speed: over all attempts, where it was interrupted."""
+    experiment = distribution.experiment
+    evaluator = experiment.without(distribution.given.substitute)
+    before, start = evaluator.evaluations, monotonic()
+
+    def spent() -> tuple[float, float]:
+        return monotonic() - start, (evaluator.evaluations - before) * evaluator.count
+
+    with summed(experiment.work.memory, _SPENT, spent) as total:
+        rights = distribution.measured(cases, "Losing devices")
+        seconds, passes = total()
+    return rights, {
+        "inferences_per_second": passes / seconds,
+        "clean_inferences_per_second": evaluator.clean_rate(losing=True),
+        "passes": int(passes),
+    }
 
 
 def _clean(experiment: Experiment) -> Record:

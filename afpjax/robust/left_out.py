@@ -26,7 +26,6 @@ from afpjax.robust.subject import (
     Subject,
     Vectors,
     clean_values,
-    key_of,
     lower,
     on_all_cores,
     remembered,
@@ -50,8 +49,10 @@ def left_out(
     One step of progress for each neuron and image. A layer that is done is kept.
     """
     count = len(subject.images)
-    keys = {n: f"left out {n} {count} {crc32(of.tobytes())}" for n, of in wanted.items()}
-    missing = [layer for layer in wanted if key_of(keys[layer]) not in subject.memory]
+    keys = {
+        n: subject.key(f"left out {n} {count} {crc32(of.tobytes())}") for n, of in wanted.items()
+    }
+    missing = [layer for layer in wanted if keys[layer] not in subject.memory]
     programs = _Programs.of(subject, {n: wanted[n] for n in missing}) if missing else None
     found = {}
     for layer, neurons in wanted.items():

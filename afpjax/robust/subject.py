@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from afpjax import compiler
 from afpjax.errors import InputError
+from afpjax.network.identity import digest
 from afpjax.network.program import Value
 from afpjax.robust import ablation
 from afpjax.robust.ablation import Scored
@@ -37,14 +38,22 @@ class Batch(NamedTuple):
 class Subject:
     """A network, the images it is scored on, and what of the scores is known already.
 
-    `images` are the network's inputs. `memory` keeps results for the caller, who must not use it
-    for another network or other images.
+    `images` are the network's inputs. `memory` keeps results for the caller, under names that
+    tell networks, images, labels and machines' arithmetic apart.
     """
 
     network: Scored
     images: Num[Any, "B ..."]
     labels: Int[Any, "B"]
     memory: MutableMapping[bytes, bytes]
+
+    def key(self, name: str) -> bytes:
+        """What a result is remembered by."""
+        return f"importance {name} ".encode() + self._digest
+
+    @cached_property
+    def _digest(self) -> bytes:
+        return digest(self.network.program, self.network, self.images, self.labels)
 
     def first(self, count: int) -> "Subject":
         """The same on the first `count` images."""
@@ -115,22 +124,17 @@ def on_all_cores(
     return found
 
 
-def key_of(name: str) -> bytes:
-    """What a result is remembered by."""
-    return f"importance {name}".encode()
-
-
 def remembered(
     memory: MutableMapping[bytes, bytes],
-    name: str,
+    key: bytes,
     make: Callable[[], Vectors],
     advance: Advance,
     steps: int,
 ) -> Vectors:
     """Named vectors of float64 from memory, else made and put there."""
-    if (known := memory.get(key_of(name))) is None:
+    if (known := memory.get(key)) is None:
         vectors = make()
-        memory[key_of(name)] = b"".join(_packed(vectors))
+        memory[key] = b"".join(_packed(vectors))
         return vectors
     advance(steps)
     return dict(_unpacked(known))

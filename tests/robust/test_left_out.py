@@ -121,8 +121,8 @@ def test_what_is_kept_comes_back_bit_for_bit(case):
 def test_any_named_vectors_can_be_kept():
     memory: dict[bytes, bytes] = {}
     given = {"ä": np.array([0.1, -2.5]), "": np.zeros(0), "é.b": np.array([np.pi])}
-    remembered(memory, "x", lambda: given, lambda steps: None, 1)
-    found = remembered(memory, "x", dict, lambda steps: None, 1)
+    remembered(memory, b"x", lambda: given, lambda steps: None, 1)
+    found = remembered(memory, b"x", dict, lambda steps: None, 1)
     assert list(found) == list(given)
     for name, vector in given.items():
         np.testing.assert_array_equal(found[name], vector)
