@@ -56,6 +56,13 @@ class Online:
     budget_ms: float = setting(
         2000.0, "time that a search while the system runs may take, ms", above=0.0
     )
+    passes_per_s: float = setting(
+        5000.0,
+        "passes of an image under faults per second of the machine that searches while the system "
+        "runs: with budget_ms it bounds a search's work, so that what is found does not depend on "
+        "how busy that machine is",
+        above=0.0,
+    )
     population: int = setting(16, "mappings per generation of that search", low=4)
     generations: int = setting(6, "most generations of that search", low=1)
     allow_latency: float = setting(

@@ -183,9 +183,7 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
     return replace(config, run=again.run), folder  # it may go on elsewhere
 
 
-def _work(
-    job: Job, config: Config, folder: RunFolder, started: float
-) -> tuple[Outcome, float]:
+def _work(job: Job, config: Config, folder: RunFolder, started: float) -> tuple[Outcome, float]:
     """What the job found, and how many seconds earlier attempts at it took."""
     _prepare_jax()
     from afpjax.compiler import keep_memory  # and with it JAX, which now knows of the cache
@@ -202,9 +200,7 @@ def _work(
         return job(config, Work(memory, progress)), before
 
 
-def _files(
-    config: Config, outcome: Outcome, before: float, started: float
-) -> dict[str, bytes]:
+def _files(config: Config, outcome: Outcome, before: float, started: float) -> dict[str, bytes]:
     """The run folder's files, by name, but for its config.toml."""
     from afpjax.report.page import render  # and with it Matplotlib
 

@@ -10,7 +10,7 @@ from contextlib import closing
 import pytest
 
 from afpjax.errors import InputError
-from afpjax.store import RowStore
+from afpjax.store import RowStore, summed
 
 
 def test_it_is_a_mapping(tmp_path):
@@ -102,3 +102,27 @@ def test_a_killed_process_loses_no_row_that_it_wrote(tmp_path):
         assert len(store) % 3 == 0  # each update whole or not at all
     with closing(sqlite3.connect(path)) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_sums_go_on_where_an_earlier_attempt_was_killed(tmp_path):
+    path, spent = tmp_path / "store.sqlite", [0.0, 0.0]
+    with RowStore(path) as rows:
+        counting = summed(rows, b"spent", lambda: spent)
+        counting.__enter__()
+        spent[:] = [1.5, 10.0]
+        rows[b"kept"] = b"row"
+        spent[:] = [9.0, 99.0]  # what no row was kept after is lost with the process
+    with RowStore(path) as rows:
+        with summed(rows, b"spent", lambda: [0.5, 3.0]) as total:
+            assert total() == (2.0, 13.0)
+            rows.update({b"more": b""})
+        with summed(rows, b"spent", lambda: [1.0, 0.0]) as total:
+            assert total() == (3.0, 13.0)
+
+
+def test_sums_are_kept_by_any_memory_and_whatever_ends_the_attempt():
+    memory: dict[bytes, bytes] = {}
+    with pytest.raises(KeyboardInterrupt), summed(memory, b"spent", lambda: [2.0]):
+        raise KeyboardInterrupt
+    with summed(memory, b"spent", lambda: [1.0]) as total:
+        assert total() == (3.0,)

@@ -11,7 +11,6 @@ from functools import cached_property
 from time import monotonic
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 

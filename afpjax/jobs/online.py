@@ -72,6 +72,7 @@ def run(config: Config, work: Work) -> Outcome:
         "gains": rows.gains(found, operation),
         "timelines": rows.timelines(found),
         "events": rows.events(found, experiment.platform.names, operation),
+        **rows.searching(operation),
     }
     return Outcome(result, summary(result))
 
@@ -143,6 +144,7 @@ def _operation(experiment: Experiment, begun: Begun) -> Operation:
         _TRIALS,
         _CHOICE,
         experiment.key("online"),
+        given.passes_per_s,
     )
     return Operation(
         system=system,
@@ -205,7 +207,7 @@ def _alike(rate: float) -> State:
 
 def _warm_up(operation: Operation, built: State, begun: Begun) -> None:
     """Compile what a search needs before the stream begins: its time is for searching."""
-    once = replace(operation.system, budget_ms=float("inf"))
+    once = replace(operation.system, budget_ms=float("inf"), took_ms=[])
     repartition(once, built, begun.first, begun.front)
 
 

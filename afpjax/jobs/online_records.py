@@ -41,10 +41,19 @@ def settings(experiment: Experiment, operation: Operation) -> Record:
         },
         "searches": {
             "budget_ms": given.budget_ms,
+            "passes_per_s": given.passes_per_s,
             "generations": given.generations,
             "population": given.population,
         },
     }
+
+
+def searching(operation: Operation) -> Record:
+    """How long searches took on this machine, which decides nothing: see `online.passes_per_s`."""
+    took = operation.system.took_ms
+    if not took:
+        return {}
+    return {"throughput": {"searches": len(took), "search_ms": {"longest": max(took)}}}
 
 
 def first(experiment: Experiment, mapping: Mapping) -> Record:

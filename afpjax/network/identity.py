@@ -12,11 +12,11 @@ import os
 import platform
 from collections.abc import Iterator
 from functools import lru_cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax.extend import core
 
@@ -35,7 +35,7 @@ def arithmetic() -> str:
     """
     device = jax.local_devices()[0]
     options = sorted((compiler.options() or {}).items())
-    parts = (device.platform, device.device_kind, f"jaxlib {jaxlib.__version__}", options)
+    parts = (device.platform, device.device_kind, f"jaxlib {version('jaxlib')}", options)
     return " ".join(map(str, parts + (tuple(_processor()) if device.platform == "cpu" else ())))
 
 

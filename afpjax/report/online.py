@@ -141,7 +141,8 @@ def alarm(result: Result) -> Block:
         "until a false alarm, however much the images of a batch fail together. "
         "Devices are then probed with canaries, rates are estimated, and NSGA-II goes on from the "
         f"front that it has, for {search['generations']} generations or "
-        f"{number(search['budget_ms'])}{GAP}ms."
+        f"{number(search['budget_ms'])}{GAP}ms, at {number(search['passes_per_s'])} passes of an "
+        "image under faults a second."
     )
     rows = [
         (

@@ -46,7 +46,9 @@ def taylor(subject: Subject, target: str, advance: Advance = lambda images: None
         scores = first_order.taylor_of(subject.network, gradients)
         return {name: np.asarray(each, np.float64) for name, each in scores.items()}
 
-    return remembered(subject.memory, subject.key(f"taylor {target}"), make, advance, len(subject.images))
+    return remembered(
+        subject.memory, subject.key(f"taylor {target}"), make, advance, len(subject.images)
+    )
 
 
 def estimate(
@@ -77,6 +79,8 @@ def estimate(
         return {**scores, "": np.asarray(neglected)[None]}
 
     count = len(subject.images)
-    scores = remembered(subject.memory, subject.key(f"estimate {classes} {count}"), make, advance, count)
+    scores = remembered(
+        subject.memory, subject.key(f"estimate {classes} {count}"), make, advance, count
+    )
     neglected = scores.pop("")
     return scores, max(0.0, float(neglected[0]))

@@ -4,8 +4,6 @@ Devices may cost other latencies and energies than they were built for, and may 
 legend: P mappings, L layers, D devices, N mappings near one.
 """
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,12 +36,18 @@ class System:
     trials: int
     choice_trials: int
     key: PRNGKeyArray
-    clock: Callable[[], float] = time.monotonic
+    passes_per_s: float = float("inf")  # of an image under faults, while a search runs
     known: dict[State, Caps] = field(default_factory=dict, compare=False)  # limits worked out
+    took_ms: list[float] = field(default_factory=list, compare=False)  # by searches, told alone
 
     @property
     def layers(self) -> int:
         return len(self.unaware)
+
+    @property
+    def passes(self) -> float:
+        """Passes of an image under faults that a search has time for."""
+        return self.budget_ms / 1e3 * self.passes_per_s
 
 
 def limits(system: System, state: State) -> Caps:

@@ -3,10 +3,12 @@
 NSGA-II on what the devices are like now: their fault rates as they are estimated, their latency and
 energy as they are profiled, and only devices that are there. It begins with the mapping in use, the
 safest one that the limits allow, the whole network on each device, and the front of the search
-before it; it ends after its generations, or when its time is up. Shape legend: P mappings, L
-layers, D devices.
+before it; it ends after its generations, or when its time is up. Time is told by the work that is
+done, at a stated speed of the machine that searches: what is found does not depend on what else
+that machine has to do. Shape legend: P mappings, L layers, D devices.
 """
 
+import time
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -26,13 +28,14 @@ from afpjax.search.costs_now import (
 from afpjax.search.environment import State
 from afpjax.search.evaluated import Infeasible
 from afpjax.search.explore import Budget, explore
+from afpjax.search.pareto import Fitness
 from afpjax.search.problem import Struck, costs, with_faults
 from afpjax.search.select import most_robust_within
 from afpjax.search.stream import Mapping, answers, at
 
 _CHOICE = 2**19  # number of the first draw by which a mapping is chosen
 _SHORTLIST = 5  # mappings of a front among which is chosen
-_SEARCHING = 0.7  # share of the time in which a new generation may begin
+_SEARCHING = 0.7  # share of the time in which a new generation may begin; choosing takes the rest
 
 
 class Decision(NamedTuple):
@@ -61,7 +64,6 @@ def repartition(
     The chosen mapping is within the limits (`limits`) if any that was found is. Raises
     `InputError` where all devices are gone.
     """
-    begun = system.clock()
     safest = safest_within(system, state)
     given = _given(system, state, current, safest, front)
     present = np.flatnonzero(state.present)
@@ -73,14 +75,22 @@ def repartition(
     place = {int(device): gene for gene, device in enumerate(present)}
     initial = np.array([[place[device] for device in mapping] for mapping in given], np.int32)
 
-    def time_is_up() -> bool:
-        return 1e3 * (system.clock() - begun) > _SEARCHING * system.budget_ms
+    met = set[bytes]()
 
+    def measured(draw: int, genomes: np.ndarray) -> Fitness:
+        met.update(genome.tobytes() for genome in genomes)
+        return scored(draw, present[genomes].astype(np.int32))
+
+    def time_is_up() -> bool:
+        passes = len(met) * system.trials * system.evaluator.count
+        return passes > _SEARCHING * system.passes
+
+    begun = time.monotonic()
     try:
         found = explore(
             system.key,
             np.full(system.layers, len(present)),
-            lambda draw, genomes: scored(draw, present[genomes].astype(np.int32)),
+            measured,
             system.budget,
             initial=initial,
             until=time_is_up,
@@ -88,6 +98,8 @@ def repartition(
         )
     except Infeasible:  # then the one that misses the limits least
         return choose(system, state, current, tuple(given), asked)._replace(front=tuple(given))
+    finally:
+        system.took_ms.append(1e3 * (time.monotonic() - begun))
     mappings = as_front(present[found.genomes])
     best = np.argsort(found.objectives[:, 2], kind="stable")[:_SHORTLIST]
     shortlist = (*(mappings[index] for index in best), safest)

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -13,8 +12,6 @@ import pytest
 import afpjax
 from afpjax import compiler
 from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.fleet import Fleet
-from afpjax.faults.judge import OUTCOME
 from afpjax.network import identity
 from afpjax.robust.subject import Subject
 
@@ -74,7 +71,7 @@ def test_backend_compiler_and_options_are_in_the_names(what, monkeypatch):
     elif what == "options":
         monkeypatch.setattr(compiler, "options", lambda: {"xla_cpu_prefer_vector_width": 256})
     else:
-        monkeypatch.setattr(identity.jaxlib, "__version__", "0.11.9")
+        monkeypatch.setattr(identity, "version", lambda package: "0.11.9")
     after = names()
     monkeypatch.undo()
     identity.arithmetic.cache_clear()

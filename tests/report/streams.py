@@ -40,7 +40,7 @@ def streams(traces: int = 2, seeds: int = 2, policies: tuple[str, ...] = POLICIE
             "false_alarms_per_hour": 0.1,
             "bound": "mean time between false alarms at least `alarm` batches",
         },
-        "searches": {"budget_ms": 2000.0, "generations": 6, "population": 16},
+        "searches": {"budget_ms": 2e3, "passes_per_s": 5e3, "generations": 6, "population": 16},
         "first": {
             "mapping": FIRST,
             "latency_ms": 0.5,
