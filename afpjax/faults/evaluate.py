@@ -51,13 +51,12 @@ class Evaluator:
     function share compiled programs); `labels` are int32 [B]. Image i keeps the number i whatever
     the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
     rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
-    share it, beside what their
-    answers follow from (`Engine.fingerprint`). `judge` says what is kept of the logits: right or wrong, or how an answer differs
-    from the fault-free one. `memory_bytes` is what an evaluation may fill of each device, 0 for
-    half of what is free: answers do not depend on it. Raises `InputError` for images and labels
-    that do not match. `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero
-    by default; evaluators that differ in it need names of their own. `spread` makes of this
-    process's engine one whose work runs elsewhere.
+    share it, beside what their answers follow from (`Engine.fingerprint`). `judge` says what is
+    kept of the logits: right or wrong, or how an answer differs from the fault-free one.
+    `memory_bytes` is what an evaluation may fill of each device, 0 for half of what is free:
+    answers do not depend on it. Raises `InputError` for images and labels that do not match.
+    `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero by default.
+    `spread` makes of this process's engine one whose work runs elsewhere.
     """
 
     def __init__(

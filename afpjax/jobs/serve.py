@@ -177,7 +177,7 @@ def _result(
         **predicted.accuracy(answers, places.tolist(), said, exported.names, labels),
         "predicted_cost": predicted.speed(experiment, manifest),
         "devices": measured.devices(service, exported.used_bytes(), limits),
-        "losses": measured.losses(service),
+        "throughput": measured.throughput(service),
     }
 
 

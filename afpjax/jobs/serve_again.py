@@ -24,8 +24,9 @@ from afpjax.search.online import Front, System, repartition
 class Replanner:
     """Makes an export for some of the platform's devices, by their names.
 
-    The search is `online.repartition` on the search's images, within online.budget_ms; it begins
-    with the mapping in use. Raises `InputError` where a device has no room for its part.
+    The search is `online.repartition` on the search's images, within online.budget_ms at
+    online.passes_per_s; it begins with the mapping in use. Raises `InputError` where a device has
+    no room for its part.
     """
 
     system: System
@@ -78,6 +79,7 @@ def replanner(
         trials=config.faults.trials,
         choice_trials=config.search.final_trials,
         key=experiment.key("serve again"),
+        passes_per_s=given.passes_per_s,
     )
     return Replanner(system, export, names, _rates(experiment), current)
 

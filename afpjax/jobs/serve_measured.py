@@ -1,4 +1,9 @@
-"""What job `serve` has measured: how requests ended and how fast, and what became of devices."""
+"""What job `serve` has measured: how requests ended and how fast, and what became of devices.
+
+`fps`, the percentiles of `latency_ms`, `memory_mb` and `killed_at` stand where the contract has
+them and are never twice the same; what else is measured of time and memory is `throughput`. Where
+devices die or images are late, time also decides which images that meets, and the counts of it.
+"""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -6,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int
 
+from afpjax.deploy.members import Member
 from afpjax.deploy.requests import Request, State
 from afpjax.deploy.service import Service
 from afpjax.faults.statistics import wilson
@@ -23,20 +29,18 @@ def requests(service: Service, labels: Int[np.ndarray, " N"]) -> Record:
     stream = [each for each in service.ledger.every if each.place >= 0]
     others = [each for each in service.ledger.every if each.place < 0]
     answered = [each for each in stream if each.state is State.ANSWERED]
-    seconds = max(each.ended for each in stream) - min(each.asked for each in stream)
     right = sum(is_right(each, labels) for each in answered)
     found: Record = {
         "requests": len(stream),
         "answered": len(answered),
         "refused": len(stream) - len(answered),
-        "redone": sum(each.attempts > 1 for each in stream),
-        "fps": len(answered) / seconds,
-        "serving_s": seconds,
-        "latency_ms": _latency([each.latency_ms for each in answered]),
+        "fps": len(answered) / _seconds(stream),
+        "latency_ms": {
+            f"p{level}": float(np.percentile(_latencies(answered), level)) for level in _PERCENTILES
+        },
         "accuracy": right / len(answered),
         "accuracy_interval": list(wilson(right, len(answered))),
         "refusals": _refusals(stream),
-        "timeline": _timeline(service, stream),
     }
     if others:
         found["http"] = {
@@ -45,6 +49,20 @@ def requests(service: Service, labels: Int[np.ndarray, " N"]) -> Record:
             "refusals": _refusals(others),
         }
     return found
+
+
+def throughput(service: Service) -> Record:
+    """The serving's times, those of each loss, and what else of devices is measured."""
+    stream = [each for each in service.ledger.every if each.place >= 0]
+    answered = [each for each in stream if each.state is State.ANSWERED]
+    return {
+        "serving_s": _seconds(stream),
+        "redone": sum(each.attempts > 1 for each in stream),
+        "latency_ms": _latency(_latencies(answered)),
+        "timeline": _timeline(service, stream),
+        "devices": [_end(service, member) for member in service.members.all],
+        "losses": _losses(service),
+    }
 
 
 def is_right(request: Request, labels: Int[np.ndarray, " N"]) -> bool:
@@ -56,25 +74,29 @@ def is_right(request: Request, labels: Int[np.ndarray, " N"]) -> bool:
 def devices(
     service: Service, model_bytes: Mapping[str, int], limit_bytes: Mapping[str, float]
 ) -> list[Record]:
-    """Each device: memory that its process took and its model was expected to, and its end."""
+    """Each device: memory of its process, and what its model was to take; when it was killed."""
     rows = []
     for member in service.members.all:
         row: Record = {
             "device": member.name,
             "memory_mb": member.memory_mb,
-            "base_mb": member.base_mb,
             "model_mb": model_bytes.get(member.name, 0) / 1e6,
             "limit_mb": limit_bytes[member.name] / 1e6,
         }
         if member.killed_at is not None:
             row["killed_at"] = member.killed_at - service.began
-        if member.lost_at is not None:
-            row |= {"lost_at": member.lost_at - service.began, "how": member.how}
         rows.append(row)
     return rows
 
 
-def losses(service: Service) -> list[Record]:
+def _end(service: Service, member: Member) -> Record:
+    row: Record = {"device": member.name, "base_mb": member.base_mb}
+    if member.lost_at is None:
+        return row
+    return row | {"lost_at": member.lost_at - service.began, "how": member.how}
+
+
+def _losses(service: Service) -> list[Record]:
     """Each loss: how and when it was noticed, and when the next answer came without the device."""
     names, rows = [each.name for each in service.members.all], []
     every = service.ledger.every
@@ -101,11 +123,19 @@ def losses(service: Service) -> list[Record]:
     return rows
 
 
+def _seconds(stream: Sequence[Request]) -> float:
+    """From the first question to the last end."""
+    return max(each.ended for each in stream) - min(each.asked for each in stream)
+
+
+def _latencies(answered: Sequence[Request]) -> list[float]:
+    return [each.latency_ms for each in answered]
+
+
 def _latency(values: Sequence[float]) -> Record:
-    """Percentiles, and how many answers took how long: `counts` between `edges`."""
-    found: Record = {f"p{level}": float(np.percentile(values, level)) for level in _PERCENTILES}
+    """How many answers took how long: `counts` between `edges`."""
     counts, edges = np.histogram(values, _BINS)
-    return found | {
+    return {
         "mean": float(np.mean(values)),
         "max": float(np.max(values)),
         "histogram": {"counts": counts.tolist(), "edges": edges.tolist()},

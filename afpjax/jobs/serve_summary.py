@@ -12,18 +12,18 @@ from afpjax.jobs.records import Record
 
 def summary(result: Mapping[str, Any]) -> RenderableType:
     """Devices first, then accuracy by what was lost, then speed."""
-    parts = [_devices(result["devices"]), Text()]
-    if result["losses"]:
+    parts = [_devices(result["devices"], result["throughput"]["devices"]), Text()]
+    if result["throughput"]["losses"]:
         parts += [_by_lost(result["by_lost"]), Text()]
     return Group(*parts, *map(Text, _notes(result)))
 
 
-def _devices(rows: Sequence[Record]) -> Table:
+def _devices(rows: Sequence[Record], ended: Sequence[Record]) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("device")
     for head in ("process, MB", "model, MB", "killed at, s", "found lost at, s"):
         table.add_column(head, justify="right")
-    for row in rows:
+    for row in (one | end for one, end in zip(rows, ended, strict=True)):
         ends = (f"{row[key]:.2f}" if key in row else "" for key in ("killed_at", "lost_at"))
         figures = f"{row['memory_mb']:.0f}", f"{row['model_mb']:.3g}"
         table.add_row(row["device"], *figures, *ends, style="bold" if "lost_at" in row else "")

@@ -30,7 +30,7 @@ def answer(result: Result) -> Html:
     """How requests ended."""
     if "requests" not in result:
         return html("An export, run for real")
-    lost = len(result.get("losses", ()))
+    lost = len(result.get("throughput", {}).get("losses", ()))
     fate = f"{lost} of {len(result['devices'])} devices lost" if lost else "no device lost"
     return Html(
         f"<b>{result['answered']:,}</b> of {result['requests']:,} images were answered, "
@@ -61,7 +61,8 @@ def speed(result: Result) -> Block:
         ("latency, 95 %, ms", number(latency["p95"]), ""),
         ("latency, 99 %, ms", number(latency["p99"]), ""),
     ]
-    svg = draw(lambda axes: _latencies(axes[0], latency), height=1.7)
+    counted = result["throughput"]["latency_ms"]["histogram"]
+    svg = draw(lambda axes: _latencies(axes[0], latency, counted), height=1.7)
     note = f"Predicted: the cost model, for {planned['hardware']}. " if planned else ""
     text = paragraph(
         note + "Measured: processes on the machine at hand, so the two need not agree. Latency "
@@ -86,7 +87,7 @@ def time_line(result: Result) -> Block:
             number(each["back_ms"]) if "back_ms" in each else "–",
             str(each["redone"]),
         )
-        for each in result["losses"]
+        for each in result["throughput"]["losses"]
     ]
     head = ("device", "how", "found lost at, s", "after, ms", "next answer after, ms", "redone")
     listing = table(head, rows, words=(1,)) if rows else Html()
@@ -121,11 +122,12 @@ def accuracy(result: Result) -> Block:
 
 def devices(result: Result) -> Block:
     """Memory, measured and predicted."""
+    before = {each["device"]: each["base_mb"] for each in result["throughput"]["devices"]}
     rows = [
         (
             device(index, each["device"]),
             number(each["memory_mb"]),
-            number(each["base_mb"]),
+            number(before[each["device"]]),
             number(each["model_mb"]),
             number(each["limit_mb"]),
             f"{each['killed_at']:.2f}" if "killed_at" in each else "–",
@@ -146,9 +148,8 @@ def layout(result: Result) -> Block:
     return Block(details("The export", table(("", ""), rows, words=(1,))))
 
 
-def _latencies(axes: Axes, latency: Mapping[str, Any]) -> None:
-    counts, edges = latency["histogram"]["counts"], latency["histogram"]["edges"]
-    axes.stairs(counts, edges, fill=True, color=_BLUE)
+def _latencies(axes: Axes, latency: Mapping[str, Any], counted: Mapping[str, Any]) -> None:
+    axes.stairs(counted["counts"], counted["edges"], fill=True, color=_BLUE)
     for level in ("p50", "p95", "p99"):
         axes.axvline(latency[level], color=MUTED, linewidth=0.8, linestyle=(0, (2, 2)))
     axes.set_xlabel("ms")
@@ -156,7 +157,7 @@ def _latencies(axes: Axes, latency: Mapping[str, Any]) -> None:
 
 
 def _time(axes: Axes, result: Result) -> None:
-    line = result["timeline"]
+    line = result["throughput"]["timeline"]
     step = line["step_s"]
     edges = [step * place for place in range(len(line["answered"]) + 1)]
     axes.stairs(
@@ -189,9 +190,9 @@ STORY = Story(
     lead,
     (
         Part("Accuracy with these devices lost", ("by_lost",), accuracy),
-        Part("Over time", ("timeline", "devices"), time_line),
-        Part("Speed", ("latency_ms", "fps"), speed),
-        Part("Devices", ("devices",), devices),
+        Part("Over time", ("throughput", "devices"), time_line),
+        Part("Speed", ("throughput", "latency_ms", "fps"), speed),
+        Part("Devices", ("throughput", "devices"), devices),
         Part("What was served", ("export",), layout),
     ),
 )

@@ -19,24 +19,14 @@ def serving(lost: int = 2, refused: int = 3) -> dict[str, Any]:
         "requests": 120,
         "answered": answered,
         "refused": refused,
-        "redone": 5,
         "fps": 123.4,
-        "serving_s": 0.95,
-        "latency_ms": {
-            "p50": 21.0,
-            "p95": 55.5,
-            "p99": 123.0,
-            "mean": 25.0,
-            "max": 130.0,
-            "histogram": {"counts": [100, 10, answered - 110], "edges": [10, 50, 90, 130]},
-        },
+        "latency_ms": {"p50": 21.0, "p95": 55.5, "p99": 123.0},
         "accuracy": 0.912,
         "accuracy_interval": [0.85, 0.95],
         "predicted": 0.905,
         "predicted_interval": [0.86, 0.94],
         "agreement": 0.995,
         "refusals": [{"reason": "deadline", "count": refused}] if refused else [],
-        "timeline": {"step_s": 0.5, "answered": [60, answered - 60], "refused": [0, refused]},
         "by_lost": _by_lost([*share, answered - sum(share)]),
         "predicted_cost": {
             "fps": 45.6,
@@ -45,7 +35,21 @@ def serving(lost: int = 2, refused: int = 3) -> dict[str, Any]:
             "batch": 1,
         },
         "devices": _devices(lost),
-        "losses": _losses(lost),
+        "throughput": {
+            "redone": 5,
+            "serving_s": 0.95,
+            "latency_ms": {
+                "mean": 25.0,
+                "max": 130.0,
+                "histogram": {"counts": [100, 10, answered - 110], "edges": [10, 50, 90, 130]},
+            },
+            "timeline": {"step_s": 0.5, "answered": [60, answered - 60], "refused": [0, refused]},
+            "devices": [
+                {"device": name, "base_mb": 88.0, **({"lost_at": 0.12} if place < lost else {})}
+                for place, name in enumerate(NAMES)
+            ],
+            "losses": _losses(lost),
+        },
     }
 
 
@@ -69,10 +73,9 @@ def _devices(lost: int) -> list[dict[str, Any]]:
         {
             "device": name,
             "memory_mb": 142.5 + place,
-            "base_mb": 88.0,
             "model_mb": 0.5,
             "limit_mb": 8000.0,
-            **({"killed_at": 0.1 * (place + 1), "lost_at": 0.12} if place < lost else {}),
+            **({"killed_at": 0.1 * (place + 1)} if place < lost else {}),
         }
         for place, name in enumerate(NAMES)
     ]
