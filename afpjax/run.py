@@ -228,13 +228,14 @@ def _of_job(outcome: Outcome, taken: set[str]) -> Mapping[str, bytes]:
 
 
 def _prepare_jax() -> None:
-    """Tell JAX, not yet imported, what it reads from the environment.
+    """Tell JAX, where it is not imported yet, what it reads from the environment.
 
     XLA splits some sums over its threads (long products on CPUs), so how many there are decides
     how they round. It takes one for each core that the process may use; here there are never
     fewer than four, so that a run has equal bits on one core and on several.
     """
-    os.environ.setdefault("NPROC", str(max(_THREADS, len(os.sched_getaffinity(0)))))
+    if "jax" not in sys.modules:
+        os.environ.setdefault("NPROC", str(max(_THREADS, len(os.sched_getaffinity(0)))))
     _keep_compiled_programs()
 
 

@@ -76,6 +76,7 @@ ALLOWED: dict[str, set[str]] = {
         "notes",
         "robust",
         "search",
+        "store",
     },
     "report": {*SETTINGS, "notes", "search", "robust", "faults", "hardware", "network"},
     "command": {"config", "sections", "settings"},

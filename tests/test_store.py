@@ -1,6 +1,7 @@
 """The store: a mapping that outlives its process."""
 
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -105,14 +106,15 @@ def test_a_killed_process_loses_no_row_that_it_wrote(tmp_path):
 
 
 def test_sums_go_on_where_an_earlier_attempt_was_killed(tmp_path):
-    path, spent = tmp_path / "store.sqlite", [0.0, 0.0]
-    with RowStore(path) as rows:
-        counting = summed(rows, b"spent", lambda: spent)
-        counting.__enter__()
+    """What a kill leaves is what lies on the disk: copied here before the attempt ends."""
+    path, spent = tmp_path / "run" / "store.sqlite", [0.0, 0.0]
+    path.parent.mkdir()
+    with RowStore(path) as rows, summed(rows, b"spent", lambda: spent):
         spent[:] = [1.5, 10.0]
         rows[b"kept"] = b"row"
         spent[:] = [9.0, 99.0]  # what no row was kept after is lost with the process
-    with RowStore(path) as rows:
+        shutil.copytree(path.parent, tmp_path / "killed")
+    with RowStore(tmp_path / "killed" / path.name) as rows:
         with summed(rows, b"spent", lambda: [0.5, 3.0]) as total:
             assert total() == (2.0, 13.0)
             rows.update({b"more": b""})
