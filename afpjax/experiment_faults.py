@@ -26,6 +26,7 @@ def fault_model(config: Config, platform: Platform) -> FaultModel:
         scope=given.scope,
         link_rate=_link_rate(given.link_rate, platform.link, given.link),
         link_kind=given.link,
+        shared=given.shared,
     )
 
 

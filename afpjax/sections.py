@@ -231,6 +231,12 @@ class Faults:
         choices=("", "run", "trial", "image"),
         empty="weights a trial, activations an image",
     )
+    shared: str = setting(
+        "stored",
+        "weights that several layer calls share are struck as they are stored, in all calls alike, "
+        "or as each call reads them, in each by itself",
+        choices=("stored", "read"),
+    )
     generator: str = setting(
         "hash",
         "fault bits from a counter hash (fast) or from threefry (JAX's own)",

@@ -11,7 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax.faults import bits
-from afpjax.faults.model import Thresholds
+from afpjax.faults.model import Thresholds, keepers
 from afpjax.network.layers import Layer
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def within_budget(
     if draws.budget is None:
         return Limits(weights, lambda _: inputs)
     expected = [
-        _expected(weights, [layer.weights for layer in layers]),
+        _expected(once(draws.shared, layers, weights), [layer.weights for layer in layers]),
         _expected(inputs, [layer.inputs for layer in layers]),
     ]
     share = expected[0] / jnp.maximum(expected[0] + expected[1], 1e-30)
@@ -58,7 +58,11 @@ def within_budget(
 
         return flips
 
-    kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers])
+    of_kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers])
+
+    def kernels(scaled: Array) -> Int[Array, ""]:
+        return of_kernels(once(draws.shared, layers, scaled))
+
     budget = jnp.int32(draws.budget) - for_weights
 
     def of_image(image: Array) -> Array:
@@ -66,6 +70,26 @@ def within_budget(
         return _largest_within(read, inputs, budget)
 
     return Limits(_largest_within(kernels, weights, for_weights), of_image)
+
+
+def once(
+    shared: str, layers: Sequence[Layer], limits: UInt32[Array, "L bits"]
+) -> UInt32[Array, "L bits"]:
+    """Thresholds of weights as they are to be counted: each stored bit once.
+
+    A kernel that several calls share counts for the first of them, at the highest of their
+    thresholds (lower ones strike a part of the same bits), and not for the others.
+    """
+    own = keepers(shared, layers)
+    if own.tolist() == list(range(len(layers))):
+        return limits
+    none = jnp.zeros_like(limits[0])
+    return jnp.stack(
+        [
+            limits[np.flatnonzero(own == number)].max(axis=0) if own[number] == number else none
+            for number in range(len(layers))
+        ]
+    )
 
 
 def rows_within_budget(

@@ -63,9 +63,11 @@ class Walk:
         *,
         seed: int,
         images: int,
+        shared: str = "stored",
     ) -> None:
         self.strata, self.rules, self.tally = tuple(strata), rules, tally
         self._evaluator, self._seed, self._images = evaluator, seed, images
+        self._shared = shared
         self.population = np.array([stratum.population for stratum in strata], np.int64)
         self.sizes = np.array([stratum.size for stratum in strata], np.int64)
         if rules.design == "exhaustive" and (self.sizes > self.population).any():
@@ -164,7 +166,7 @@ class Walk:
         """Bring strata to `target` trials, many strata's in one call of the evaluator."""
         for parts in self._chunks(target):
             faults = [fault for part in parts for fault in self._faults(part)]
-            answers = self._evaluator.under(faults, advance)
+            answers = self._evaluator.under(faults, advance, shared=self._shared)
             place = 0
             for part in parts:
                 count = part.stop - part.start

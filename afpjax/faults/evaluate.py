@@ -28,7 +28,7 @@ from afpjax.faults.placed import alike, row_at
 from afpjax.faults.plan import Row
 from afpjax.faults.programs import Prepare
 from afpjax.faults.served import links_of, strikes_of, together
-from afpjax.faults.sites import Fault, Site, check_fault, check_sites
+from afpjax.faults.sites import Fault, Site, check_fault, check_sites, wherever_read
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 
@@ -171,22 +171,35 @@ class Evaluator:
         return answers.reshape(len(asked), len(trials), *answers.shape[1:])
 
     def correct_at(
-        self, sites: Sequence[Site], progress: Progress = lambda rows: None
+        self,
+        sites: Sequence[Site],
+        progress: Progress = lambda rows: None,
+        *,
+        shared: str = "stored",
     ) -> Bool[np.ndarray, "N B"]:
         """Whether each image is classified right with one bit flipped, for N sites.
 
-        Raises `InputError` for sites that the network or its format does not have.
+        `shared` is `under`'s. Raises `InputError` for sites that the network or its format does not
+        have.
         """
         check_sites(sites, self.quantized)
-        return self.under([Fault.at(site) for site in sites], progress)
+        return self.under([Fault.at(site) for site in sites], progress, shared=shared)
 
     def under(
-        self, faults: Sequence[Fault], progress: Progress = lambda rows: None
+        self,
+        faults: Sequence[Fault],
+        progress: Progress = lambda rows: None,
+        *,
+        shared: str = "stored",
     ) -> Shaped[np.ndarray, "N B ..."]:
         """The judge's answers under each fault at given places.
 
-        Raises `InputError` for places that the network, its format or its images do not have.
+        A weight that several layer calls share is struck as it is "stored", for all of them, or
+        as it is "read", where the fault names it (`FaultModel.shared`). Raises `InputError` for
+        places that the network, its format or its images do not have.
         """
+        if shared == "stored":
+            faults = [wherever_read(fault, self.quantized.layers) for fault in faults]
         for fault in faults:
             check_fault(fault, self.quantized, self.count)
         names = [f"{self.name} at ".encode() + fault.name for fault in faults]

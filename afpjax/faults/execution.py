@@ -14,6 +14,7 @@ from afpjax.faults.arguments import met, on_the_way, spots_of, trials_of
 from afpjax.faults.given import Given, Images, Met, Spots
 from afpjax.faults.judge import Judge, Judged
 from afpjax.faults.link import wiring_by_stage
+from afpjax.faults.model import keepers
 from afpjax.faults.plan import (
     CLEAN,
     Group,
@@ -59,6 +60,7 @@ class Execution:
         self.programs, self._draws, self._network, self._seed = programs, draws, network, seed
         self._pack, self._judge = packed, judge
         self._substitutes = substitutes
+        self._keepers = keepers(draws.shared, network.layers)
         self._parts = [part_of(network, stage) for stage in programs.stages]
         self._wiring = wiring_by_stage(network) if draws.link else None
         makers = {
@@ -92,7 +94,7 @@ class Execution:
 
     def kernel(self, kernel: Kernel) -> Array:
         """A layer's codes as a trial has them, or on every device that trial's."""
-        codes, number = self._codes(kernel.layer), np.uint32(kernel.layer)
+        codes, number = self._codes(kernel.layer), np.uint32(self._keepers[kernel.layer])
         if isinstance(kernel.strike, Hits):
             how, places, *_ = kernel.strike
             fmt, mesh = self._network.format, self.programs.mesh

@@ -11,9 +11,10 @@ from afpjax.errors import InputError
 from afpjax.faults.bits import threshold
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import RIGHT_BIT
-from afpjax.faults.model import FaultModel, Thresholds
+from afpjax.faults.model import FaultModel, Thresholds, keepers
 from afpjax.faults.statistics import accuracy_interval, masks_interval
 from afpjax.faults.strata import reading
+from afpjax.network.layers import Layer
 
 FIRST, RATIO, MOST = 32, 2, 256  # masks at the first look, from look to look, and at most
 LARGEST = 2**20  # masks of a cell that can be asked for
@@ -46,9 +47,12 @@ def cells(
     layers: Sequence[int],
     crossing: Sequence[int],
     rates: Sequence[float],
+    network: Sequence[Layer] = (),
 ) -> list[Cell]:
     """Every layer and bit that `by` tells apart, at every rate; without `rates`, each device's.
 
+    Weights that several layers of `network` share are those of the first of them, where the fault
+    model strikes them as they are stored.
     `crossing` are the layers that read across a link. Raises `InputError` for a target that none of
     the layers has.
     """
@@ -59,6 +63,8 @@ def cells(
         name = "weight" if target == "weights" else "activation"
         of_devices = list(enumerate(getattr(faults, f"{name}_rate")))
         own = reading(target, layers, crossing)
+        if target == "weights" and network:
+            own = list(dict.fromkeys(keepers(faults.shared, network)[own].tolist()))
         groups = [(layer,) for layer in own] if by.startswith("layer") else [tuple(own)]
         for group, part in product(groups, parts):
             for device, rate in [(None, rate) for rate in rates] or of_devices:
@@ -148,4 +154,5 @@ def _answers(
     layers = len(evaluator.quantized.layers)
     each = [limits_of(faults, cell, layers) for cell in wanted]
     weights, inputs = (np.stack(part) for part in zip(*each, strict=True))
+    weights = weights[:, keepers(faults.shared, evaluator.quantized.layers)]
     return evaluator.drawn(faults, Thresholds(weights, inputs), range(trials))

@@ -16,7 +16,7 @@ from afpjax.faults.model_checks import BITWISE as BITWISE
 from afpjax.faults.model_checks import KINDS as KINDS
 from afpjax.faults.model_checks import SCOPES as SCOPES
 from afpjax.faults.model_checks import check, checked_rates
-from afpjax.network.layers import LayerGraph
+from afpjax.network.layers import Layer, LayerGraph, stored
 from afpjax.network.quantized import Quantized
 from afpjax.network.wires import wires
 
@@ -89,6 +89,10 @@ class FaultModel:
       value that arrived;
     - "resent": that a packet is lost and sent once more, until it arrives: values are whole, and
       the link's latency and energy grow by `sent_times`.
+    `shared`: where several layer calls read one stored kernel, whether weights are struck as they
+    are "stored" (one draw, the first call's, that all calls meet, each at its device's rate: copies
+    on several devices are struck alike as far as their rates agree), or as they are "read" (every
+    call by itself). Stored weights are struck as soon as one of their calls is among `layers`.
     Raises `InputError` for values that make no sense.
     """
 
@@ -105,6 +109,7 @@ class FaultModel:
     scope: str = ""
     link_rate: float = 0.0
     link_kind: str = "bits"
+    shared: str = "stored"
 
     def __post_init__(self) -> None:
         for name, read in (("bits", checks.whole), ("bit_profile", checks.number)):
@@ -167,13 +172,14 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
     # Mappings at hand are looked up on the host: every count of them would compile anew.
     xp = jnp if isinstance(mappings, core.Tracer) else np
 
-    def of(target: str) -> Any:
+    def of(target: str, struck: np.ndarray) -> Any:
         table = xp.asarray(threshold(faults.rates(target)))
         _refuse_unknown_devices(target, len(table), mappings)
         devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
         return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
 
-    layers = of("weight"), of("activation")
+    together = np.equal.outer(*[keepers(faults.shared, quantized.layers)] * 2)
+    layers = of("weight", (together & struck).any(axis=1)), of("activation", struck)
     if not faults.strikes_link:
         return Thresholds(*layers)
     crosses = _crosses(quantized, xp.asarray(mappings))
@@ -205,6 +211,11 @@ def _refuse_unknown_devices(target: str, devices: int, mappings: Any) -> None:
             f"faults.{target}_rate: {devices} rates, but the mapping names device "
             f"{int(np.max(mappings))}; give one rate, or one per device"
         )
+
+
+def keepers(shared: str, layers: Sequence[Layer]) -> Int[np.ndarray, "L"]:
+    """By layer, the one whose weights' draws it meets: its own, or those of what it shares."""
+    return np.array(stored(layers) if shared == "stored" else range(len(layers)), np.int32)
 
 
 def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:

@@ -14,6 +14,7 @@ GENERATORS = ("hash", "threefry")
 BITWISE = ("flip", "stuck-at-0", "stuck-at-1")  # every faulty bit has a draw of its own
 KINDS = (*BITWISE, "burst", "zero", "random", "lost", "lost-last")
 SCOPES = ("", "run", "trial", "image")
+SHARED = ("stored", "read")
 LINK_KINDS = ("bits", "zero", "last", "resent")
 
 
@@ -44,6 +45,7 @@ def _check_names(faults: "FaultModel") -> None:
         ("kind", KINDS),
         ("scope", SCOPES),
         ("link_kind", LINK_KINDS),
+        ("shared", SHARED),
     ):
         if getattr(faults, name) not in known:
             raise InputError(

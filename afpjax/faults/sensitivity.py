@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from afpjax.faults.evaluate import Evaluator, Progress
-from afpjax.faults.model import FaultModel, Thresholds, thresholds
+from afpjax.faults.model import FaultModel, Thresholds, keepers, thresholds
 
 
 class Sensitivity(NamedTuple):
@@ -34,13 +34,14 @@ def sensitivity(
     layers are on one device: faults of a link strike none.
     """
     layers = len(evaluator.quantized.layers)
-    one = np.eye(layers, dtype=bool)
+    one, own = np.eye(layers, dtype=bool), keepers(faults.shared, evaluator.quantized.layers)
+    stored = np.equal.outer(own, own)  # weights are struck for all who read them
 
-    def view(struck: np.ndarray) -> np.ndarray:
+    def view(*struck: np.ndarray) -> np.ndarray:
         outcomes = _outcomes(evaluator, faults, devices, range(trials), struck, progress)
         return outcomes.reshape(layers, devices, *outcomes.shape[1:])
 
-    return Sensitivity(view(one), view(~one))
+    return Sensitivity(view(stored, one), view(~stored, ~one))
 
 
 def drops_alone(
@@ -48,7 +49,7 @@ def drops_alone(
 ) -> Float[np.ndarray, "L D"]:
     """Accuracy lost with one layer struck alone, at each device's rates, mean over the trials."""
     one = np.eye(len(evaluator.quantized.layers), dtype=bool)
-    outcomes = _outcomes(evaluator, faults, devices, trials, one, lambda rows: None)
+    outcomes = _outcomes(evaluator, faults, devices, trials, (one, one), lambda rows: None)
     return evaluator.clean(faults).mean() - outcomes.mean(axis=(1, 2)).reshape(len(one), devices)
 
 
@@ -57,17 +58,17 @@ def _outcomes(
     faults: FaultModel,
     devices: int,
     trials: Sequence[int],
-    struck: Bool[np.ndarray, "L L"],
+    struck: tuple[Bool[np.ndarray, "L L"], ...],
     progress: Progress,
 ) -> Bool[np.ndarray, "LD K B"]:
-    """Row l·D + d: the layers of `struck[l]` at device d's rates."""
-    layers = len(struck)
+    """Row l·D + d: the layers of `struck[…][l]`, weights and inputs, at device d's rates."""
+    layers = len(struck[0])
     everywhere = np.repeat(np.arange(devices, dtype=np.int32)[:, None], layers, axis=1)
     limits = thresholds(faults, evaluator.quantized, everywhere)
 
-    def rows(table: Any) -> np.ndarray:
+    def rows(table: Any, struck: np.ndarray) -> np.ndarray:
         table = np.asarray(table)
         picked = np.where(struck[:, None, :, None], table[None], np.uint32(0))
         return picked.reshape(layers * devices, *table.shape[1:])
 
-    return evaluator.correct(faults, Thresholds(*map(rows, limits)), trials, progress)
+    return evaluator.correct(faults, Thresholds(*map(rows, limits, struck)), trials, progress)

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt32
 
 from afpjax.errors import InputError
+from afpjax.faults.model import keepers
 from afpjax.network.fixed_point import HOW
 from afpjax.network.layers import Layer
 from afpjax.network.quantized import Quantized
@@ -90,6 +91,40 @@ class Fault(NamedTuple):
 
 def _row(values) -> UInt32[np.ndarray, "1 n"]:
     return np.fromiter(values, np.uint32)[None]
+
+
+def wherever_read(fault: Fault, layers: Sequence[Layer]) -> Fault:
+    """The fault with those of a stored kernel in every layer call that reads it.
+
+    Places that are named in two of the calls are one place each, its bits together.
+    """
+    own = keepers("stored", layers)
+    if len(set(own.tolist())) == len(own):
+        return fault
+    of_kernel: dict[int, list[Places]] = {}
+    others = [places for places in fault.places if places.target != "weights"]
+    for places in fault.places:
+        if places.target == "weights" and 0 <= places.layer < len(layers):
+            of_kernel.setdefault(int(own[places.layer]), []).append(places)
+        elif places.target == "weights":
+            others.append(places)  # which is refused, by its layer
+    struck = [
+        _together(each)._replace(layer=layer)
+        for number, each in of_kernel.items()
+        for layer in np.flatnonzero(own == number).tolist()
+    ]
+    return fault._replace(places=(*struck, *others))
+
+
+def _together(each: Sequence[Places]) -> Places:
+    """Places of one kernel, named for one call or several, as one."""
+    if len(each) == 1:
+        return each[0]
+    words: dict[int, int] = {}
+    for places in each:
+        for element, word in zip(places.elements.ravel(), places.words.ravel(), strict=True):
+            words[int(element)] = words.get(int(element), 0) | int(word)
+    return each[0]._replace(elements=_row(words.keys()), words=_row(words.values()))
 
 
 def check_sites(sites: Sequence[Site], quantized: Quantized) -> None:

@@ -15,6 +15,7 @@ from jaxtyping import Int, UInt32, UInt64
 
 from afpjax.errors import InputError
 from afpjax.faults.arguments import NOWHERE
+from afpjax.faults.model import keepers
 from afpjax.faults.patterns import how_of
 from afpjax.faults.permutation import mix, places
 from afpjax.faults.sites import Fault, Places, stored
@@ -77,9 +78,12 @@ def strata(
     layers: Sequence[int],
     bits: Sequence[int],
     crossing: Sequence[int] = (),
+    shared: str = "stored",
 ) -> tuple[Stratum, ...]:
     """The strata of some layers, by `BY`; `crossing` are those that read across a link.
 
+    Weights that several of the network's layers share are one population, of the first of them,
+    where `shared` is "stored".
     `bits` are the positions that faults may strike, ascending. Raises `InputError` for bits that
     the format does not have, bits or targets named twice, and for a target or a stratum that has no
     fault or fewer than a trial strikes.
@@ -91,6 +95,8 @@ def strata(
     made: list[Stratum] = []
     for target in targets:
         own = reading(target, layers, crossing)
+        if target == "weights":
+            own = list(dict.fromkeys(keepers(shared, quantized.layers)[own].tolist()))
         groups = [[layer] for layer in own] if by.startswith("layer") else [own]
         parts = [(bit,) for bit in starts] if by.endswith("bit") and kind.by_bit else [starts]
         for each in groups:

@@ -11,9 +11,9 @@ from jaxtyping import Array, Float, Int, UInt32
 from afpjax import checks
 from afpjax.errors import InputError
 from afpjax.faults import bits
-from afpjax.faults.budget import within_budget
+from afpjax.faults.budget import once, within_budget
 from afpjax.faults.link import over_links, stream_of
-from afpjax.faults.model import BITWISE, FaultModel, Thresholds, thresholds
+from afpjax.faults.model import BITWISE, FaultModel, Thresholds, keepers, thresholds
 from afpjax.faults.patterns import struck
 from afpjax.network.execute import execute
 from afpjax.network.program import LayerCall
@@ -31,6 +31,7 @@ class Draws:
     scope: str = ""
     length: int = 0  # bits of a burst, values of a packet
     places: int = 0  # of faults at given places: how many an operand has room for
+    shared: str = "stored"  # whose draws weights meet: `model.keepers`
     copies: int = 0  # of a layer's inputs, where devices share out its neurons; 0: they do not
     link: str = field(default="", repr=False)  # what happens to values that cross; "": nothing
     packet: int = field(default=0, repr=False)  # values of a packet that the link loses
@@ -47,6 +48,7 @@ class Draws:
             faults.budget,
             scope,
             lengths.get(faults.kind, 0),
+            shared=faults.shared,
             copies=copies,
             link=faults.link_kind if faults.strikes_link else "",
             packet=faults.packet if faults.strikes_link and faults.link_kind != "bits" else 0,
@@ -137,6 +139,8 @@ def logits_of_trial(
     numbers = {layer.name: number for number, layer in enumerate(layers)}
     scaled = within_budget(draws, layers, limits, seed, trial)
     every = jnp.arange(len(layers), dtype=jnp.uint32)
+    own = keepers(draws.shared, layers)
+    shared = own.tolist() != list(range(len(layers)))
 
     def streams(target: int, image: Array) -> UInt32[Array, "L 2"]:
         # Of all layers at once: one small elementwise program, not one for each layer.
@@ -148,6 +152,7 @@ def logits_of_trial(
             on_the_way = jnp.asarray(limits.links)
             run = over_links(draws, quantized, on_the_way, stream_of(draws, seed, trial, index))
         kernels, reads = streams(bits.WEIGHTS, index), streams(bits.ACTIVATIONS, index)
+        kernels = kernels[own] if shared else kernels
 
         def strikes(call: LayerCall) -> Strikes:
             number = numbers[call.layer.name]
@@ -174,7 +179,10 @@ def flips_of_trial(
     seed: UInt32[Array, "2"],
     trial: UInt32[Array, ""],
 ) -> Flips:
-    """How many bits `logits_of_trial` flips with the same arguments, layer by layer."""
+    """How many bits `logits_of_trial` flips with the same arguments, layer by layer.
+
+    Those of a stored kernel that several layers share are counted once, for the first of them.
+    """
     layers = quantized.layers
     scaled = within_budget(draws, layers, limits, seed, trial)
     if not draws.bitwise or draws.scope:
@@ -191,6 +199,10 @@ def flips_of_trial(
 
     kernels = bits.streams(seed, trial, len(layers), bits.WEIGHTS)
     return Flips(
-        flips(kernels, scaled.weights, [layer.kernel_shape for layer in layers]),
+        flips(
+            kernels,
+            once(draws.shared, layers, scaled.weights),
+            [layer.kernel_shape for layer in layers],
+        ),
         jax.lax.map(of_image, indices),
     )

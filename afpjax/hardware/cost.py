@@ -17,7 +17,7 @@ from afpjax.hardware.lanes import active_lanes
 from afpjax.hardware.layer_rows import read_layer_table
 from afpjax.hardware.platform import Device, Platform
 from afpjax.hardware.schema import nearest, need
-from afpjax.hardware.tables import CostTables
+from afpjax.hardware.tables import CostTables, Shared
 from afpjax.hardware.traffic import Sizes, dram_bytes, energy_pj, layer_traffic
 from afpjax.network.layers import Layer, LayerGraph
 
@@ -110,4 +110,16 @@ def _assemble(graph: LayerGraph, platform: Platform, sizes: Sizes, costs: np.nda
         consumers=jnp.asarray(consumers),
         link_latency_ms=jnp.asarray([link.transfer_ms(size) for size in sent], jnp.float32),
         link_energy_mj=jnp.asarray([link.transfer_mj(size) for size in sent], jnp.float32),
+        shared=_shared(graph, sizes),
+    )
+
+
+def _shared(graph: LayerGraph, sizes: Sizes) -> Shared | None:
+    own, places = np.array(graph.stored), np.arange(len(graph.layers))
+    if (own == places).all():
+        return None
+    kernels = [-(-layer.weights * sizes.weight_bits // 8) for layer in graph.layers]
+    return Shared(
+        jnp.asarray(np.equal.outer(own, own) & (places[None] < places[:, None])),
+        jnp.asarray(np.where(own < places, kernels, 0), jnp.float32),
     )

@@ -14,6 +14,13 @@ from afpjax.hardware.platform import Platform
 from afpjax.network.layers import LayerGraph
 
 
+class Shared(NamedTuple):
+    """Kernels that several layers read: a device that runs several of these holds them once."""
+
+    before: Bool[Array, "L L"]  # [l, m]: m comes before l, and reads the same stored kernel
+    bytes: Float[Array, "L"]  # of the kernel, for layers that have one before them, else 0
+
+
 class CostTables(NamedTuple):
     """All that the cost of a mapping depends on; every figure is for one batch of images."""
 
@@ -26,6 +33,7 @@ class CostTables(NamedTuple):
     consumers: Bool[Array, "T L"]
     link_latency_ms: Float[Array, "T"]  # of one transfer
     link_energy_mj: Float[Array, "T"]
+    shared: Shared | None = None  # None: every layer has a kernel of its own
 
 
 class MappingCost(NamedTuple):
@@ -45,7 +53,8 @@ def mapping_cost(tables: CostTables, mapping: Int[Array, "L"]) -> MappingCost:
     device, other than its producer's, that holds one of its consumers. The network's input
     (producer -1) costs nothing: the sensor writes to whichever device reads it.
     violation = sum over devices of max(0, used - capacity) / capacity, where used = weights of the
-    device's layers + the largest activations (input and output) of one of them.
+    device's layers, those that several share once, + the largest activations (input and output)
+    of one of them.
     Pure jnp for ONE mapping; the caller maps and compiles it.
     """
     layers, devices = tables.latency_ms.shape
@@ -69,7 +78,7 @@ def check_capacity(tables: CostTables, platform: Platform, graph: LayerGraph) ->
     Refused are a layer that fits on no device, and layers whose weights together exceed all
     capacities together. Tighter packings are left to the search, which sees the violation.
     """
-    weights = np.asarray(tables.weight_bytes, np.float64)
+    weights = np.array(tables.weight_bytes, np.float64)
     alone = weights + np.asarray(tables.activation_bytes, np.float64)
     capacity = np.asarray(tables.capacity_bytes, np.float64)
     largest = int(capacity.argmax())
@@ -80,6 +89,8 @@ def check_capacity(tables: CostTables, platform: Platform, graph: LayerGraph) ->
                 f"layer `{name}` fits on no device: it needs {_mib(size)} and {room};"
                 " raise memory_bytes, lower the batch or use fewer bits"
             )
+    if tables.shared is not None:  # a kernel is held once at least
+        weights -= np.asarray(tables.shared.bytes)
     if weights.sum() > capacity.sum():
         name = graph.names[_first_without_room(weights, capacity)]
         raise InputError(
@@ -100,6 +111,9 @@ def _transfers(
 
 def _violation(tables: CostTables, runs_on: Bool[Array, "L D"]) -> Float[Array, ""]:
     weights = jnp.sum(jnp.where(runs_on, tables.weight_bytes[:, None], 0.0), axis=0)
+    if tables.shared is not None:
+        again = runs_on & jnp.any(tables.shared.before[:, :, None] & runs_on[None], axis=1)
+        weights -= jnp.sum(jnp.where(again, tables.shared.bytes[:, None], 0.0), axis=0)
     activations = jnp.max(jnp.where(runs_on, tables.activation_bytes[:, None], 0.0), axis=0)
     excess = weights + activations - tables.capacity_bytes
     return jnp.sum(jnp.maximum(excess, 0.0) / tables.capacity_bytes)

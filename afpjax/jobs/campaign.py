@@ -125,6 +125,7 @@ def _cells(campaign: Campaign) -> list[masks.Cell]:
         layers=campaign.layers,
         crossing=campaign.crossing,
         rates=settings.rates,
+        network=campaign.experiment.quantized.layers,
     )
 
 
@@ -145,6 +146,7 @@ def _walk(campaign: Campaign) -> Walk:
         layers=campaign.layers,
         bits=sorted(settings.bits) or range(quantized.format.width),
         crossing=campaign.crossing,
+        shared=faults.shared,
     )
     rules = Rules(
         settings.design,
@@ -159,7 +161,15 @@ def _walk(campaign: Campaign) -> Walk:
     tally = Tally(len(made), count, reference.argmax(axis=1), reference.shape[1])
     own = faults.scope in ("", "image") and settings.design != "exhaustive"
     images = count if own else 1
-    return Walk(campaign.evaluator, made, rules, tally, seed=config.run.seed, images=images)
+    return Walk(
+        campaign.evaluator,
+        made,
+        rules,
+        tally,
+        seed=config.run.seed,
+        images=images,
+        shared=faults.shared,
+    )
 
 
 def _planned(campaign: Campaign) -> Plan:

@@ -39,7 +39,9 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
 def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]) -> Record:
     """One cell for each fault: its images are what varies."""
     with experiment.work.progress.task("Striking", len(wanted)) as task:
-        answers = evaluator.under(list(wanted.values()), task.advance)
+        answers = evaluator.under(
+            list(wanted.values()), task.advance, shared=experiment.config.faults.shared
+        )
     reference = evaluator.reference
     tally = Tally(len(wanted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
     for place in range(len(wanted)):

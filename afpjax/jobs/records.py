@@ -59,6 +59,7 @@ def layer(layer: Layer) -> Record:
         "neurons": layer.neurons,
         "inputs": layer.inputs,
         "outputs": layer.outputs,
+        **({"stored_in": layer.shares} if layer.shares else {}),
     }
 
 
@@ -74,8 +75,13 @@ def price(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> Record:
 
 
 def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
-    """Every layer on every device, links not included."""
+    """Every layer on every device, links not included.
+
+    Bytes are what a layer adds to those before it: a kernel that one of these reads too is theirs.
+    """
     held = np.asarray(tables.weight_bytes) + np.asarray(tables.activation_bytes)
+    if tables.shared is not None:
+        held = held - np.asarray(tables.shared.bytes)
     return [
         {
             "layer": each.name,

@@ -70,7 +70,7 @@ def _lines(program: Program) -> Iterator[str]:
     for step in program.steps:
         inputs = [_operand(each) for each in step.inputs]
         shape = step.eqn.outvars[0].aval if isinstance(step, Equation) else step.layer.output_shape
-        params = _plain(step.params)
+        params = plain(step.params)
         yield f"|{step.primitive.name} {inputs} {list(step.outputs)} {shape} {params}"
     yield f"|{_operand(program.output)}"
 
@@ -81,16 +81,16 @@ def _operand(operand: Any) -> str:
     return f"{operand.aval} {np.asarray(operand.val).tolist()}"
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A parameter of an equation as text that is the same in every process: no addresses."""
     if isinstance(value, core.ClosedJaxpr):
-        return _plain(value.jaxpr)
+        return plain(value.jaxpr)
     if isinstance(value, core.Jaxpr):
-        return [(eqn.primitive.name, _plain(eqn.params)) for eqn in value.eqns]
+        return [(eqn.primitive.name, plain(eqn.params)) for eqn in value.eqns]
     if isinstance(value, dict):
-        return [(name, _plain(value[name])) for name in sorted(value)]
+        return [(name, plain(value[name])) for name in sorted(value)]
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, np.ndarray | jax.Array):
         return np.asarray(value).tolist()
     text = str(value)

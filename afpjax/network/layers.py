@@ -4,8 +4,9 @@ Shape legend, used in every annotation of this project:
 L layers, D devices, P mappings, K trials, B images, M objectives, C neurons (output channels).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 
@@ -26,6 +27,7 @@ class Layer:
     window: tuple[int, ...] = ()  # kernel's spatial extent (rows, columns); () for a dense layer
     output_size: tuple[int, ...] = ()  # output's spatial extent; () for a dense layer
     groups: int = 1
+    shares: str = ""  # the first layer that reads the same stored kernel, where another one does
 
     @property
     def inputs(self) -> int:
@@ -67,6 +69,17 @@ class LayerGraph:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(layer.name for layer in self.layers)
+
+    @cached_property
+    def stored(self) -> tuple[int, ...]:
+        """`stored` of the layers."""
+        return stored(self.layers)
+
+
+def stored(layers: Sequence[Layer]) -> tuple[int, ...]:
+    """By layer, the first one that reads the same stored kernel: itself, where none does before."""
+    numbers = {layer.name: number for number, layer in enumerate(layers)}
+    return tuple(numbers[layer.shares or layer.name] for layer in layers)
 
 
 @dataclass(frozen=True)

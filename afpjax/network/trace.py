@@ -34,6 +34,7 @@ from afpjax.network.program import (
     reads,
 )
 from afpjax.network.recipe import Recipe
+from afpjax.network.shared import with_shared
 
 Step = Equation | LayerCall
 
@@ -62,11 +63,11 @@ def trace_with_refold(
     be jitted and differentiated: with `dataclasses.replace(quantized, parameters=refold(params))`
     a loss under faults has gradients with respect to the original parameters.
 
-    The program, and what is folded into which layer, is that of the traced `params`. Two decisions
-    hang on their numbers: a divisor has no zeros, and an array as large as a layer's output varies
-    along its channel axes alone. `refold` assumes both of other parameters: of such an array it
-    reads the first place of each channel, and what is not finite it does not refuse. What is no
-    array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
+    The program, and what is folded into which layer, is that of the traced `params`. Three
+    decisions hang on their numbers: a divisor has no zeros, an array as large as a layer's output
+    varies along its channel axes alone, and layers share a kernel that is equal once folded.
+    `refold` assumes all of other parameters: of such an array it reads the first place of each
+    channel, and what is not finite it does not refuse. What is no array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
     """
     exact.check()
     if not callable(apply_fn):
@@ -126,6 +127,8 @@ def _found(
     sizes = {name: int(a.size) for name, a in zip(leaves.names, arrays, strict=True)}
     covered = coverage(steps, recipes, inliner.fact, sizes)
     program = _program(steps, values, entrance, image, output, inliner.shapes, covered)
+    given = closed_over | dict(zip(inputs, arrays, strict=True))
+    program = with_shared(program, recipes, values, inliner.equations, given)
     return _Found(program, recipes, values, known, inputs, closed_over)
 
 

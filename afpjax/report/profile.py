@@ -28,7 +28,8 @@ def lead(result: Result) -> Html:
     layers = result.get("model", {}).get("layers", ())
     if not layers:
         return Html()
-    macs, weights = (sum(layer[key] for layer in layers) for key in ("macs", "weights"))
+    macs = sum(layer["macs"] for layer in layers)
+    weights = sum(layer["weights"] for layer in layers if "stored_in" not in layer)
     count = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
     return paragraph(
         f"{count}, {scaled(macs)} multiply-accumulates (MACs) for an image, "

@@ -160,9 +160,11 @@ def explained(
 def _without_room(tables: CostTables, mapping: Int[np.ndarray, "L"]) -> int:
     """The first layer, in running order, that its device has no memory left for."""
     weights, largest = np.zeros((2, len(tables.capacity_bytes)))
-    excess = []
+    excess, shared = [], tables.shared
     for layer, device in enumerate(mapping):
         weights[device] += float(tables.weight_bytes[layer])
+        if shared is not None and (mapping[np.asarray(shared.before[layer])] == device).any():
+            weights[device] -= float(shared.bytes[layer])
         largest[device] = max(largest[device], float(tables.activation_bytes[layer]))
         used = weights[device] + largest[device]
         excess.append(used - float(tables.capacity_bytes[device]))
