@@ -178,8 +178,9 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
         devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
         return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
 
-    together = np.equal.outer(*[keepers(faults.shared, quantized.layers)] * 2)
-    layers = of("weight", (together & struck).any(axis=1)), of("activation", struck)
+    own = keepers(faults.shared, quantized.layers)
+    stored_too = np.isin(own, own[struck])  # of which any call is struck
+    layers = of("weight", stored_too), of("activation", struck)
     if not faults.strikes_link:
         return Thresholds(*layers)
     crosses = _crosses(quantized, xp.asarray(mappings))

@@ -67,7 +67,8 @@ def trace_with_refold(
     decisions hang on their numbers: a divisor has no zeros, an array as large as a layer's output
     varies along its channel axes alone, and layers share a kernel that is equal once folded.
     `refold` assumes all of other parameters: of such an array it reads the first place of each
-    channel, and what is not finite it does not refuse. What is no array among the leaves stays as it was traced. `refold` raises `InputError` for another pytree.
+    channel, and what is not finite it does not refuse. What is no array among the leaves stays as
+    it was traced. `refold` raises `InputError` for another pytree.
     """
     exact.check()
     if not callable(apply_fn):
