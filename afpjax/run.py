@@ -40,7 +40,6 @@ __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
 DONE, BAD_INPUT = 0, 2
 _SECONDS = b"run: seconds"
-_THREADS = 4  # of a compiled program, or as many as there are cores
 
 
 def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = None) -> int:
@@ -139,7 +138,7 @@ def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
     config = _checked(request, jobs)
     if config.run.job not in PLANS:
         raise InputError(f"--dry-run: job {config.run.job} has no plan; {', '.join(PLANS)} has")
-    _prepare_jax()
+    _keep_compiled_programs()
     with on_stderr() as progress:
         planned = PLANS[config.run.job](config, Work({}, progress))
     Console().print(planned, markup=False)
@@ -185,7 +184,7 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
 
 def _work(job: Job, config: Config, folder: RunFolder, started: float) -> tuple[Outcome, float]:
     """What the job found, and how many seconds earlier attempts at it took."""
-    _prepare_jax()
+    _keep_compiled_programs()
     from afpjax.compiler import keep_memory  # and with it JAX, which now knows of the cache
 
     keep_memory()
@@ -225,18 +224,6 @@ def _of_job(outcome: Outcome, taken: set[str]) -> Mapping[str, bytes]:
         if name in taken or os.path.basename(name) != name or name in ("", ".", ".."):
             raise ValueError(f"a job cannot write a file {name!r} to the run folder")
     return outcome.files
-
-
-def _prepare_jax() -> None:
-    """Tell JAX, where it is not imported yet, what it reads from the environment.
-
-    XLA splits some sums over its threads (long products on CPUs), so how many there are decides
-    how they round. It takes one for each core that the process may use; here there are never
-    fewer than four, so that a run has equal bits on one core and on several.
-    """
-    if "jax" not in sys.modules:
-        os.environ.setdefault("NPROC", str(max(_THREADS, len(os.sched_getaffinity(0)))))
-    _keep_compiled_programs()
 
 
 def _keep_compiled_programs() -> None:

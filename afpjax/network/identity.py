@@ -3,8 +3,8 @@
 Two digests are equal only where the answers may be shared: of the same program and arrays, worked
 out by the same arithmetic. No format is left out of the latter: sums of codes above 2^24, and what
 is between layers, round in float32 as well (`quantized.py`), in an order that is the compiler's and
-the processor's. How many devices a process has is no part of it, nor how many cores, where the
-command has fixed how many threads there are (`run.py`).
+the processor's. How many devices a process has is no part of it, nor how many cores, up
+to as many as there are threads in any case (`start.THREADS`).
 """
 
 import hashlib
