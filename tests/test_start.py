@@ -5,13 +5,14 @@ import pytest
 from afpjax import start
 
 FLAG = f"--{start.LEFT_TO_YNNPACK}={start.PRODUCTS_ALONE}"
-SUMS = dict(start.SUMS_ONLY)
+SUMS = start.SUMS_ONLY | {"NPROC": "6"}
 
 
 @pytest.fixture(autouse=True)
 def not_begun(monkeypatch):
     monkeypatch.setattr(start, "_begun", lambda: False)
     monkeypatch.setattr(start, "jaxlib_version", lambda: "0.10.2")
+    monkeypatch.setattr(start.os, "sched_getaffinity", lambda process: range(6))
 
 
 @pytest.mark.parametrize(
@@ -46,3 +47,11 @@ def test_what_xla_has_read_already_stays_as_it_was_read(monkeypatch):
     environment = {}
     start.prepare(environment)
     assert environment == {}
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 4), (2, 4), (4, 4), (64, 64)])
+def test_one_core_has_as_many_threads_as_several(monkeypatch, cores, threads):
+    monkeypatch.setattr(start.os, "sched_getaffinity", lambda process: range(cores))
+    environment = {}
+    start.prepare(environment)
+    assert environment["NPROC"] == str(threads)

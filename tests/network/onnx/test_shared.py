@@ -1,0 +1,59 @@
+"""An ONNX file whose nodes share an initialiser: stored once, also when it is struck."""
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+import afpjax
+from afpjax.faults.evaluate import Evaluator
+from afpjax.faults.judge import LOGITS
+from afpjax.faults.sites import Fault, Site
+
+from .onnx_files import N, assert_agrees, conv_tensors, drawn, expected, made, saved, tail
+
+
+def siamese():
+    """Two branches, convolved by one kernel (one of them twice), and joined."""
+    nodes, tensors = tail("joined", 4)
+    nodes = [
+        N("Conv", ["x", "stem.weight"], ["a"], pads=[1, 1, 1, 1]),
+        N("MaxPool", ["a"], ["p"], kernel_shape=[3, 3], strides=[1, 1], pads=[1, 1, 1, 1]),
+        N("Conv", ["a", "twin.weight"], ["b"], pads=[1, 1, 1, 1]),
+        N("Conv", ["p", "twin.weight", "twin.bias"], ["c"], pads=[1, 1, 1, 1]),
+        N("Add", ["b", "c"], ["joined"]),
+        *nodes,
+    ]
+    tensors |= conv_tensors("stem", 3, 4, bias=False) | conv_tensors("twin", 4, 4)
+    return made(nodes, tensors)
+
+
+def test_nodes_that_share_an_initialiser_share_a_stored_kernel(tmp_path):
+    model, images = siamese(), drawn(4, 9, 9, 3)
+    network = afpjax.load_onnx(saved(tmp_path, model))
+    assert_agrees(network, images, expected(model, images))
+    names, shares = network.graph.names, [layer.shares for layer in network.layers]
+    assert shares == ["", "", names[1], ""] and network.graph.stored == (0, 1, 1, 3)
+
+
+def test_a_fault_in_an_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tmp_path):
+    """The sign of one float32 weight, flipped in the file itself; kernels are HWIO here."""
+    model, images = siamese(), drawn(4, 9, 9, 3)
+    network = afpjax.load_onnx(saved(tmp_path, model))
+    floats = afpjax.quantize(network, afpjax.QFormat(kind="float32"))
+    evaluator = Evaluator(floats, images, np.zeros(4, np.int32), 0, judge=LOGITS)
+    clean = expected(model, images)
+    row, column, channel, neuron = 2, 0, 3, 1
+    element = np.ravel_multi_index((row, column, channel, neuron), network.layers[1].kernel_shape)
+    (tensor,) = (each for each in model.graph.initializer if each.name == "twin.weight")
+    struck = numpy_helper.to_array(tensor).copy()
+    struck[neuron, channel, row, column] *= -1
+    other = onnx.ModelProto()
+    other.CopyFrom(model)
+    for each in other.graph.initializer:
+        if each.name == "twin.weight":
+            each.CopyFrom(numpy_helper.from_array(struck, each.name))
+    wanted, faults = expected(other, images), [Fault.at(Site(2, int(element), 31))]
+    np.testing.assert_allclose(evaluator.under(faults)[0], wanted, rtol=1e-4, atol=1e-4)
+    assert np.abs(wanted - clean).max() > 0.01
+    read = evaluator.under(faults, shared="read")[0]
+    assert np.abs(read - wanted).max() > 0.001 < np.abs(read - clean).max()
