@@ -77,8 +77,13 @@ class Engine:
         return 1 if draws.scope == "image" else min(self._call, len(self._images))
 
     def _slots(self, draws: Draws) -> int:
-        """How many nodes a call has room for: more than one where images are few."""
-        return 1 if draws.scope == "image" else self._call // self._size(draws)
+        """How many nodes a call has room for: more than one where images are few.
+
+        One in float formats: a product rounds otherwise in a larger call, and what an answer is
+        must not depend on what is asked, or remembered, beside it.
+        """
+        alone = draws.scope == "image" or self._network.format.kind != "fixed"
+        return 1 if alone else self._call // self._size(draws)
 
     @cached_property
     def fingerprint(self) -> bytes:

@@ -10,7 +10,7 @@ from afpjax.errors import InputError
 from afpjax.faults import masks, strata
 from afpjax.faults.bits import WEIGHTS, flip_mask, seed_words, stream, threshold
 from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.faults.judge import CLASS_SHIFT, LOGITS, OUTCOME
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sensitivity import sensitivity
 from afpjax.faults.sites import Fault, Site
@@ -185,7 +185,8 @@ def test_a_stored_weight_is_one_population(quantized):
     assert sizes("stored", by="network")[0] == ("weights", (0, 1, 4), 672)
 
 
-def test_masks_of_a_cell_strike_all_who_read_it(quantized, evaluator):
+def test_masks_of_a_cell_strike_all_who_read_it(quantized):
+    evaluator = Evaluator(quantized, IMAGES, LABELS, KEY, judge=OUTCOME)
     faults = FaultModel(bits=(2, 5), weight_rate=0.3, activation_rate=0.0)
     (cell,) = masks.cells(
         faults,
@@ -200,7 +201,8 @@ def test_masks_of_a_cell_strike_all_who_read_it(quantized, evaluator):
     found = masks._answers(evaluator, faults, [cell], 2)[0]
     for trial in range(2):
         mask = mask_of(1, trial, 0.3, (2, 5))
-        np.testing.assert_array_equal(found[trial], forward({1: mask, 2: mask, 3: mask}))
+        said = forward({1: mask, 2: mask, 3: mask}).argmax(axis=1)
+        np.testing.assert_array_equal(found[trial] >> CLASS_SHIFT, said)
 
 
 def test_layers_of_a_fault_model_reach_a_stored_weight_by_any_call(quantized):
@@ -213,14 +215,16 @@ def test_layers_of_a_fault_model_reach_a_stored_weight_by_any_call(quantized):
 
 
 def test_a_layer_struck_alone_is_struck_as_it_is_stored(quantized):
-    evaluator = Evaluator(quantized, IMAGES, LABELS, KEY, judge=LOGITS)
+    labels = forward({}).argmax(axis=1).astype(np.int32)
+    evaluator = Evaluator(quantized, IMAGES, labels, KEY)
     faults = FaultModel(bits=(5,), weight_rate=0.3, activation_rate=0.0)
     found = sensitivity(evaluator, faults, 1, 1)
     step, first, last = (mask_of(n, 0, 0.3, (5,)) for n in (1, 0, 4))
     for layer in (1, 2, 3):
-        expected = forward({1: step, 2: step, 3: step})
-        np.testing.assert_array_equal(found.alone[layer, 0, 0], expected)
-        np.testing.assert_array_equal(found.all_but[layer, 0, 0], forward({0: first, 4: last}))
+        alone = forward({1: step, 2: step, 3: step}).argmax(axis=1) == labels
+        all_but = forward({0: first, 4: last}).argmax(axis=1) == labels
+        np.testing.assert_array_equal(found.alone[layer, 0, 0], alone)
+        np.testing.assert_array_equal(found.all_but[layer, 0, 0], all_but)
 
 
 def test_a_device_holds_a_stored_kernel_once(quantized):
@@ -258,7 +262,7 @@ def test_kernels_that_differ_once_folded_are_stored_one_by_one():
     def scaled(params, images):
         value = images @ params["in"]
         for scale in scales:
-            value = jax.nn.relu((value @ params["step"]) * scale)
+            value = jax.nn.relu((value @ params["step"]) * scale[None])
         return value @ params["out"]
 
     network = afpjax.trace(scaled, KERNELS, IMAGES)

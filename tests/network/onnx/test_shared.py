@@ -36,17 +36,18 @@ def test_nodes_that_share_an_initialiser_share_a_stored_kernel(tmp_path):
 
 
 def test_a_fault_in_an_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tmp_path):
-    """The sign of one float32 weight, flipped in the file itself; kernels are HWIO here."""
+    """The sign of one float32 weight, flipped in the file itself."""
     model, images = siamese(), drawn(4, 9, 9, 3)
     network = afpjax.load_onnx(saved(tmp_path, model))
     floats = afpjax.quantize(network, afpjax.QFormat(kind="float32"))
     evaluator = Evaluator(floats, images, np.zeros(4, np.int32), 0, judge=LOGITS)
     clean = expected(model, images)
-    row, column, channel, neuron = 2, 0, 3, 1
-    element = np.ravel_multi_index((row, column, channel, neuron), network.layers[1].kernel_shape)
+    place = (1, 3, 2, 0)  # neuron, channel, row, column
+    assert network.layers[1].kernel_shape == (4, 4, 3, 3)
+    element = np.ravel_multi_index(place, (4, 4, 3, 3))
     (tensor,) = (each for each in model.graph.initializer if each.name == "twin.weight")
     struck = numpy_helper.to_array(tensor).copy()
-    struck[neuron, channel, row, column] *= -1
+    struck[place] *= -1
     other = onnx.ModelProto()
     other.CopyFrom(model)
     for each in other.graph.initializer:
