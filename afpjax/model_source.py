@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -33,11 +34,13 @@ def preset_of(config: Config) -> Preset | None:
 def check_source(config: Config) -> None:
     """Raise `InputError` for a source that leads nowhere, or is told what it has no use for.
 
-    No parameters are made or read.
+    No parameters are made.
     """
     model = config.model
     if _in_zoo(config):
         _zoo().refuse_unknown(model.name)
+        if model.weights:
+            _zoo().read(Path(model.weights))  # a bad file is refused now, whatever the job is
         return
     if model.weights:
         raise InputError(f"model.weights: `{model.name}` brings its own parameters; leave it empty")

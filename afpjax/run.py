@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from afpjax import __version__
+from afpjax import __version__, streams
 from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, is_function, load
@@ -51,6 +51,7 @@ def main(argv: Sequence[str] | None = None, jobs: Mapping[str, Job] | None = Non
     """
     started = time.monotonic()
     words = sys.argv[1:] if argv is None else argv
+    streams.open_all()
     with Interrupts() as seeing:
         status = _status(words, jobs, started, seeing)
     return INTERRUPTED if seeing.seen else status
@@ -70,7 +71,7 @@ def _status(
             _say(f"error: {' '.join(str(error).split())}")
             return BAD_INPUT
         if isinstance(error, BrokenPipeError):  # our reader has seen enough, as in `--help | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.silence(sys.stdout)
             return DONE
         raise
 
@@ -82,7 +83,9 @@ def _all_jobs() -> Mapping[str, Job]:
 
 
 def _run(argv: Sequence[str], jobs: Mapping[str, Job], started: float, seeing: Interrupts) -> int:
-    request = read(argv, jobs)
+    with streams.written():
+        request = read(argv, jobs)
+    _refuse_lost_folder()
     if request.dry_run:
         return _plan(request, jobs)
     config, folder = _begun(request, jobs, seeing)
@@ -107,8 +110,16 @@ def _run(argv: Sequence[str], jobs: Mapping[str, Job], started: float, seeing: I
             + _go_on(folder, config)
         )
         raise
-    _show(outcome, folder)
+    with streams.written():
+        _show(outcome, folder)
     return DONE
+
+
+def _refuse_lost_folder() -> None:
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise InputError("the current folder is no more; change to one that is there") from error
 
 
 @contextmanager
@@ -141,7 +152,8 @@ def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
     _keep_compiled_programs()
     with on_stderr() as progress:
         planned = PLANS[config.run.job](config, Work({}, progress))
-    Console().print(planned, markup=False)
+    with streams.written():
+        Console().print(planned, markup=False)
     return DONE
 
 
@@ -189,12 +201,11 @@ def _work(job: Job, config: Config, folder: RunFolder, started: float) -> tuple[
 
     keep_memory()
     with (
-        warnings.catch_warnings(),
+        _warnings_shown(),
         RowStore(folder.store_file) as memory,
         on_stderr() as progress,
         summed(memory, _SECONDS, lambda: [time.monotonic() - started]) as total,
     ):
-        warnings.showwarning = _show_warning
         before = total()[0] - (time.monotonic() - started)
         return job(config, Work(memory, progress)), before
 
@@ -259,12 +270,21 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
     console.file.flush()
 
 
+@contextmanager
+def _warnings_shown() -> Iterator[None]:
+    """Warnings in one line each; but for Pillow's, of images: what cannot be read is an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        warnings.showwarning = _show_warning
+        yield
+
+
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any) -> None:
-    _say(f"warning: {message}")
+    _say(f"warning: {InputError(str(message))}")  # made one line, of printable characters
 
 
 def _say(line: str) -> None:
-    print(f"afpjax: {line}", file=sys.stderr)
+    streams.say(f"afpjax: {line}")
 
 
 if __name__ == "__main__":

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
+import os
 import tempfile
+import warnings
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -133,9 +134,11 @@ class _Job:
     def once(self, fingerprint: str, make: Callable[[Checkpoints], zoo.Params]) -> zoo.Params:
         """What the cache has under this name; else it is made, and put there."""
         path = cache_folder() / f"{self.model.name}-{fingerprint}.npz"
-        if path.is_file():
-            with suppress(InputError):
+        if os.path.lexists(path):
+            try:
                 return self.load(path)
+            except InputError as error:
+                warnings.warn(f"made anew: {error}", stacklevel=2)
         _refuse_unwritable(path.parent)
         checkpoints = Checkpoints(
             path.with_suffix(".checkpoints"), self.settings.checkpoint_minutes

@@ -92,6 +92,7 @@ ALLOWED: dict[str, set[str]] = {
         "jobs",
         "report",
     },
+    "streams": set(),
     "__main__": {"interrupts", "run"},
     # The public names, each imported at its first use.
     "__init__": {"network", "hardware", "faults", "robust", "search", "start"},

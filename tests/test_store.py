@@ -1,5 +1,6 @@
 """The store: a mapping that outlives its process."""
 
+import os
 import random
 import shutil
 import signal
@@ -7,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -71,12 +73,56 @@ def test_one_process_at_a_time(tmp_path):
     RowStore(tmp_path / "s.sqlite").close()
 
 
-@pytest.mark.parametrize("content", [b"not a database at all, but text" * 99, None])
-def test_what_is_no_store_is_refused(tmp_path, content):
+@pytest.mark.parametrize("make", [Path.mkdir, os.mkfifo])
+def test_what_is_no_file_is_refused(tmp_path, make):
+    make(tmp_path / "s.sqlite")
+    with pytest.raises(InputError, match=r"s\.sqlite: cannot be used as a store: it is no file"):
+        RowStore(tmp_path / "s.sqlite")
+
+
+def filled(path):
+    with RowStore(path) as store:
+        store.update({bytes((n,)): bytes((n,)) * 3000 for n in range(100)})
+    return path.read_bytes()
+
+
+def another_schema(path):
+    with sqlite3.connect(path) as rows:
+        rows.execute("CREATE VIEW trap AS SELECT key FROM rows")
+    rows.close()
+
+
+DAMAGES = {
+    "text": lambda path: path.write_bytes(b"not a database at all, but text" * 99),
+    "cut": lambda path: path.write_bytes(filled(path)[:20_000]),
+    "zeros": lambda path: path.write_bytes(filled(path)[:4096] + bytes(40_000)),
+    "another's": lambda path: (filled(path), another_schema(path)),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_store_is_begun_anew(tmp_path, damage):
+    """All that it keeps can be worked out again, so damage costs time and not the run."""
     path = tmp_path / "s.sqlite"
-    path.mkdir() if content is None else path.write_bytes(content)
-    with pytest.raises(InputError, match=r"s\.sqlite: cannot be used as a store"):
-        RowStore(path)
+    DAMAGES[damage](path)
+    with pytest.warns(UserWarning, match=r"s\.sqlite is damaged; what it kept is worked out again"):
+        store = RowStore(path)
+    with store:
+        store[b"key"] = b"value"
+    with RowStore(path) as again:
+        assert dict(again) == {b"key": b"value"}
+
+
+def test_a_row_that_is_not_what_was_written_is_missing(tmp_path):
+    path = tmp_path / "s.sqlite"
+    filled(path)
+    with sqlite3.connect(path) as rows:
+        rows.execute("UPDATE rows SET value = ? WHERE key = ?", (b"other", b"\x01"))
+        rows.execute("UPDATE rows SET value = 3 WHERE key = ?", (b"\x02",))
+    rows.close()
+    with RowStore(path) as store:
+        assert b"\x01" not in store and store.get(b"\x02") is None
+        assert store[b"\x03"] == b"\x03" * 3000
 
 
 def test_a_killed_process_loses_no_row_that_it_wrote(tmp_path):

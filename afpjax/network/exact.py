@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from afpjax import compiler
 from afpjax.cache import cache_folder
 from afpjax.errors import InputError
+from afpjax.files import DIGEST, read_text
 from afpjax.network.units import multiply, precision
 from afpjax.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
 
@@ -229,8 +230,8 @@ def _exact(numbers: Float[np.ndarray, "..."]) -> Numbers:
 def _text(file: Path) -> str:
     """What a file says, nothing where it cannot be read."""
     try:
-        return file.read_text()
-    except (OSError, ValueError):
+        return read_text(file, "cache", DIGEST)
+    except InputError:
         return ""
 
 

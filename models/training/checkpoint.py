@@ -23,6 +23,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afpjax.files import DIGEST, MIB, Kind, opened, read_text
+
+_PIECE = Kind("piece of a checkpoint", 16 * 1024 * MIB)
 _KEPT = 2  # newest checkpoints that stay, so that a damaged one costs little
 _ARRAYS, _DIGEST = "arrays", "digest"  # what a checkpoint holds: orbax's folder, and a file
 _PART = ".part-"  # begins the name of what is being written
@@ -111,7 +114,7 @@ def _write(path: Path, done: int, state: Any) -> None:
 
 def _restored(path: Path, done: int, like: Any) -> Any:
     # Before orbax sees them: its readers of other arrays do not stop when one fails.
-    if (path / _DIGEST).read_text() != _digest(path / _ARRAYS, done):
+    if read_text(path / _DIGEST, "checkpoint", DIGEST) != _digest(path / _ARRAYS, done):
         raise ValueError(f"{path} is damaged")
     from orbax.checkpoint import StandardCheckpointer
 
@@ -132,7 +135,7 @@ def _digest(folder: Path, done: int) -> str:
     digest = hashlib.sha256(str(done).encode())
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
         digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}".encode())
-        with path.open("rb") as file:
+        with opened(path, "checkpoint", _PIECE) as file:
             while block := file.read(2**20):
                 digest.update(block)
     return digest.hexdigest()
