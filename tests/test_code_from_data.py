@@ -1,5 +1,6 @@
 """Nothing that is read as data chooses which code runs: names planted everywhere stay names."""
 
+# pyright: reportMissingImports=false
 import json
 import pickle
 import sys

@@ -6,6 +6,7 @@ comes out is a value or an `InputError` of one short line, nothing is printed, a
 below 2 GB.
 """
 
+# pyright: reportMissingImports=false
 import io
 import json
 import random
@@ -201,7 +202,7 @@ def picture(kind: str) -> bytes:
     return saved(lambda held: Image.fromarray(noise).save(held, kind))
 
 
-def arrays(**named: np.ndarray) -> bytes:
+def arrays(**named: Any) -> bytes:
     return saved(lambda held: np.savez(held, **named))
 
 
@@ -215,7 +216,7 @@ def of_trace(path: Path) -> None:
     names = ("eyeriss", "simba", "simba-ecc")
     environment.check_devices(trace, names)
     if trace.steps < 10_000:
-        roles = dict.fromkeys(environment.ROLES, 0)
+        roles = {str(role): 0 for role in environment.ROLES}
         environment.states(trace, names, environment.built_for(rates, rates), roles, 1)
 
 
