@@ -24,6 +24,7 @@ T = TypeVar("T")
 MIB = 2**20
 _POINTER = b"version https://git-lfs"
 _INT64 = 2**63
+_PARTS = 50  # of a dotted key: tomllib goes through all of them for each line below
 
 
 class Kind(NamedTuple):
@@ -34,9 +35,9 @@ class Kind(NamedTuple):
 
 
 TOML = Kind("TOML file", MIB)  # tomllib takes a second for a megabyte
-CSV = Kind("CSV file", 16 * MIB)
+CSV = Kind("CSV file", 8 * MIB)  # a row of four bytes takes a hundred times as much
 RESULT = Kind("JSON file", 32 * MIB)  # as objects it takes up to 20 times as much
-LABELS = Kind("list of images", 64 * MIB)
+LABELS = Kind("list of images", 8 * MIB)
 DIGEST = Kind("digest", 4096)
 IMAGE = Kind("image", 256 * MIB)
 PART = Kind("ONNX file", 2048 * MIB)  # what protobuf can hold
@@ -116,7 +117,10 @@ def read_toml(path: Path, setting: str) -> dict[str, Any]:
     content = read_bytes(path, setting, TOML)
     where = _where(path, setting)
     try:
-        found = tomllib.loads(content.decode("utf-8-sig").replace("\r\n", "\n"))
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
+        if any(part.count(".") > _PARTS for part in re.split(r"[,=\n]", text)):
+            raise ValueError(f"a key of more than {_PARTS} parts")
+        found = tomllib.loads(text)
         _refuse_huge(found)
         return found
     except UnicodeDecodeError as error:

@@ -138,7 +138,7 @@ class _Job:
             try:
                 return self.load(path)
             except InputError as error:
-                warnings.warn(f"made anew: {error}", stacklevel=2)
+                warnings.warn(f"the cached weights are made anew: {error}", stacklevel=2)
         _refuse_unwritable(path.parent)
         checkpoints = Checkpoints(
             path.with_suffix(".checkpoints"), self.settings.checkpoint_minutes

@@ -66,12 +66,31 @@ def cost_tables(
             for row, layer in enumerate(graph.layers)
         ]
     )
+    _refuse_overflow(graph, platform, costs)
     tables = _assemble(graph, platform, sizes, costs)
     for column, device in enumerate(platform.devices):
         if device.layer_table:
             rows = read_layer_table(Path(device.layer_table))
             tables = replace_column(tables, column, graph, rows, batch=batch)
     return tables
+
+
+def _refuse_overflow(graph: LayerGraph, platform: Platform, costs: np.ndarray) -> None:
+    """Figures that are finite, each by itself, may still multiply to what is no number."""
+    with np.errstate(over="ignore"):
+        bad = np.argwhere(~np.isfinite(costs.astype(np.float32)))
+    if len(bad):
+        layer, device, which = bad[0]
+        what = ("latency in ms", "energy in mJ")[which]
+        need(
+            False,
+            f"device `{platform.names[device]}`: the {what} of layer {graph.names[layer]} is no "
+            "finite number; mend its clock, bandwidth or energies",
+        )
+    link = platform.link
+    most = max(tensor.elements for tensor in graph.tensors) * 8
+    finite = np.isfinite(np.float64([link.transfer_ms(most), link.transfer_mj(most)])).all()
+    need(bool(finite), f"link `{link.name}`: a transfer takes no finite time or energy; mend it")
 
 
 def _lanes(graph: LayerGraph, platform: Platform, given: LanesByDevice) -> LanesByDevice:

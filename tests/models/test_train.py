@@ -1,6 +1,8 @@
 """Training: it learns, a seed decides it, and it is done once."""
 
 # pyright: reportMissingImports=false
+import io
+import zipfile
 from dataclasses import replace
 
 import jax
@@ -38,9 +40,14 @@ def test_it_learns_once_and_the_cache_gives_the_same_weights(dataset, cache):
     assert equal(first[1], again[1])
     # A broken file is made again, and training is deterministic: the same weights come out.
     whole = file.read_bytes()
-    file.write_bytes(whole[: len(whole) // 2])
-    anew = train.trained(MODEL, SETTINGS, dataset, seed=1)
-    assert equal(first[1], anew[1]) and list(cache.iterdir()) == [file]
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("fc.bias.npy", bytes(99))
+    for damaged in (whole[: len(whole) // 2], whole.replace(b"(", b"[", 1), packed.getvalue()):
+        file.write_bytes(damaged)
+        with pytest.warns(UserWarning, match="the cached weights are made anew: .* is no readable"):
+            anew = train.trained(MODEL, SETTINGS, dataset, seed=1)
+        assert equal(first[1], anew[1]) and list(cache.iterdir()) == [file]
 
 
 def test_learning_under_faults_starts_from_the_weights_without_and_both_are_kept(
