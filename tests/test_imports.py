@@ -82,6 +82,7 @@ ALLOWED: dict[str, set[str]] = {
     "command": {"config", "sections", "settings"},
     "run_folder": {"config", "files"},
     "run": {
+        "streams",
         *SETTINGS,
         *BASE,
         "command",
