@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 SETTINGS = {
     "train.epochs": 2,
-    "search.population": 8,
+    "search.population": 4,
     "search.generations": 2,
     "search.images": 32,
     "search.held_out": 64,
@@ -151,8 +151,7 @@ def main() -> int:
         print({key: round(value, 1) for key, value in length.items()}, flush=True)
         expected, bad = result(home / "whole"), 0
         for number in range(given.count):
-            lines = attempt(new, compiled, number, draw, length, given, expected)
-            bad += bool(lines)
+            bad += bool(attempt(new, compiled, number, draw, length, given, expected))
     print(f"{given.count - bad} of {given.count} as they should be")
     return bad > 0
 
@@ -175,10 +174,12 @@ def attempt(
         cold = folder / "compiled" if number % 5 == 4 else compiled
         after_s = draw.uniform(least, max(most / 2**again, least))
         ended = interrupted(folder, cold, kind, wanted, after_s)
-        if ended.waited_s is not None:
+        if ended.waited_s is not None or ended.status != 0:
             break
     else:
         return ["never in time"]
+    if ended.waited_s is None:
+        return [f"ended by itself with status {ended.status}: {ended.said}"]
     found = faults(folder, ended)
     if number % given.resume_every == 0:
         found += gone_on(folder, compiled, expected)

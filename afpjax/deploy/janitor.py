@@ -1,7 +1,7 @@
 """A small process that outlives a service by a moment, and clears up what a killed one leaves.
 
 It watches over the process that began it, by a pipe that closes when that process is gone, however
-it went. Then it ends all processes that descended from it and removes its folders.
+it went. Then it ends the service's processes and removes its folder.
 """
 
 import contextlib
@@ -17,16 +17,16 @@ from pathlib import Path
 
 import psutil
 
-_LOOK_S = 2.0  # from one look at who has descended to the next
+_LOOK_S = 1.0  # from one look at the service's processes to the next
 _GIVE_UP_S = 10.0  # with a folder that others still write to
-_ALL_IS_WELL = b"."
 
 
 @contextmanager
 def scratch_folder(home: str | None = None) -> Iterator[Path]:
-    """A new folder for one `with` block; processes with its name on their command line go with it.
+    """A new folder for one `with` block, which goes with it however this process ends.
 
-    Should this process die within, that happens all the same, and to all descendants of this one.
+    So do processes begun by this one that have its name on their command line, as Ray's have that
+    of their session, and whatever they have begun themselves.
     """
     name = tempfile.mkdtemp(prefix="afpjax-", dir=home)
     janitor = subprocess.Popen(
@@ -40,28 +40,38 @@ def scratch_folder(home: str | None = None) -> Iterator[Path]:
     try:
         yield Path(name)
     finally:
-        janitor.communicate(_ALL_IS_WELL)
+        janitor.communicate()
         shutil.rmtree(name, ignore_errors=True)  # should somebody have killed the janitor
 
 
 def _main(folder: str) -> None:
-    family: dict[int, psutil.Process] = {}
+    doomed: dict[int, psutil.Process] = {}
     watched = psutil.Process().parent()
     while not select.select([sys.stdin], [], [], _LOOK_S)[0]:
+        doomed |= {each.pid: each for each in _of(folder, watched)}
+    sys.stdin.buffer.read(1)  # the block has ended, or the process has
+    doomed |= {each.pid: each for each in _of(folder, None)}
+    for each in doomed.values():
         with contextlib.suppress(psutil.Error):
-            family |= {each.pid: each for each in watched.children(True)} if watched else {}
-    if sys.stdin.buffer.read(1) == _ALL_IS_WELL:
-        family = {}
-    for each in [*family.values(), *psutil.process_iter()]:
-        with contextlib.suppress(psutil.Error):  # among them: it has ended, or it is another's
-            words = each.cmdline()
-            doomed = each.pid in family or any(folder in word for word in words)
-            if doomed and __file__ not in words:  # each janitor has a folder of its own to see to
-                each.kill()  # nobody else who has its number by now: psutil knows when it began
+            each.kill()  # nobody else who has its number by now: psutil knows when it began
     until = time.monotonic() + _GIVE_UP_S
     while Path(folder).exists() and time.monotonic() < until:
         shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.02)
+
+
+def _of(folder: str, parent: psutil.Process | None) -> Iterator[psutil.Process]:
+    """Processes named after the folder and all that descend from them; but for janitors.
+
+    Those among the descendants of `parent`, None: among all that there are.
+    """
+    with contextlib.suppress(psutil.Error):
+        for each in psutil.process_iter() if parent is None else parent.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended, or it is another's
+                words = each.cmdline()
+                if any(folder in word for word in words) and __file__ not in words:
+                    yield from each.children(recursive=True)
+                    yield each
 
 
 if __name__ == "__main__":

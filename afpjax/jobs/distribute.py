@@ -25,6 +25,8 @@ from afpjax.store import summed
 
 _SPENT = b"distribute: seconds and passes"
 
+_LOADED_ALIKE = ("robustdice", "random", "topk")  # what they hold follows from the clusters
+
 
 def run(config: Config, work: Work) -> Outcome:
     """Accuracy of every method when devices are lost, what it costs, and who computes what."""
@@ -41,6 +43,7 @@ def run(config: Config, work: Work) -> Outcome:
     rights, throughput = _timed(distribution, cases)
     found = dict(zip(map(id, cases), rights, strict=True))
     distinct = {(c.placement.method, c.placement.devices): c.placement for c in placements}
+    stable = [row for count in distribution.given.devices if (row := distribution.stability(count))]
     result: Record = {
         "model": records.model(experiment),
         "data": {"name": config.data.name, "images": len(experiment.held.labels)},
@@ -50,7 +53,10 @@ def run(config: Config, work: Work) -> Outcome:
         "substitute": given.substitute,
         "classifier": given.classifier,
         "thresholds": list(distribution.thresholds),
-        "methods": _methods(distribution, [(case, found[id(case)]) for case in placements]),
+        "methods": _intervals(
+            _methods(distribution, [(case, found[id(case)]) for case in placements]), stable
+        ),
+        **({"stability": stable} if stable else {}),
         **compared.records(distribution, parts, found),
         **_costs(distribution, list(distinct.values()), board, link),
         "placement": _where(distribution),
@@ -113,6 +119,17 @@ def _methods(distribution: Distribution, pairs: Sequence[tuple[Case, Right]]) ->
             row |= difference(own[key], (case, right))
         rows.append(row)
     return rows
+
+
+def _intervals(rows: list[Record], stable: Sequence[Record]) -> list[Record]:
+    """With the memory's interval over scoring images, where it is RobustDiCE's by construction."""
+    known = {row["devices"]: row["memory_interval"] for row in stable}
+    return [
+        row | {"memory_interval": known[row["devices"]]}
+        if row["devices"] in known and row["method"] in _LOADED_ALIKE
+        else row
+        for row in rows
+    ]
 
 
 def _optimistic(distribution: Distribution, case: Case, right: Right) -> Record:

@@ -1,7 +1,7 @@
 """What job `distribute` measures: placements, which devices they lose, and how that is recorded."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,8 +16,10 @@ from afpjax.robust.cluster import clusters
 from afpjax.robust.distribute import distribute
 from afpjax.robust.equal_memory import largest_share
 from afpjax.robust.failures import Failures, every, outcomes, preserved
+from afpjax.robust.half_scores import Scores
 from afpjax.robust.placement import Placement
 from afpjax.robust.scales import points
+from afpjax.robust.stability import stability
 
 SAFE_SPARE = "cdc-safe-spare"  # coded computing as the paper reads it: its spare never fails
 Right = Bool[np.ndarray, "_ _ _"]  # sets of failed devices, fault draws, images
@@ -80,6 +82,28 @@ class Distribution:
 
     def clusters(self, layer: str, threshold: float) -> list[Any]:
         return clusters(self.points(layer), threshold)
+
+    def stability(self, devices: int) -> Record:
+        """How much RobustDiCE's placement depends on the scoring images; {} where unknown."""
+        if not self.scored.pairs:
+            return {}
+
+        def place(scores: Scores) -> Placement:
+            return replace(self, scored=self.scored._replace(scores=scores)).place(*asked)
+
+        asked = ("robustdice", devices)
+        found = stability(place, self.place(*asked), self.scored.pairs, self.layers)
+        return {
+            "method": "robustdice",
+            "devices": devices,
+            "images": self.scored.images,
+            "halvings": len(self.scored.pairs),
+            "memory": found.memory.value,
+            "memory_interval": list(found.memory.interval),
+            "overlap": found.overlap,
+            "overlap_lowest": found.overlap_lowest,
+            "overlap_highest": found.overlap_highest,
+        }
 
     def fail(self, devices: Sequence[int], lost: int) -> Failures:
         return every(devices, lost, seed=self.experiment.config.run.seed)

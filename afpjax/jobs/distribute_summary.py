@@ -33,10 +33,10 @@ def summary(result: Mapping[str, Any]) -> RenderableType:
     for lost in losses:
         table.add_column(f"{lost} lost", justify="right")
     for (devices, method), found in _by_method(rows).items():
-        memory = next(iter(found.values()))["memory"]
+        memory = _memory(next(iter(found.values())))
         cells = [_right(found[lost]) if lost in found else "" for lost in losses]
         name = Text(_NAMES.get(method, method))
-        table.add_row(str(devices), name, f"{100 * memory:.0f} %", *cells)
+        table.add_row(str(devices), name, memory, *cells)
     return Group(table, Text(), *map(Text, _notes(result, losses)))
 
 
@@ -55,6 +55,14 @@ def _by_method(rows: Sequence[Record]) -> dict[tuple[int, str], dict[int, Record
     return found
 
 
+def _memory(row: Record) -> str:
+    share = f"{100 * float(row['memory']):.0f} %"
+    if "memory_interval" not in row:
+        return share
+    low, high = (100 * float(each) for each in row["memory_interval"])
+    return f"{share} [{low:.0f}, {high:.0f}]"
+
+
 def _right(row: Record) -> str:
     low, high = (100 * float(each) for each in row["accuracy_interval"])
     return f"{100 * float(row['accuracy']):.1f} [{low:.0f}, {high:.0f}]"
@@ -66,6 +74,7 @@ def _notes(result: Mapping[str, Any], losses: Sequence[int]) -> list[str]:
         f"lost, with 95 % intervals; {100 * float(result['clean']['accuracy']):.1f} with none "
         "lost. Memory: what the fullest device holds of the network's weights and biases."
     ]
+    notes += map(stability_note, result.get("stability", ())[:1])
     if hidden := {row["failed"] for row in result["methods"]} - set(losses):
         notes.append(f"More than {max(losses)} lost (up to {max(hidden)}): methods.csv has them.")
     notes += _gains(result)
@@ -76,6 +85,17 @@ def _notes(result: Mapping[str, Any], losses: Sequence[int]) -> list[str]:
             f"none lost {speed['clean_inferences_per_second']:,.0f} images a second."
         )
     return notes
+
+
+def stability_note(row: Record) -> str:
+    """How much a placement depends on the images that neurons were scored on."""
+    low, high = (100 * float(each) for each in row["memory_interval"])
+    return (
+        f"Other images to score on, as many as these {row['images']:,}, would put RobustDiCE's "
+        f"memory on {row['devices']} devices at {low:.0f} to {high:.0f} % (95 %, "
+        f"{row['halvings']} halvings of the images); placements from two halves agree on "
+        f"{100 * float(row['overlap']):.0f} % of what they hold."
+    )
 
 
 def _gains(result: Mapping[str, Any]) -> list[str]:

@@ -58,6 +58,8 @@ def run(config: Config, work: Work) -> Outcome:
     }
     if isinstance(chosen.where, Placement):
         result["lost"] = losses(experiment, chosen.where, chain)
+        if chosen.stability:
+            result["stability"] = [dict(chosen.stability)]
     return Outcome(result, summary(result), exported.files)
 
 

@@ -23,6 +23,7 @@ class Choice(NamedTuple):
     devices: tuple[str, ...]
     method: str
     source: str  # "given", "searched", "distributed", or "partition run", "distribute run"
+    stability: Mapping[str, Any] = {}  # of a placement: how much it depends on scoring images
 
 
 def choice(experiment: Experiment) -> Choice:
@@ -59,7 +60,8 @@ def _distributed(experiment: Experiment) -> Choice:
     distribution = Distribution(experiment, scoring.scored(experiment))
     method, devices = given.export.method, given.distribute.devices[0]
     placement = distribution.place(method, devices)
-    return Choice(placement, numbered(devices), method, "distributed")
+    stable = distribution.stability(devices) if method == "robustdice" else {}
+    return Choice(placement, numbered(devices), method, "distributed", stable)
 
 
 def numbered(devices: int) -> tuple[str, ...]:
@@ -99,4 +101,6 @@ def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Pat
             raise ValueError(masks)
         holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
     placement = Placement("robustdice", experiment.network.graph.names, tuple(holds))
-    return Choice(placement, numbered(devices), "robustdice", "distribute run")
+    rows = result.get("stability", ())
+    stable = next((dict(row) for row in rows if row["devices"] == devices), {})
+    return Choice(placement, numbered(devices), "robustdice", "distribute run", stable)

@@ -7,6 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from afpjax.jobs.distribute_summary import stability_note
 from afpjax.jobs.records import Record
 
 
@@ -32,6 +33,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
         f"{agreed['largest_difference']:.1e} of their range; {100 * agreed['accuracy']:.1f} % "
         f"right, afpjax {100 * agreed['afpjax_accuracy']:.1f} %."
     ]
+    notes += map(stability_note, result.get("stability", ()))
     return notes + ([_lost(result["lost"])] if "lost" in result else [])
 
 

@@ -12,9 +12,10 @@ from afpjax.experiment import Experiment
 from afpjax.jobs.earlier import result_of, whole
 from afpjax.robust import ablation
 from afpjax.robust.distribute import NAMES
+from afpjax.robust.half_scores import Pairs, half_scores
 from afpjax.robust.importance import l1
 from afpjax.robust.left_out import left_out
-from afpjax.robust.measure import estimate, taylor
+from afpjax.robust.measure import estimate, estimate_by_block, taylor
 from afpjax.robust.subject import Subject
 
 
@@ -26,6 +27,7 @@ class Scored(NamedTuple):
     source: str  # "training", "search", or "importance run"
     divergence: str  # "exact" or "estimate"
     target: str
+    pairs: Pairs = ()  # from either half of the images; none where they are not known
 
 
 def subject(experiment: Experiment) -> tuple[Subject, str]:
@@ -54,15 +56,20 @@ def _worked_out(experiment: Experiment) -> Scored:
         with progress.task("Leaving out neurons", runs) as task:
             lost = left_out(subjects, every, task.advance)
         moved = {layer.name: lost[number].divergence for number, layer in enumerate(layers)}
+        by_block = {layer.name: lost[number].blocks for number, layer in enumerate(layers)}
     else:
         with progress.task("Estimating divergences", count) as task:
             moved, _ = estimate(subjects, settings.classes, task.advance)
+        by_block = estimate_by_block(subjects, settings.classes)
     sizes = l1(experiment.network)
+    with progress.task("Scores of half the images", count) as task:
+        pairs = half_scores(subjects, sizes, by_block, settings.target, task.advance)
     found = {
         name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
         for name in experiment.network.graph.names
     }
-    return Scored(found, count, source, "exact" if exact else "estimate", settings.target)
+    method = "exact" if exact else "estimate"
+    return Scored(found, count, source, method, settings.target, pairs)
 
 
 def _read(folder: Path, experiment: Experiment) -> Scored:

@@ -39,8 +39,17 @@ def answer(result: Result) -> Html:
     whole = f" ({percent(clean['accuracy'])} with none lost)" if "accuracy" in clean else ""
     return Html(
         f"With {one_of(setting)} lost, RobustDiCE has {_right(own)} of the images right{whole} "
-        f"where a device holds up to {share(own['memory'])} of the weights{_beside(lop)}."
+        f"where a device holds up to {share(own['memory'])}{_spread(own)} of the weights"
+        f"{_beside(lop)}."
     )
+
+
+def _spread(record: Record) -> Html:
+    """Where other images to score on would put a placement's memory."""
+    if "memory_interval" not in record:
+        return Html()
+    limits = interval(record["memory_interval"])
+    return Html(f" <small class=nobr>{limits} with other scoring images</small>")
 
 
 def _right(record: Record) -> Html:

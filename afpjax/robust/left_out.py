@@ -19,6 +19,7 @@ from afpjax.network.program import Value
 from afpjax.robust import ablation
 from afpjax.robust.ablation import Scored
 from afpjax.robust.divergence import LARGEST, jensen_shannon
+from afpjax.robust.halvings import block_means
 from afpjax.robust.importance import at_once
 from afpjax.robust.subject import (
     Advance,
@@ -37,6 +38,7 @@ class Lost(NamedTuple):
 
     divergence: Float[np.ndarray, "N"]  # nats
     drop: Float[np.ndarray, "N"]  # of accuracy, a fraction of 1
+    blocks: Float[np.ndarray, "G N"]  # divergence, means over `halvings.blocks`
 
 
 def left_out(
@@ -63,7 +65,8 @@ def left_out(
 
         steps = len(neurons) * count
         sums = remembered(subject.memory, keys[layer], make, advance, steps)
-        found[layer] = Lost(sums["divergence"], subject.right - sums["right"])
+        by_block = sums["blocks"].reshape(-1, len(neurons))
+        found[layer] = Lost(sums["divergence"], subject.right - sums["right"], by_block)
     return found
 
 
@@ -108,11 +111,14 @@ class _Programs:
         batches = subject.batches()
         steps = [len(neurons) * batch.count for batch in batches]
         found = on_all_cores(work, batches, steps, advance)
-        means = [
-            np.concatenate(each, axis=1)[: len(neurons)].mean(axis=1)
-            for each in zip(*found, strict=True)
-        ]
-        return dict(zip(("divergence", "right"), means, strict=True))
+        moved, right = (
+            np.concatenate(each, axis=1)[: len(neurons)] for each in zip(*found, strict=True)
+        )
+        return {
+            "divergence": moved.mean(axis=1),
+            "right": right.mean(axis=1),
+            "blocks": block_means(moved).ravel(),
+        }
 
 
 def _needed(network: Scored, layer: int, kept: Mapping[Value, Any]) -> dict[Value, Any]:

@@ -9,11 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
 from afpjax import compiler
 from afpjax.robust import ablation, first_order
 from afpjax.robust.ablation import Scored
+from afpjax.robust.halvings import block_means
 from afpjax.robust.importance import images_at_once
 from afpjax.robust.subject import (
     Advance,
@@ -24,6 +25,8 @@ from afpjax.robust.subject import (
     on_all_cores,
     remembered,
 )
+
+_BY_BLOCK = "by block "
 
 
 def taylor(subject: Subject, target: str, advance: Advance = lambda images: None) -> Vectors:
@@ -55,6 +58,23 @@ def estimate(
     subject: Subject, classes: int, advance: Advance = lambda images: None
 ) -> tuple[Vectors, float]:
     """`importance.jsd_estimate`; one step of progress for each image."""
+    found = _estimated(subject, classes, advance)
+    names = [layer.name for layer in subject.network.program.graph.layers]
+    return {name: found[name] for name in names}, max(0.0, float(found[""][0]))
+
+
+def estimate_by_block(subject: Subject, classes: int) -> dict[str, Float[np.ndarray, "G _"]]:
+    """`estimate`, as means over each of `halvings.blocks`; known once `estimate` is."""
+    found = _estimated(subject, classes, lambda images: None)
+    return {
+        layer.name: found[f"{_BY_BLOCK}{layer.name}"].reshape(-1, layer.neurons)
+        for layer in subject.network.program.graph.layers
+    }
+
+
+def _estimated(subject: Subject, classes: int, advance: Advance) -> Vectors:
+    """Scores by layer, those of blocks behind one another, and under "" what is neglected."""
+    count = len(subject.images)
 
     def make() -> Vectors:
         def one(network: Scored, image: Array) -> Any:
@@ -71,16 +91,16 @@ def estimate(
 
         def work(batch: Batch) -> Any:
             found = compiled(subject.network, batch.images)
-            return [np.asarray(each, np.float64)[: batch.count].sum(axis=0) for each in found]
+            return [np.asarray(each, np.float64)[: batch.count] for each in found]
 
         found = on_all_cores(work, batches, [batch.count for batch in batches], advance)
-        mean = [sum(each) / len(subject.images) for each in zip(*found, strict=True)]
+        several = list(zip(*found, strict=True))
+        mean = [sum(part.sum(axis=0) for part in parts) / count for parts in several]
+        by_block = [block_means(np.concatenate(parts).T).ravel() for parts in several[:-1]]
         scores, neglected = jax.tree.unflatten(jax.tree.structure(shapes), mean)
-        return {**scores, "": np.asarray(neglected)[None]}
+        names = sorted(scores)  # the order of a dictionary's leaves
+        of_blocks = {f"{_BY_BLOCK}{n}": each for n, each in zip(names, by_block, strict=True)}
+        return {**scores, **of_blocks, "": np.asarray(neglected)[None]}
 
-    count = len(subject.images)
-    scores = remembered(
-        subject.memory, subject.key(f"estimate {classes} {count}"), make, advance, count
-    )
-    neglected = scores.pop("")
-    return scores, max(0.0, float(neglected[0]))
+    key = subject.key(f"estimate {classes} {count}")
+    return remembered(subject.memory, key, make, advance, count)

@@ -25,7 +25,7 @@ with scratch_folder() as folder:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_a_killed_process_leaves_neither_folder_nor_descendants(number):
+def test_a_killed_process_leaves_neither_folder_nor_processes(number):
     with subprocess.Popen(
         [sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -48,5 +48,11 @@ def test_a_folder_goes_with_its_block_and_so_does_the_janitor():
     before = {each.pid for each in psutil.Process().children()}
     with scratch_folder() as folder:
         (folder / "a").write_bytes(b"b")
-    assert not folder.exists()
+        sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+        other = subprocess.Popen(sleep)
+        own = subprocess.Popen([*sleep, str(folder)])
+    assert not folder.exists() and own.wait(5) == -signal.SIGKILL
+    assert other.poll() is None
+    other.kill()
+    other.wait()
     assert {each.pid for each in psutil.Process().children()} <= before
