@@ -71,7 +71,8 @@ def taylor_halves(
                 found |= {f"{key}/{name}": scores[name] for name in scores}
         return found
 
-    every = remembered(subject.memory, f"taylor halves {target} {count}", make, advance, count)
+    key = subject.key(f"taylor halves {target} {count}")
+    every = remembered(subject.memory, key, make, advance, count)
     names = [layer.name for layer in subject.network.program.graph.layers]
     return [
         (
