@@ -74,7 +74,7 @@ def _timed(distribution: Distribution, cases: Sequence[Case]) -> tuple[list[Righ
     before, start = evaluator.evaluations, monotonic()
 
     def spent() -> tuple[float, float]:
-        return monotonic() - start, (evaluator.evaluations - before) * evaluator.count
+        return monotonic() - start, float((evaluator.evaluations - before) * evaluator.count)
 
     with summed(experiment.work.memory, _SPENT, spent) as total:
         rights = distribution.measured(cases, "Losing devices")
