@@ -48,10 +48,13 @@ def kernel(
     """
     if fmt.kind == "bfloat16":
         narrow, to = codes.astype(ml_dtypes.bfloat16), onnx.TensorProto.FLOAT
+        narrow = graph.parameter(narrow, "weight")
         return graph.node("Cast", [narrow], codes.shape, np.float32, to=to)
     if fmt.kind == "fixed" and fmt.bits == INTEGER and axis is not None:
-        return _from_integers(graph, codes.astype(np.int8), steps, axis)
-    return weights(fmt, codes, steps, axis)
+        codes = graph.parameter(codes.astype(np.int8), "weight")
+        return _from_integers(graph, codes, steps, axis)
+    # A copy: the same array may be another device's, or another layer's.
+    return graph.parameter(np.array(weights(fmt, codes, steps, axis)), "weight")
 
 
 def weights(
@@ -80,8 +83,9 @@ def bias(
     if fmt.kind == "fixed" and fmt.bits == INTEGER:
         codes = _codes(values, grid)
         if np.abs(codes).max(initial=0) < 2**31:
-            return _from_integers(graph, codes.astype(np.int32), grid, 0)
-    return on_grid(fmt, values, grid)
+            codes = graph.parameter(codes.astype(np.int32), "bias")
+            return _from_integers(graph, codes, grid, 0)
+    return graph.parameter(np.array(on_grid(fmt, values, grid)), "bias")
 
 
 def on_grid(

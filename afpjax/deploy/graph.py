@@ -111,14 +111,22 @@ class Graph:
             graph, opset_imports=opset, ir_version=IR_VERSION, producer_name="afpjax"
         )
 
+    def parameter(self, array: np.ndarray, role: str) -> np.ndarray:
+        """An array that is read as `weight` or `bias`, and called so: LAYER.weight."""
+        self._keep(array, f"{self.at}.{role}")
+        return array
+
     def _name(self, operand: Operand) -> str:
         if isinstance(operand, Ref):
             return operand.name
         if id(operand) not in self._of:
-            name = self._free(f"{self.at}/array")
-            self._of[id(operand)] = operand, name
-            self.arrays[name] = operand
+            self._keep(operand, f"{self.at}/array")
         return self._of[id(operand)][1]
+
+    def _keep(self, array: np.ndarray, name: str) -> None:
+        name = self._free(name)
+        self._of[id(array)] = array, name
+        self.arrays[name] = array
 
     def _free(self, name: str) -> str:
         number, found = 2, name

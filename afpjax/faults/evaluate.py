@@ -31,6 +31,7 @@ from afpjax.faults.served import links_of, strikes_of, together
 from afpjax.faults.sites import Fault, Site, check_fault, check_sites, wherever_read
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
+from afpjax.network.softmax import before_softmax
 
 Progress = Callable[[int], Any]
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
@@ -52,7 +53,8 @@ class Evaluator:
     the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
     rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
     share it, beside what their answers follow from (`Engine.fingerprint`). `judge` says what is
-    kept of the logits: right or wrong, or how an answer differs from the fault-free one.
+    kept of the logits: right or wrong, or how an answer differs from the fault-free one (a
+    softmax that ends the network is left out).
     `memory_bytes` is what an evaluation may fill of each device, 0 for half of what is free:
     answers do not depend on it. Raises `InputError` for images and labels that do not match.
     `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero by default.
@@ -78,7 +80,7 @@ class Evaluator:
         checks.batch("images", jax.eval_shape(prepare, images), quantized.program.image_shape)
         labels = checks.class_numbers(labels, quantized.program.classes)
         checks.same_count(images, labels)
-        self.quantized = quantized
+        self.quantized = quantized = before_softmax(quantized)
         self.count = len(images)
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory

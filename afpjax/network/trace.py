@@ -35,6 +35,7 @@ from afpjax.network.program import (
 )
 from afpjax.network.recipe import Recipe
 from afpjax.network.shared import with_shared
+from afpjax.network.softmax import never_above_maximum
 
 Step = Equation | LayerCall
 
@@ -123,7 +124,7 @@ def _found(
     known, equations = split(inliner, {*inputs, *closed_over}, output)
     values = known.values(closed_over | dict(zip(inputs, arrays, strict=True)))
     steps, recipes, output = fold(find_layers(equations, inliner), values, output)
-    steps = live(steps, output)
+    steps = never_above_maximum(live(steps, output), inliner)
     _refuse_no_layers(steps)
     sizes = {name: int(a.size) for name, a in zip(leaves.names, arrays, strict=True)}
     covered = coverage(steps, recipes, inliner.fact, sizes)

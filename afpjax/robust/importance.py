@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Int, Num
 from afpjax import checks, compiler
 from afpjax.errors import InputError
 from afpjax.network.program import Program
+from afpjax.network.softmax import before_softmax
 from afpjax.robust import ablation
 from afpjax.robust.ablation import Kept, Scored
 from afpjax.robust.divergence import jensen_shannon
@@ -52,13 +53,15 @@ def importance(
     is). `images` are the network's inputs, `labels` int [B] classes, needed for the targets
     "label" and "loss". Divergences are exact while leaving out every neuron once costs no more than
     `exact_passes` passes of an image through the network, and else estimated from the first-order
-    change of the `classes` likeliest logits. Raises `InputError` for no images, images of another
+    change of the `classes` likeliest logits. A softmax that ends the network is left out: y and the
+    divergences are of its logits. Raises `InputError` for no images, images of another
     shape, an unknown target and labels that are missing or do not match.
 
     RobustDiCE (Guo et al.), Algorithm 1, step 1.
     """
     checks.whole("exact_passes", exact_passes, 0)
     checks.whole("classes", classes, 1)
+    network = before_softmax(network)
     known = check(network, images, labels, target)
     images = checks.array("images", images)
     arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
@@ -89,6 +92,7 @@ def taylor(
     that the paper takes it from (SNIP: Lee et al. 2018, arXiv 1810.02340), so what has opposite
     signs in two images cancels.
     """
+    network = before_softmax(network)
     known, images = check(network, images, labels, target), jnp.asarray(images)
     size = images_at_once(network.program)
     padding = -len(images) % min(size, len(images))
@@ -113,6 +117,7 @@ def jsd(network: Scored, images: Num[Any, "B ..."]) -> Scores:
     The mean over images, exact: each neuron is left out in turn, and what depends on its layer runs
     again.
     """
+    network = before_softmax(network)
     check(network, images, None, "winner")
     layers = network.program.graph.layers
 
@@ -133,6 +138,7 @@ def jsd_estimate(
     One backward pass for each class has all neurons. The second answer is the probability, a mean
     over images, of the classes whose logits are taken not to change.
     """
+    network = before_softmax(network)
     check(network, images, None, "winner")
 
     def one(image: Array) -> tuple[Scores, Array]:

@@ -14,6 +14,7 @@ from afpjax import compiler
 from afpjax.errors import InputError
 from afpjax.network.identity import digest
 from afpjax.network.program import Value
+from afpjax.network.softmax import before_softmax
 from afpjax.robust import ablation
 from afpjax.robust.ablation import Scored
 from afpjax.robust.importance import images_at_once
@@ -38,6 +39,8 @@ class Batch(NamedTuple):
 class Subject:
     """A network, the images it is scored on, and what of the scores is known already.
 
+    A softmax that ends the network is left out: scores are of its logits.
+
     `images` are the network's inputs. `memory` keeps results for the caller, under names that
     tell networks, images, labels and machines' arithmetic apart.
     """
@@ -46,6 +49,9 @@ class Subject:
     images: Num[Any, "B ..."]
     labels: Int[Any, "B"]
     memory: MutableMapping[bytes, bytes]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "network", before_softmax(self.network))
 
     def key(self, name: str) -> bytes:
         """What a result is remembered by."""

@@ -1,6 +1,7 @@
 """An ONNX file as plain facts: its nodes at one operator set, and its tensors as NumPy arrays."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from io import SEEK_END
 from math import prod
 from pathlib import Path
 from typing import NamedTuple
@@ -10,10 +11,12 @@ import numpy as np
 import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
-from onnx import external_data_helper, helper, numpy_helper, version_converter
+from onnx import helper, numpy_helper, version_converter
 
-from afpjax.errors import InputError
-from afpjax.files import one_line, refuse_pointer
+from afpjax.errors import InputError, one_line
+from afpjax.files import PART, Kind, opened, read_bytes
+from afpjax.network.onnx.constants import tensor_value
+from afpjax.network.onnx.control import names_read
 
 WHERE = "the ONNX file"  # opens every error
 #: From here on, versions of an operator differ in the types they allow, or `operators` tells them
@@ -21,6 +24,10 @@ WHERE = "the ONNX file"  # opens every error
 OPSET = 14
 # An adapter may look at a tensor of this size (a shape, axes), never at a larger one.
 _SMALL = 1024
+#: Nodes of a graph once its functions, branches and loops are written out.
+MOST_NODES = 20_000
+_DEEPEST = 100  # functions that call one another
+_WEIGHTS = Kind("file of weights", 2**40)  # of which only what a shape says is read
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 
 
@@ -42,7 +49,6 @@ def read_graph(path: Path) -> Graph:
     Raises `InputError` for a file that is missing, a git-LFS pointer or damaged, for an operator
     set that cannot be lifted to `OPSET`, and for several inputs or outputs.
     """
-    refuse_pointer(path, WHERE)
     model = _parsed(path)
     tensors = _tensors(model, path)
     image, output = _ends(model, tensors, path)
@@ -58,24 +64,65 @@ def widened(array: np.ndarray) -> np.ndarray:
     """Floats of every width as float32, the width that afpjax folds and quantises from."""
     if not jnp.issubdtype(array.dtype, np.floating):
         return array
-    with np.errstate(over="ignore"):  # `trace` refuses infinity, by the weight's name
-        return array.astype(np.float32, copy=False)
+    return array.astype(np.float32, copy=False)
 
 
 def _parsed(path: Path) -> onnx.ModelProto:
+    model = onnx.ModelProto()
     try:
-        model = onnx.load(path, load_external_data=False)
-        if model.functions:
-            model = onnx.inliner.inline_local_functions(model)
-    except (DecodeError, OSError, ValueError, RuntimeError) as error:
+        model.ParseFromString(read_bytes(path, WHERE, PART))
+    except DecodeError as error:
         raise _damaged(path, error) from error
     if not model.graph.node or not model.opset_import:
         raise _damaged(path, "it holds no graph")
+    if model.functions:
+        _refuse_bombs(model, path)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except Exception as error:  # C++ has kinds of its own
+            raise _damaged(path, error) from error
+    if len(model.graph.node) > MOST_NODES:
+        raise _too_many(path)
     return model
 
 
+def _refuse_bombs(model: onnx.ModelProto, path: Path) -> None:
+    """Raise `InputError` where functions call themselves, or come to more nodes than anyone needs:
+    each may call the next one many times."""
+    bodies = {(f.domain, f.name, f.overload): f.node for f in model.functions}
+    counts: dict[tuple[str, str, str], int] = {}
+    open_calls: list[tuple[str, str, str]] = []
+
+    def count(nodes: Iterable[onnx.NodeProto]) -> int:
+        total = 0
+        for node in nodes:
+            key = (node.domain, node.op_type, node.overload)
+            total += counted(key) if key in bodies else 1
+            total += sum(count(each.g.node) for each in node.attribute if each.HasField("g"))
+        return total
+
+    def counted(key: tuple[str, str, str]) -> int:
+        if key in open_calls or len(open_calls) > _DEEPEST:
+            raise _damaged(path, f"function {key[1]} calls itself, or calls go too deep")
+        if key not in counts:
+            open_calls.append(key)
+            counts[key] = count(bodies[key])
+            open_calls.pop()
+        return counts[key]
+
+    if count(model.graph.node) > MOST_NODES:
+        raise _too_many(path)
+
+
+def _too_many(path: Path) -> InputError:
+    return InputError(
+        f"{WHERE}: {path} comes to more than {MOST_NODES:,} nodes, beyond any network that afpjax "
+        "places; export the network itself"
+    )
+
+
 def _damaged(path: Path, error: Exception | str) -> InputError:
-    reason = error if isinstance(error, str) else one_line(error)
+    reason = (error if isinstance(error, str) else one_line(error))[:300]
     return InputError(
         f"{WHERE}: {path} is no whole ONNX model ({reason}); export or fetch it again"
     )
@@ -83,32 +130,78 @@ def _damaged(path: Path, error: Exception | str) -> InputError:
 
 def _tensors(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
     """The initializers by name; the model's own copies are emptied, but for small ones."""
+    for tensor in _inner_tensors(model.graph.node):
+        _fetch(tensor, path)
     arrays = {}
     for tensor in model.graph.initializer:
         _fetch(tensor, path)
+        if tensor.name in arrays:
+            raise _damaged(path, f"two tensors are called {tensor.name}")
         try:
-            array = numpy_helper.to_array(tensor)
-        except (ValueError, TypeError) as error:
+            array = widened(tensor_value(tensor))
+        except Exception as error:  # protobuf, NumPy and onnx have many words for damage
             raise _damaged(path, f"tensor {tensor.name}: {one_line(error)}") from error
-        arrays[tensor.name] = widened(array)
+        arrays[tensor.name] = array
         if array.size > _SMALL:
             tensor.ClearField("raw_data")
             tensor.ClearField("float_data")
     return arrays
 
 
+def _inner_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
+    """The tensors that nodes, and graphs inside them, hold."""
+    for node in nodes:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            if attribute.HasField("g"):
+                yield from attribute.g.initializer
+                yield from _inner_tensors(attribute.g.node)
+
+
 def _fetch(tensor: onnx.TensorProto, path: Path) -> None:
-    """Read a tensor that lies in a file of its own."""
-    if not external_data_helper.uses_external_data(tensor):
+    """Read a tensor that lies in a file of its own, in the folder of the model or below it."""
+    if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return
-    location = external_data_helper.ExternalDataInfo(tensor).location
-    refuse_pointer(path.parent / location, f"{WHERE}: {path}: the weights of {tensor.name}")
+    said = {each.key: each.value for each in tensor.external_data}
+    location = said.get("location", "")
     try:
-        external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-    except (OSError, ValueError, onnx.checker.ValidationError) as error:
-        raise _damaged(path, f"tensor {tensor.name} in {location}: {one_line(error)}") from error
+        size = _bytes(tensor)
+        if int(said.get("length", size)) != size:
+            raise ValueError(f"{said['length']} bytes, where its shape takes {size}")
+        data = _external(path, location, int(said.get("offset", 0)), size, tensor.name)
+    except InputError:
+        raise
+    except Exception as error:
+        raise _damaged(
+            path, f"tensor {tensor.name} in {location[:100]}: {one_line(error)}"
+        ) from error
+    tensor.raw_data = data
     tensor.data_location = onnx.TensorProto.DEFAULT
     tensor.ClearField("external_data")
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    count = prod(tensor.dims)
+    if dtype.kind not in "biufV" or count < 0 or any(size < 0 for size in tensor.dims):
+        raise ValueError(f"no numbers of the shape {list(tensor.dims)[:8]}")
+    halves = tensor.data_type in (onnx.TensorProto.UINT4, onnx.TensorProto.INT4)
+    return -(-count // 2) if halves else count * dtype.itemsize
+
+
+def _external(model: Path, location: str, offset: int, size: int, name: str) -> bytes:
+    inside = Path(location)
+    if not location or inside.is_absolute() or ".." in inside.parts or chr(0) in location:
+        raise ValueError("it has to lie beside the model, or below it")
+    file = model.parent / inside
+    if model.parent.resolve() not in file.resolve().parents:
+        raise ValueError("a link leads out of the model's folder")
+    with opened(file, f"{WHERE}: {model}: the weights of {name}", _WEIGHTS) as weights:
+        if offset < 0 or offset + size > weights.seek(0, SEEK_END):
+            raise ValueError(f"bytes {offset} to {offset + size}, and the file has fewer")
+        weights.seek(offset)
+        return weights.read(size)
 
 
 def _ends(
@@ -138,11 +231,13 @@ def _shape(image: onnx.ValueInfoProto, path: Path) -> tuple[int | None, ...]:
 def _lifted(model: onnx.ModelProto, path: Path) -> tuple[onnx.GraphProto, int]:
     """The graph at operator set `OPSET` or later, without its larger tensors."""
     version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+    if not 1 <= version <= onnx.defs.onnx_opset_version():
+        raise _damaged(path, f"operator set {version} does not exist")
     if version >= OPSET:
         return model.graph, version
     try:
         return version_converter.convert_version(_skeleton(model, version), OPSET).graph, OPSET
-    except (RuntimeError, ValueError) as error:  # C++ exceptions
+    except Exception as error:  # C++ has kinds of its own
         raise InputError(
             f"{WHERE}: {path} cannot be lifted from operator set {version} to {OPSET} "
             f"({one_line(error)}); export it anew"
@@ -179,5 +274,5 @@ def _needed(nodes: Iterable[onnx.NodeProto], output: str) -> tuple[onnx.NodeProt
     for node in reversed(listed):
         if wanted.intersection(node.output):
             kept.append(node)
-            wanted.update(node.input)
+            wanted |= names_read([node])
     return tuple(kept[::-1])

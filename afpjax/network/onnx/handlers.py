@@ -31,13 +31,21 @@ def runner(node: onnx.NodeProto, opset: int) -> Run | None:
     nobody knows."""
     if node.domain not in ("", "ai.onnx") or any(each.HasField("g") for each in node.attribute):
         return None  # control flow (If, Loop, Scan) holds a graph
-    attributes = {each.name: _value(each) for each in node.attribute}
+    attributes = attributes_of(node)
     if node.op_type in OPERATORS:
         operator = partial(OPERATORS[node.op_type], attributes)
         return lambda *operands: _listed(operator(*operands))
     handler = _handlers().get(node.op_type)
     version = handler and _version(handler, opset)
     return partial(_handled, node, getattr(handler, f"version_{version}")) if version else None
+
+
+def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
+    """A node's settings by name."""
+    attributes = {each.name: _value(each) for each in node.attribute}
+    if node.op_type == "Split":  # which says in few versions what its outputs say anyway
+        attributes.setdefault("num_outputs", len(node.output))
+    return attributes
 
 
 def _handled(node: onnx.NodeProto, method: Callable[..., Any], *operands: Any) -> Sequence[Any]:

@@ -1,6 +1,8 @@
 """ONNX files as networks: the way in for whatever was trained elsewhere."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from afpjax.checks import instance, whole
-from afpjax.errors import InputError
+from afpjax.errors import InputError, one_line
 from afpjax.network.network import Network
 from afpjax.network.onnx.file import WHERE, Graph, read_graph
 from afpjax.network.onnx.plan import Parameter, Plan, plan
@@ -46,7 +48,8 @@ def load_onnx(path: str | Path, image_size: int | None = None) -> Network:
     """
     model = read_onnx(path, image_size)
     sample = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
-    return trace(model.apply_fn, model.params, sample)
+    with _naming(Path(path)):
+        return trace(model.apply_fn, model.params, sample)
 
 
 def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
@@ -58,11 +61,13 @@ def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
     instance("path", path, str | Path, "the path of an .onnx file")
     if image_size is not None:
         whole("image_size", image_size, 1)
-    graph = read_graph(Path(path))
-    shape = _image_shape(graph, image_size)
+    with _naming(Path(path)):
+        graph = read_graph(Path(path))
+        shape = _image_shape(graph, image_size)
+        planned = plan(graph, shape)
+        _refuse_no_layers(graph, planned)
+        _refuse_not_finite(graph, planned)
     channels_last = len(shape) == 4 and not _channels_first(graph)
-    planned = plan(graph, shape)
-    _refuse_no_layers(graph, planned)
     image_shape = shape[1:] if channels_last or len(shape) == 2 else (*shape[2:], shape[1])
 
     def one(params: Params, image: Float[Array, "1 ..."]) -> Float[Array, "1 classes"]:
@@ -79,6 +84,23 @@ def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
         return jax.vmap(lambda image: one(params, image[None])[0])(images)
 
     return OnnxModel(apply_fn, planned.parameters, image_shape)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Whatever goes wrong is an `InputError` with the file's name: damage has as many words as
+    there are libraries below. What these warn of on the way is left out: a line beside the one."""
+    try:
+        with np.errstate(all="ignore"), warnings.catch_warnings(action="ignore"):
+            yield
+    except InputError as error:
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{WHERE}: {path}: {error}") from error
+    except Exception as error:
+        raise InputError(
+            f"{WHERE}: {path} cannot be read ({one_line(error)}); export it again"
+        ) from error
 
 
 def _image_shape(graph: Graph, image_size: int | None) -> tuple[int, ...]:
@@ -124,6 +146,14 @@ def _refuse_images(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) 
     if found != wanted:
         shapes = [" x ".join(map(str, shape)) for shape in (wanted, found)]
         raise InputError(f"{WHERE}: {path} takes images of {shapes[0]}, these are {shapes[1]}")
+
+
+def _refuse_not_finite(graph: Graph, planned: Plan) -> None:
+    for name, array in planned.parameters.items():
+        if not np.isfinite(array).all():
+            raise InputError(
+                f"{WHERE}: {graph.path}: {name} holds NaN or infinity; export finite weights"
+            )
 
 
 def _refuse_no_layers(graph: Graph, planned: Plan) -> None:

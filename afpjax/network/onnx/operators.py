@@ -15,6 +15,7 @@ import onnx
 from jax import lax
 from jaxtyping import Array
 
+from afpjax.network.onnx.quantised import dequantize_linear, quantize_linear
 from afpjax.network.onnx.windows import average_pool, conv, max_pool
 
 Attributes = Mapping[str, Any]
@@ -152,6 +153,7 @@ OPERATORS: dict[str, Operator] = {
     "Celu": _celu,
     "Clip": _pointwise(jnp.clip),
     "Conv": conv,
+    "DequantizeLinear": dequantize_linear,
     "Dropout": dropout,
     "Elu": _elu,
     "Floor": _pointwise(jnp.floor),
@@ -170,6 +172,7 @@ OPERATORS: dict[str, Operator] = {
     "Mean": lambda attributes, *operands: reduce(jnp.add, operands) / len(operands),
     "Mish": _pointwise(jax.nn.mish),
     "Pad": pad,
+    "QuantizeLinear": quantize_linear,
     "ReduceL1": _reduction(lambda x, **how: jnp.abs(x).sum(**how)),
     "ReduceL2": _reduction(lambda x, **how: jnp.sqrt((x * x).sum(**how))),
     "ReduceMin": _reduction(jnp.min),

@@ -1,30 +1,41 @@
 """An ONNX graph for one size of image: what is known is worked out, what is left is listed.
 
 Shapes are known once the image's is, so all that graphs compute from them (and from their tensors)
-is evaluated here, by onnx's own NumPy evaluator in 64-bit integers. The steps that remain are those
-the image reaches; the floating-point arrays they read are the parameters.
+is evaluated here: by `constants` in NumPy, else by the network's own operators. Branches and loops
+are written out. The steps that remain are those the image reaches; the floating-point arrays they
+read are the parameters. Nothing is computed before its size is known, and small enough.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import onnx
-from onnx.reference import ReferenceEvaluator
 
-from afpjax.errors import InputError
-from afpjax.files import one_line
-from afpjax.network.onnx.file import WHERE, Graph, widened
-from afpjax.network.onnx.handlers import Run, numpy_rules, runner
+from afpjax.errors import InputError, one_line
+from afpjax.network.onnx import quantised
+from afpjax.network.onnx.constants import CONSTANTS, Room, worked_out
+from afpjax.network.onnx.control import written_out
+from afpjax.network.onnx.file import MOST_NODES, WHERE, Graph, widened
+from afpjax.network.onnx.handlers import Run, attributes_of, numpy_rules, runner
+from afpjax.network.onnx.work import refuse_excess, work_of
 
 #: Operators whose further operands are settings, not weights.
 _SETTINGS = ("Clip", "Dropout", "Pad")
 #: Names that exporters make up for tensors of their own.
 _MADE_UP = re.compile(r"(onnx::\w+|const_fold_opt__)?\d*")
+#: What onnxruntime appends to the name of a weight that it quantises.
+_QUANTISED = "_quantized"
+#: What a node inside a branch or loop counts for, beside itself.
+_INSIDE = 9
+#: Nodes that the image passes; each takes a few milliseconds to trace.
+MOST_STEPS = 5_000
+_CONTROL = ("If", "Loop", "Scan", "SequenceMap")
 #: What a weight is called after its node, by its place among the operands.
 _ROLES = {1: "weight", 2: "bias"}
 
@@ -95,46 +106,112 @@ class _Maker:
     shapes: dict[str, jax.ShapeDtypeStruct] = field(default_factory=dict)
     steps: list[Step] = field(default_factory=list)
     parameters: dict[str, np.ndarray] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)  # names, those of later nodes too
+    copies: dict[str, int] = field(default_factory=dict)  # of a name, so far
+    nodes: int = 0  # so far
 
     def __post_init__(self) -> None:
-        self.known.update((n, _Known(a, n)) for n, a in self.graph.tensors.items())
+        tensors = self.graph.tensors
+        self.room = Room(sum(array.nbytes for array in tensors.values()))
+        self.known.update((n, _Known(a, n.removesuffix(_QUANTISED))) for n, a in tensors.items())
+        self.taken = {*tensors, self.graph.image}
+        self.taken.update(name for node in self.graph.nodes for name in node.output)
 
     def add(self, node: onnx.NodeProto) -> None:
         for name in node.input:
             if name and name not in self.known and name not in self.shapes:
                 raise self._error(node, f"it reads {name}, which nothing before it makes")
+        for name in node.output:
+            if name and (name in self.known or name in self.shapes):
+                raise self._error(node, f"it makes {name}, which there is already")
+        self.nodes += 1
         try:
-            if node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
-                self._fold(node, {node.input[0]: np.broadcast_to(0.0, self._shape(node))})
-            elif not any(name in self.shapes for name in node.input):
-                self._fold(node, {name: self.known[name].array for name in node.input if name})
-            else:
-                self._step(node)
+            if self.nodes > MOST_NODES:
+                raise ValueError("its branches and loops come to more nodes than any network has")
+            self._add(node)
         except InputError:
             raise
         except Exception as error:  # whatever a graph makes an operator do
             raise self._error(node, one_line(error)) from error
 
-    def _shape(self, node: onnx.NodeProto) -> tuple[int, ...]:
-        return self.shapes[node.input[0]].shape
+    def _add(self, node: onnx.NodeProto) -> None:
+        if (inner := self._written_out(node)) is not None:
+            for each in inner:
+                self.nodes += _INSIDE
+                self.add(each)
+        elif node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
+            shape = self.shapes[node.input[0]].shape
+            self._keep(node, {}, self._values(node, [np.broadcast_to(np.float32(0), shape)]))
+        elif any(name in self.shapes for name in node.input):
+            self._step(node)
+        else:
+            arrays = {name: self.known[name].array for name in node.input if name}
+            self._keep(node, arrays, self._values(node, [arrays.get(n) for n in node.input]))
 
-    def _fold(self, node: onnx.NodeProto, arrays: dict[str, np.ndarray]) -> None:
-        """Evaluate a node that the image does not reach."""
-        opset = onnx.helper.make_opsetid(node.domain, self.graph.opset)
-        named = [name for name in node.output if name]
-        function = onnx.helper.make_function("afpjax", "known", [*arrays], named, [node], [opset])
-        made = ReferenceEvaluator(function).run(None, arrays, attributes={})
-        for name, value in zip(named, made, strict=True):
+    def _written_out(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto] | None:
+        """The nodes that stand for one which is none of the network's own operators."""
+        if node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type in _CONTROL:
+            return written_out(node, self._value, self._fresh)
+        return quantised.plain_nodes(node, self._fresh) if node.op_type in quantised.PLAIN else None
+
+    def _value(self, name: str) -> np.ndarray | None:
+        return self.known[name].array if name in self.known else None
+
+    def _fresh(self, name: str) -> str:
+        found = name
+        while found in self.taken:
+            self.copies[name] = self.copies.get(name, 1) + 1
+            found = f"{name}.{self.copies[name]}"
+        self.taken.add(found)
+        return found
+
+    def _values(self, node: onnx.NodeProto, operands: list[np.ndarray | None]) -> list[Any]:
+        """What a node that the image does not reach makes of its operands."""
+        plain = node.domain in ("", "ai.onnx") and node.op_type in CONSTANTS
+        if plain and not any(each.HasField("g") for each in node.attribute):
+            return worked_out(CONSTANTS[node.op_type], attributes_of(node), operands, self.room)
+        run = self._runner(node)
+        traced = [
+            place
+            for place, each in enumerate(operands)
+            if each is not None and each.dtype == np.float32 and each.ndim
+        ]
+
+        def outputs(*arrays: Any) -> Sequence[Any]:
+            given = list(operands)
+            for place, array in zip(traced, arrays, strict=True):
+                given[place] = array
+            return run(*given)
+
+        arrays = [operands[place] for place in traced]
+        made, work = work_of(outputs, *arrays)
+        self.room.take(made, 4, work)
+        return [np.asarray(each) for each in jax.jit(outputs)(*arrays)]
+
+    def _keep(
+        self, node: onnx.NodeProto, arrays: dict[str, np.ndarray], made: Sequence[Any]
+    ) -> None:
+        """Values become known; a weight that is transposed, cast or reshaped keeps its name."""
+        source = max(arrays, key=lambda each: arrays[each].size, default="")
+        for name, value in zip(node.output, made, strict=False):
+            if not name:
+                continue
             array = widened(np.asarray(value))
-            # A weight that is transposed, cast or reshaped keeps its name.
-            source = max(arrays, key=lambda each: arrays[each].size, default="")
             kept = source in self.known and arrays[source].size >= array.size > 1
             self.known[name] = _Known(array, self.known[source].name if kept else name)
 
-    def _step(self, node: onnx.NodeProto) -> None:
+    def _runner(self, node: onnx.NodeProto) -> Run:
         run = runner(node, self.graph.opset)
         if run is None:
-            raise self._error(node, "afpjax does not know this operator; export without it")
+            quantises = node.op_type in quantised.DYNAMIC or node.op_type.startswith("QLinear")
+            advice = quantised.ADVICE if quantises else "export without it"
+            raise self._error(node, f"afpjax does not know this operator; {advice}")
+        return run
+
+    def _step(self, node: onnx.NodeProto) -> None:
+        run = self._runner(node)
         operands = tuple(self._operand(node, place) for place in range(len(node.input)))
         arrays = {p.key: self.parameters[p.key] for p in operands if isinstance(p, Parameter)}
 
@@ -143,6 +220,9 @@ class _Maker:
 
         read = {name: self.shapes[name] for name in operands if isinstance(name, str)}
         made = jax.eval_shape(outputs, read, arrays)
+        refuse_excess(prod(each.shape) for each in made)
+        if len(self.steps) >= MOST_STEPS:
+            raise ValueError(f"the image has passed {MOST_STEPS:,} nodes, more than in any network")
         self.shapes.update(zip(node.output, made, strict=False))
         self.steps.append(Step(node, run, operands))
 
@@ -151,7 +231,9 @@ class _Maker:
         if not name or name in self.shapes:
             return name or None
         array = self.known[name].array
-        weight = array.ndim > 0 and array.dtype == np.float32 and node.op_type not in _SETTINGS
+        # A scale that XLA knew, it would multiply by the inverse of: codes would differ.
+        weight = array.ndim > 0 or node.op_type == "QuantizeLinear"
+        weight = weight and array.dtype == np.float32 and node.op_type not in _SETTINGS
         return self._parameter(node, place) if weight else array
 
     def _parameter(self, node: onnx.NodeProto, place: int) -> Parameter:

@@ -45,9 +45,15 @@ def saved(folder, model):
     return path
 
 
-def expected(model, images, *, nhwc=False):
-    """ONNX Runtime's answer for images [B, rows, columns, channels]."""
+def expected(model, images, *, nhwc=False, as_written=False):
+    """ONNX Runtime's answer for images [B, rows, columns, channels].
+
+    `as_written`: without its optimiser, which multiplies codes where the file has their values, and
+    quantises what the file leaves in float.
+    """
     options = onnxruntime.SessionOptions()
+    if as_written:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     session = onnxruntime.InferenceSession(source, options, ["CPUExecutionProvider"])

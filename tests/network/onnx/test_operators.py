@@ -12,7 +12,8 @@ import pytest
 from onnx import TensorProto, helper
 from onnx.backend.test.case.node import collect_testcases
 
-from afpjax.network.onnx.handlers import numpy_rules, runner
+from afpjax.network.onnx.constants import CONSTANTS, Room, worked_out
+from afpjax.network.onnx.handlers import attributes_of, numpy_rules, runner
 from afpjax.network.onnx.operators import OPERATORS
 
 OPSET = 17
@@ -153,21 +154,51 @@ def test_padding_may_cut():
     assert_agrees(node, drawn(2, 3, 5, 6), pads, np.asarray(np.float32(7)))
 
 
-def examples():
-    """The standard's own single-node examples that a network of floats can contain."""
-    chosen = set(OPERATORS) | set(HANDLED.split())
+def cases():
+    """The standard's own examples of one node."""
     with warnings.catch_warnings(action="ignore"):  # the standard's, while it makes them up
-        cases = collect_testcases(None)
-    for case in cases:
+        found = collect_testcases(None)
+    for case in found:
         assert case.model is not None and case.data_sets is not None
         nodes = case.model.graph.node
-        if len(nodes) != 1 or nodes[0].op_type not in chosen or nodes[0].domain:
+        if len(nodes) == 1 and not nodes[0].domain and _within(case.name):
+            for inputs, outputs in case.data_sets:
+                yield case, inputs, outputs
+
+
+def examples(found):
+    """Those that a network of floats can contain."""
+    quantised = {"QuantizeLinear", "DequantizeLinear"}  # of codes, which are no floats there
+    chosen = (set(OPERATORS) | set(HANDLED.split())) - quantised
+    for case, inputs, outputs in found:
+        if case.model.graph.node[0].op_type not in chosen:
             continue
-        for inputs, outputs in case.data_sets:
-            arrays = [np.asarray(each) for each in (*inputs, *outputs)]
-            floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
-            if floats and all(dtype == np.float32 for dtype in floats) and _within(case.name):
-                yield pytest.param(case, inputs, outputs, id=case.name)
+        arrays = [np.asarray(each) for each in (*inputs, *outputs)]
+        floats = [array.dtype for array in arrays if array.dtype.kind == "f"]
+        if floats and all(dtype == np.float32 for dtype in floats):
+            yield pytest.param(case, inputs, outputs, id=case.name)
+
+
+def constants(found):
+    """Those that a graph can work out beforehand, of plain numbers."""
+    for case, inputs, outputs in found:
+        if case.model.graph.node[0].op_type not in CONSTANTS or "uint8" in case.name:
+            continue
+        arrays = [np.asarray(each) for each in (*inputs, *outputs)]
+        plain = all(array.dtype.kind in "bif" and array.dtype != "f2" for array in arrays)
+        if plain and not any(word in case.name for word in NOT_CONSTANT):
+            yield pytest.param(case, inputs, outputs, id=case.name)
+
+
+#: Kinds of an operator that no exporter writes for constants; refused.
+NOT_CONSTANT = (
+    "scatternd_",
+    "scatter_elements_with_reduction",
+    "scatter_elements_with_duplicate",
+    "cumsum_1d_reverse",
+    "exclusive",
+    "gathernd_example_int32_batch",
+)
 
 
 def _within(name):
@@ -178,7 +209,18 @@ def _within(name):
 
 def pytest_generate_tests(metafunc):
     if "case" in metafunc.fixturenames:
-        metafunc.parametrize(("case", "inputs", "outputs"), list(examples()))
+        chosen = constants if "constants" in metafunc.function.__name__ else examples
+        metafunc.parametrize(("case", "inputs", "outputs"), list(chosen(cases())))
+
+
+def test_constants_of_the_standard_s_own_examples(case, inputs, outputs):
+    (node,) = case.model.graph.node
+    given = iter([np.asarray(each) for each in inputs])
+    operands = [next(given) if name else None for name in node.input]
+    made = worked_out(CONSTANTS[node.op_type], attributes_of(node), operands, Room(0))
+    for got, wanted in zip(made, outputs, strict=True):
+        assert got.shape == np.shape(wanted) and got.dtype == np.asarray(wanted).dtype
+        np.testing.assert_allclose(got, wanted, rtol=case.rtol, atol=1e-6)
 
 
 def test_the_standard_s_own_examples(case, inputs, outputs):
