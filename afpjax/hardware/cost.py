@@ -89,7 +89,7 @@ def _refuse_overflow(graph: LayerGraph, platform: Platform, costs: np.ndarray) -
         )
     link = platform.link
     most = max((tensor.elements for tensor in graph.tensors), default=1) * 8
-    finite = np.isfinite(np.float64([link.transfer_ms(most), link.transfer_mj(most)])).all()
+    finite = np.isfinite(np.array([link.transfer_ms(most), link.transfer_mj(most)])).all()
     need(bool(finite), f"link `{link.name}`: a transfer takes no finite time or energy; mend it")
 
 
