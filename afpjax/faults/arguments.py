@@ -33,13 +33,16 @@ def met(
     )
 
 
-def on_the_way(devices: int, nodes: Sequence[Node], slots: int, size: int, read: int) -> np.ndarray:
-    """Thresholds of the `read` values that cross to every image of a call, [D, B, read]."""
-    limits = np.zeros((devices, slots, size, read), np.uint32)
+def on_the_way(
+    draws: Draws, devices: int, nodes: Sequence[Node], slots: int, size: int, read: int
+) -> np.ndarray:
+    """Thresholds of the `read` values that cross to every image of a call, [D, B, read, …]."""
+    of_values = (read, *draws.link_words)
+    limits = np.zeros((devices, slots, size, *of_values), np.uint32)
     for slot, node in enumerate(nodes):
         if node.wires:
-            limits[:, slot] = np.frombuffer(node.wires, np.uint32)
-    return limits.reshape(devices, slots * size, read)
+            limits[:, slot] = np.frombuffer(node.wires, np.uint32).reshape(of_values)
+    return limits.reshape(devices, slots * size, *of_values)
 
 
 def trials_of(devices: int, nodes: Sequence[Node], slots: int, size: int) -> np.ndarray:

@@ -62,7 +62,7 @@ class Asker(NamedTuple):
         self,
         draws: Draws,
         strikes: tuple[Strike, ...],
-        links: UInt32[np.ndarray, "W"] | None = None,
+        links: UInt32[np.ndarray, "W *words"] | None = None,
     ) -> Asked:
         """A network whose neurons devices share out: see `served.strikes_of`."""
         met = met_on_the_way(self.program, links)

@@ -14,6 +14,10 @@ and a mixed counter picks points of it at random. Two streams whose first words 
 the tensor's size have the same points in another order and with another shift. All is elementwise:
 XLA fuses it into the pass that uses the mask. Elements beyond 2^32 take a carry word; no index ever
 passes through a float. Threefry (Salmon et al., SC 2011) can stand in: `generator="threefry"`.
+
+A rate below `RARE` is no multiple of 2^-31 to speak of. Where there are such rates, thresholds have
+a second word, 32 bits more, and an element whose draw is equal to the first word flips when another
+draw is below the second: a comparison of 63 bits, whose first 31 are those of all other rates.
 """
 
 from collections.abc import Sequence
@@ -25,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array, Int, Num, UInt32
+from jaxtyping import Array, Bool, Int, Num, UInt32
 
 from afpjax import checks
 
@@ -33,6 +37,8 @@ WEIGHTS, ACTIVATIONS, LINK = 0, 1, 2  # targets
 DRAWS = 2  # raise it whenever a seed's draws change: weights learnt under others are not reused
 _GOLDEN = 0x9E3779B9  # 2^32 over the golden ratio: multiples of it lie far apart
 _COUNTERS = 2**32
+RARE = 2.0**-18  # rates below have thresholds of two words; others are off by 2^-14 of them at most
+_SECOND = 0x8F4D2E1B  # tells second draws from first ones
 # Found by random search, in this order, so that the dual lattices of any two, three or four of them
 # have no short vectors: the product of a vector's non-zero entries is at least 2e7, 4e5 and 2e4
 # among the first eight (1e5 of the first four), 2e7, 4e4 and 1,500 among the first sixteen, 6e6,
@@ -46,9 +52,27 @@ MULTIPLIERS = (
 )  # fmt: skip
 
 
-def threshold(rates: Num[np.ndarray, "*N"]) -> UInt32[np.ndarray, "*N"]:
-    """Rates in [0, 1] as thresholds of 31-bit draws, to the nearest 2^-31; 1 always flips."""
-    return np.round(np.asarray(rates, np.float64) * 2.0**31).astype(np.uint32)
+def threshold(
+    rates: Num[np.ndarray, "*N"], *, rare: bool = False
+) -> UInt32[np.ndarray, "*thresholds"]:
+    """Rates in [0, 1] as thresholds of 31-bit draws, to the nearest 2^-31; 1 always flips.
+
+    With `rare`, two words for each: the last axis has all first words, then all second ones. What
+    is below `RARE` is met to the nearest 2^-63, and what is not has a second word of 0.
+    """
+    rates = np.asarray(rates, np.float64)
+    first = np.round(rates * 2.0**31).astype(np.uint32)
+    if not rare:
+        return first
+    words = np.round(np.where(rates < RARE, rates, 0) * 2.0**63).astype(np.uint64)
+    first = np.where(rates < RARE, words >> np.uint64(32), first)
+    return np.concatenate([first, words % np.uint64(_COUNTERS)], axis=-1).astype(np.uint32)
+
+
+def any_rare(rates: Num[np.ndarray, "*N"]) -> bool:
+    """Whether thresholds of these rates need two words."""
+    rates = np.asarray(rates)
+    return bool(((rates > 0) & (rates < RARE)).any())
 
 
 def seed_words(key: Any) -> UInt32[Array, "2"]:
@@ -126,18 +150,19 @@ def flip_mask(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Any, "bits ..."],
+    limits: UInt32[Any, "columns ..."],
     *,
     generator: str = "hash",
 ) -> Int[Array, "..."]:
-    """int32 mask of `shape`: bit `bits[k]` is set where its draw is below `limits[k]`.
+    """int32 mask of `shape`: bit `bits[k]` is set where its draw is below threshold k.
 
     A limit is one for all elements, or broadcasts over them.
     """
     mask = jnp.zeros(shape, jnp.int32)
     for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
         word = np.uint32(1 << bits[place]).astype(np.int32)  # bit 31 is the sign
-        mask = mask | jnp.where(draw < limits[place], word, np.int32(0))
+        hit = below(stream, draw, place, limits, len(bits), generator=generator)
+        mask = mask | jnp.where(hit, word, np.int32(0))
     return mask
 
 
@@ -145,15 +170,64 @@ def count_flips(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Any, "bits"],
+    limits: UInt32[Any, "columns"],
     *,
     generator: str = "hash",
 ) -> Int[Array, ""]:
     """How many bits `flip_mask` sets, int32; of tensors with 2^31 faulty bits or fewer."""
     total = jnp.zeros((), jnp.int32)
     for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
-        total += (draw < limits[place]).sum(dtype=jnp.int32)
+        hit = below(stream, draw, place, limits, len(bits), generator=generator)
+        total += hit.sum(dtype=jnp.int32)
     return total
+
+
+def below(
+    stream: UInt32[Array, "2"],
+    draw: UInt32[Array, "..."],
+    place: int,
+    limits: UInt32[Any, "columns ..."],
+    count: int,
+    *,
+    generator: str = "hash",
+) -> Bool[Array, "..."]:
+    """Whether each element's draw number `place` is below the threshold: `draws` gave it.
+
+    `limits` are `count` thresholds of one word, or of two: all first words, then all second ones.
+    """
+    under = draw < limits[place]
+    if len(limits) == count:
+        return under
+    second = _second(stream, draw.shape, place, generator)
+    return under | ((draw == limits[place]) & (second < limits[count + place]))
+
+
+def _second(
+    stream: UInt32[Array, "2"], shape: Sequence[int], place: int, generator: str
+) -> UInt32[Array, "..."]:
+    """32 bits more of a draw.
+
+    An element's first draw being known says which point of the lattice it is, whatever the element;
+    so its second one is of a point that follows from both words of the stream.
+    """
+    if generator == "threefry":
+        key = jax.random.wrap_key_data(stream, impl="threefry2x32")
+        key = jax.random.fold_in(jax.random.fold_in(key, _SECOND), place)
+        return jax.random.bits(key, tuple(shape), jnp.uint32)
+    return _second_at(stream, *counters(shape), place)
+
+
+@partial(jax.jit, static_argnames="place", inline=True)
+def _second_at(
+    stream: UInt32[Array, "2"],
+    high: UInt32[Array, "..."] | None,
+    low: UInt32[Array, "..."],
+    place: int,
+) -> UInt32[Array, "..."]:
+    first = stream[0] if high is None else mix(stream[0] + high)
+    salt = mix(first ^ mix(stream[1] + np.uint32(_SECOND)))
+    word = mix(stream[1] + np.uint32(place * _GOLDEN % _COUNTERS))
+    return mix(mix(low ^ first) ^ salt) * np.uint32(MULTIPLIERS[place]) + word
 
 
 def draws(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Limits(NamedTuple):
     """Thresholds within the budget: the weights' for the trial, the activations' per image."""
 
-    weights: UInt32[Array, "L bits"]
-    of_image: Callable[[Array], UInt32[Array, "L bits"]]
+    weights: UInt32[Array, "L columns"]
+    of_image: Callable[[Array], UInt32[Array, "L columns"]]
 
 
 def within_budget(
@@ -39,8 +39,8 @@ def within_budget(
     if draws.budget is None:
         return Limits(weights, lambda _: inputs)
     expected = [
-        _expected(once(draws.shared, layers, weights), [layer.weights for layer in layers]),
-        _expected(inputs, [layer.inputs for layer in layers]),
+        _expected(draws, once(draws, layers, weights), [layer.weights for layer in layers]),
+        _expected(draws, inputs, [layer.inputs for layer in layers]),
     ]
     share = expected[0] / jnp.maximum(expected[0] + expected[1], 1e-30)
     for_weights = jnp.round(share * draws.budget).astype(jnp.int32)
@@ -61,35 +61,47 @@ def within_budget(
     of_kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers])
 
     def kernels(scaled: Array) -> Int[Array, ""]:
-        return of_kernels(once(draws.shared, layers, scaled))
+        return of_kernels(once(draws, layers, scaled))
 
     budget = jnp.int32(draws.budget) - for_weights
 
     def of_image(image: Array) -> Array:
         read = count(bits.ACTIVATIONS, [layer.input_shape for layer in layers], image)
-        return _largest_within(read, inputs, budget)
+        return _largest_within(draws, read, inputs, budget)
 
-    return Limits(_largest_within(kernels, weights, for_weights), of_image)
+    return Limits(_largest_within(draws, kernels, weights, for_weights), of_image)
 
 
 def once(
-    shared: str, layers: Sequence[Layer], limits: UInt32[Array, "L bits"]
-) -> UInt32[Array, "L bits"]:
+    draws: "Draws", layers: Sequence[Layer], limits: UInt32[Array, "L columns"]
+) -> UInt32[Array, "L columns"]:
     """Thresholds of weights as they are to be counted: each stored bit once.
 
     A kernel that several calls share counts for the first of them, at the highest of their
     thresholds (lower ones strike a part of the same bits), and not for the others.
     """
-    own = keepers(shared, layers)
+    own = keepers(draws.shared, layers)
     if own.tolist() == list(range(len(layers))):
         return limits
     none = jnp.zeros_like(limits[0])
     return jnp.stack(
         [
-            limits[np.flatnonzero(own == number)].max(axis=0) if own[number] == number else none
+            _highest(draws, limits[np.flatnonzero(own == number)])
+            if own[number] == number
+            else none
             for number in range(len(layers))
         ]
     )
+
+
+def _highest(draws: "Draws", limits: UInt32[Array, "N columns"]) -> UInt32[Array, "columns"]:
+    """The highest of thresholds, of one word or of two."""
+    if not draws.rare:
+        return limits.max(axis=0)
+    first, second = jnp.split(limits, 2, axis=1)
+    highest = first.max(axis=0)
+    rest = jnp.where(first == highest[None], second, jnp.zeros((), jnp.uint32)).max(axis=0)
+    return jnp.concatenate([highest, rest])
 
 
 def rows_within_budget(
@@ -99,7 +111,7 @@ def rows_within_budget(
     seed: Array,
     trials: Sequence[int],
     images: int,
-) -> tuple[UInt32[np.ndarray, "D L bits"], UInt32[np.ndarray, "D B L bits"]]:
+) -> tuple[UInt32[np.ndarray, "D L columns"], UInt32[np.ndarray, "D B L columns"]]:
     """The thresholds of each trial's weights, and of each of its images' reads, in the budget."""
     made = [_scaled(draws, layers, images, limits, seed, np.uint32(trial)) for trial in trials]
     weights, inputs = (
@@ -121,18 +133,27 @@ def _scaled(
     return scaled.weights, lax.map(scaled.of_image, jnp.arange(images, dtype=jnp.uint32))
 
 
-def _expected(limits: UInt32[Array, "L bits"], sites: Sequence[int]) -> Float[Array, ""]:
+def _expected(
+    draws: "Draws", limits: UInt32[Array, "L columns"], sites: Sequence[int]
+) -> Float[Array, ""]:
     rates = limits.astype(jnp.float32) / 2.0**31
+    if draws.rare:
+        first, second = jnp.split(rates, 2, axis=1)
+        rates = first + second / 2.0**32
     return (rates.sum(axis=1) * jnp.asarray(sites, jnp.float32)).sum()
 
 
 def _largest_within(
-    count: Callable[[Array], Array], limits: UInt32[Array, "L bits"], budget: Array
-) -> UInt32[Array, "L bits"]:
+    draws: "Draws",
+    count: Callable[[Array], Array],
+    limits: UInt32[Array, "L columns"],
+    budget: Array,
+) -> UInt32[Array, "L columns"]:
     """`limits` scaled by the largest factor/2^31 whose count of flips is within the budget."""
+    scaled = scale_both if draws.rare else scale
 
     def fits(factor: Array) -> Array:
-        return count(scale(limits, factor)) <= budget
+        return count(scaled(limits, factor)) <= budget
 
     def halve(bit: Array, factor: Array) -> Array:
         higher = factor | (jnp.uint32(1) << (jnp.uint32(30) - bit.astype(jnp.uint32)))
@@ -140,17 +161,41 @@ def _largest_within(
 
     whole = jnp.uint32(2**31)
     factor = lax.fori_loop(0, 31, halve, jnp.uint32(0))
-    return scale(limits, jnp.where(fits(whole), whole, factor))
+    return scaled(limits, jnp.where(fits(whole), whole, factor))
 
 
 def scale(limits: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]) -> UInt32[Array, "*N"]:
-    """limits · factor / 2^31, rounded down, in 32-bit words (16-bit halves, no 64-bit product)."""
+    """limits · factor / 2^31, rounded down."""
+    high, rest = _product(limits, factor)
+    return (high << jnp.uint32(1)) | (rest >> jnp.uint32(31))
+
+
+def scale_both(
+    limits: UInt32[Array, "... columns"], factor: UInt32[Array, ""]
+) -> UInt32[Array, "... columns"]:
+    """The same for thresholds of two words (`bits.threshold`): 63 bits by 31, in words of 32."""
+    first, second = jnp.split(limits, 2, axis=-1)
+    (high, middle), (carried, low) = _product(first, factor), _product(second, factor)
+    middle = middle + carried
+    high = high + (middle < carried).astype(jnp.uint32)
+    one, most = jnp.uint32(1), jnp.uint32(31)
+    whole, rest = (high << one) | (middle >> most), (middle << one) | (low >> most)
+    return jnp.concatenate([whole, rest], axis=-1)
+
+
+def _product(
+    limits: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]
+) -> tuple[UInt32[Array, "*N"], UInt32[Array, "*N"]]:
+    """limits · factor as two words, the high one first: from 16-bit halves, no 64-bit product.
+
+    `factor` is at most 2^31.
+    """
     half = jnp.uint32(16)
     low = jnp.uint32(0xFFFF)
     a1, a0 = limits >> half, limits & low
     b1, b0 = factor >> half, factor & low
-    cross = a1 * b0 + ((a0 * b0) >> half)  # < 2^32: a1 <= 2^15, b0 < 2^16
-    middle = a0 * b1 + (cross & low)
+    cross = a1 * b0 + ((a0 * b0) >> half)  # < 2^32: a1, b0 < 2^16
+    middle = a0 * b1 + (cross & low)  # < 2^32: b1 <= 2^15
     high = a1 * b1 + (cross >> half) + (middle >> half)
     rest = ((middle & low) << half) | ((a0 * b0) & low)
-    return (high << jnp.uint32(1)) | (rest >> jnp.uint32(31))
+    return high, rest

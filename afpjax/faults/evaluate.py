@@ -120,7 +120,8 @@ class Evaluator:
         progress: Progress = lambda rows: None,
     ) -> Shaped[np.ndarray, "P K B ..."]:
         """The judge's answers for P thresholds under the given trials."""
-        draws, tables = Draws.of(faults), jax.tree.map(partial(np.asarray, dtype=np.uint32), limits)
+        tables = jax.tree.map(partial(np.asarray, dtype=np.uint32), limits)
+        draws = Draws.of(faults).of_columns(tables.weights.shape[-1])
         asked = [
             self._asker.at_rates(draws, jax.tree.map(itemgetter(place), tables))
             for place in range(len(tables.weights))

@@ -184,7 +184,7 @@ class Execution:
         if not self._draws.link:
             return {}
         devices, size = self.programs.trials, len(images.indices) // slots
-        links = on_the_way(devices, nodes, slots, size, read)
+        links = on_the_way(self._draws, devices, nodes, slots, size, read)
         trials = trials_of(devices, nodes, slots, size)
         return {"trials": self._per_trial(trials), "links": self._per_trial(links)}
 

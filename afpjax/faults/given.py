@@ -29,7 +29,7 @@ class Met(NamedTuple):
     limits: Any = None  # of the read inputs: thresholds, uint32 [B, columns], or `Spots` [B, n]
     trials: Any = None  # uint32 [B]
     by: Any = None  # where devices share out the neurons: `Strike.outputs`, int8 [B, C]
-    links: Any = None  # of `values` on their way: thresholds, uint32 [B, W]
+    links: Any = None  # of `values` on their way: thresholds, uint32 [B, W], or [B, W, 2]
 
 
 class Spots(NamedTuple):
@@ -69,9 +69,9 @@ def at_link(draws: Draws, met: Met, given: Given) -> tuple[Met, Given]:
         return met, given
     batch, read = given.indices.shape, len(met.values)
     wiring = Wiring(uint(read), jax.ShapeDtypeStruct((read,), jnp.float32))
-    return met._replace(trials=uint(*batch), links=uint(*batch, read)), given._replace(
-        wiring=wiring
-    )
+    return met._replace(
+        trials=uint(*batch), links=uint(*batch, read, *draws.link_words)
+    ), given._replace(wiring=wiring)
 
 
 def limits(draws: Draws, *batch: int) -> Any:

@@ -59,17 +59,21 @@ def by_stage(program: Program, of_wires: Any) -> list[Any]:
     return [of_wires[start:end] for start, end in pairwise((0, *ends(program)))]
 
 
-def met_on_the_way(program: Program, links: UInt32[np.ndarray, "W"] | None) -> tuple[bytes, ...]:
+def met_on_the_way(
+    program: Program, links: UInt32[np.ndarray, "W *words"] | None
+) -> tuple[bytes, ...]:
     """By stage, what `plan.Row.wires` has; nothing where no value is struck."""
     if links is None or not links.any():
         return ()
     return tuple(words(each) for each in by_stage(program, links))
 
 
-def broadcast(program: Program, limit: np.uint32) -> UInt32[np.ndarray, "W"]:
+def broadcast(
+    program: Program, limit: UInt32[np.ndarray, "*words"]
+) -> UInt32[np.ndarray, "W *words"]:
     """Thresholds where devices share out every layer's neurons: all that a layer makes is sent."""
-    sent = [wire.by_layer for wire in wires(program)]
-    return np.where(sent, limit, np.uint32(0)).astype(np.uint32)
+    sent = np.array([wire.by_layer for wire in wires(program)], np.uint32)
+    return np.multiply.outer(sent, limit)
 
 
 def arrived(
@@ -77,7 +81,7 @@ def arrived(
     fmt: QFormat,
     value: Array,
     stream: UInt32[Array, "2"],
-    limit: UInt32[Array, ""],
+    limit: UInt32[Array, "*words"],
     step: Float[Array, ""],
 ) -> Array:
     """One value of one image as its receiver reads it.
@@ -88,7 +92,8 @@ def arrived(
         return value
     sent = encode(fmt, value.astype(jnp.float32), step)
     faults = _faults(draws, fmt)
-    got = struck(faults, fmt, sent, stream, jnp.broadcast_to(limit, (faults.columns,)))
+    of_all = jnp.broadcast_to(limit[..., None], (*limit.shape, faults.columns // limit.size))
+    got = struck(faults, fmt, sent, stream, of_all.reshape(-1))
     return jnp.where(got == sent, value, (got * step).astype(value.dtype))
 
 
@@ -96,7 +101,7 @@ def all_arrived(
     draws: "Draws",
     fmt: QFormat,
     values: Sequence[Array],
-    limits: UInt32[Array, "B W"],
+    limits: UInt32[Array, "B W *words"],
     streams: Callable[[Array], UInt32[Array, "B 2"]],
     given: Wiring,
 ) -> tuple[Array, ...]:
@@ -120,7 +125,7 @@ def all_arrived(
 def over_links(
     draws: "Draws",
     quantized: Quantized,
-    limits: UInt32[Array, "W"],
+    limits: UInt32[Array, "W *words"],
     streams: Callable[[Array], UInt32[Array, "W 2"]],
 ) -> Runner:
     """Runs a whole program on one image, stage by stage, with values struck between stages."""
@@ -150,9 +155,9 @@ def over_links(
 def _faults(draws: "Draws", fmt: QFormat) -> "Draws":
     """The faults in a word of the link as those of an operand: every bit, or packets of values."""
     if draws.link == "bits":
-        return replace(draws, kind="flip", bits=tuple(range(fmt.width)))
+        return replace(draws, kind="flip", bits=tuple(range(fmt.width)), rare=draws.rare_link)
     kind = {"zero": "lost", "last": "lost-last"}[draws.link]
-    return replace(draws, kind=kind, length=draws.packet)
+    return replace(draws, kind=kind, length=draws.packet, rare=draws.rare_link)
 
 
 def stream_of(

@@ -5,10 +5,10 @@ from itertools import product
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from afpjax.errors import InputError
-from afpjax.faults.bits import threshold
+from afpjax.faults.bits import any_rare, threshold
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import RIGHT_BIT
 from afpjax.faults.model import FaultModel, Thresholds, keepers
@@ -74,12 +74,17 @@ def cells(
 
 def limits_of(faults: FaultModel, cell: Cell, layers: int) -> Thresholds:
     """Thresholds [L, columns] of one cell."""
-    profile = np.asarray(faults.bit_profile or [1.0] * faults.rates("weight").shape[1])
-    struck = np.zeros((layers, len(profile)), np.uint32)
-    rates = threshold(np.minimum(cell.rate * profile, 1.0))
-    struck[np.ix_(cell.layers, cell.columns)] = rates[list(cell.columns)]
+    rates = np.zeros((layers, faults.rates("weight").shape[1]))
+    rates[np.ix_(cell.layers, cell.columns)] = rates_of(faults, cell)[list(cell.columns)]
+    struck = threshold(rates, rare=any_rare(rates))
     none = np.zeros_like(struck)
     return Thresholds(struck, none) if cell.target == "weights" else Thresholds(none, struck)
+
+
+def rates_of(faults: FaultModel, cell: Cell) -> Float[np.ndarray, "columns"]:
+    """How often each bit, or a value, would be struck at the cell's rate."""
+    profile = np.asarray(faults.bit_profile or [1.0] * faults.rates("weight").shape[1])
+    return np.minimum(cell.rate * profile, 1.0)
 
 
 def asked(faults: FaultModel, trials: int) -> int:
@@ -151,8 +156,16 @@ def run(
 def _answers(
     evaluator: Evaluator, faults: FaultModel, wanted: Sequence[Cell], trials: int
 ) -> Int[np.ndarray, "P K B"]:
+    """Cells of rare rates, whose thresholds are wider, apart from the others."""
     layers = len(evaluator.quantized.layers)
-    each = [limits_of(faults, cell, layers) for cell in wanted]
-    weights, inputs = (np.stack(part) for part in zip(*each, strict=True))
-    weights = weights[:, keepers(faults.shared, evaluator.quantized.layers)]
-    return evaluator.drawn(faults, Thresholds(weights, inputs), range(trials))
+    alike: dict[int, dict[int, Thresholds]] = {}
+    for place, cell in enumerate(wanted):
+        limits = limits_of(faults, cell, layers)
+        alike.setdefault(limits.weights.shape[-1], {})[place] = limits
+    found = {}
+    for each in alike.values():
+        weights, inputs = (np.stack(part) for part in zip(*each.values(), strict=True))
+        weights = weights[:, keepers(faults.shared, evaluator.quantized.layers)]
+        answers = evaluator.drawn(faults, Thresholds(weights, inputs), range(trials))
+        found |= dict(zip(each, answers, strict=True))
+    return np.stack([found[place] for place in range(len(wanted))])

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Int, UInt32
 
 from afpjax import checks
 from afpjax.errors import InputError
-from afpjax.faults.bits import threshold
+from afpjax.faults.bits import any_rare, threshold
 from afpjax.faults.model_checks import BITWISE as BITWISE
 from afpjax.faults.model_checks import KINDS as KINDS
 from afpjax.faults.model_checks import SCOPES as SCOPES
@@ -25,15 +25,19 @@ class Thresholds(NamedTuple):
     """How often each bit (or value) of each layer's operands is struck: data of the program.
 
     A bit flips when its 31-bit uniform draw is below its threshold, so the same draw serves every
-    device and every rate (common random numbers).
+    device and every rate (common random numbers). A column for each bit, or where there are rare
+    rates (`bits.threshold`) two: of the first words, and of the second ones.
     """
 
-    weights: UInt32[Array, "*P L bits"] | UInt32[np.ndarray, "*P L bits"]
-    activations: UInt32[Array, "*P L bits"] | UInt32[np.ndarray, "*P L bits"]
+    weights: UInt32[Array, "*P L columns"] | UInt32[np.ndarray, "*P L columns"]
+    activations: UInt32[Array, "*P L columns"] | UInt32[np.ndarray, "*P L columns"]
 
     @property
     def links(self) -> Any:
-        """How often each value is struck on its way to a stage, uint32 [*P, W]; None: never."""
+        """How often each value is struck on its way to a stage, uint32 [*P, W]; None: never.
+
+        Of a rare rate [*P, W, 2], both words.
+        """
         return None
 
 
@@ -129,9 +133,16 @@ class FaultModel:
         return self.link_rate > 0 and self.link_kind != "resent"
 
     @property
-    def link_limit(self) -> np.uint32:
-        """The threshold of what crosses."""
-        return np.uint32(threshold(np.array([self.link_rate]))[0])
+    def link_limit(self) -> UInt32[np.ndarray, "*words"]:
+        """The threshold of what crosses, both words [2] of a rare rate."""
+        rare = any_rare(np.array(self.link_rate))
+        found = threshold(np.array([self.link_rate]), rare=rare)
+        return found if rare else found.reshape(())
+
+    @property
+    def rare(self) -> bool:
+        """Whether the layers' thresholds need two words."""
+        return any_rare(self.rates("weight")) or any_rare(self.rates("activation"))
 
     @property
     def sent_times(self) -> float:
@@ -173,7 +184,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
     xp = jnp if isinstance(mappings, core.Tracer) else np
 
     def of(target: str, struck: np.ndarray) -> Any:
-        table = xp.asarray(threshold(faults.rates(target)))
+        table = xp.asarray(threshold(faults.rates(target), rare=faults.rare))
         _refuse_unknown_devices(target, len(table), mappings)
         devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
         return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
@@ -185,6 +196,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
         return Thresholds(*layers)
     crosses = _crosses(quantized, xp.asarray(mappings))
     limit = xp.asarray(faults.link_limit)
+    crosses = xp.expand_dims(crosses, tuple(range(crosses.ndim, crosses.ndim + limit.ndim)))
     return LinkThresholds(*layers, xp.where(crosses, limit, xp.zeros((), xp.uint32)))
 
 

@@ -67,7 +67,8 @@ def _mask(draws: "Draws", shape: Sequence[int], stream: Array, limits: Array) ->
         word = _run(draws, word)
     else:  # a draw's own low bits are those of a product: mixed once more, all are alike
         word = bits.mix(word ^ jnp.uint32(_SALT))
-    return jnp.where(hit < limits[0], lax.bitcast_convert_type(word, jnp.int32), np.int32(0))
+    hit = bits.below(stream, hit, 0, limits, 1, generator=draws.generator)
+    return jnp.where(hit, lax.bitcast_convert_type(word, jnp.int32), np.int32(0))
 
 
 def _run(draws: "Draws", word: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
@@ -82,7 +83,8 @@ def _lost(draws: "Draws", shape: Sequence[int], stream: Array, limits: Array) ->
     count = prod(shape)
     length = min(draws.length, count)
     (hit,) = bits.draws(stream, (-(-count // length),), 1, generator=draws.generator)
-    lost = jnp.repeat(hit < limits[0], length)  # of one length: no more than a broadcast
+    hit = bits.below(stream, hit, 0, limits, 1, generator=draws.generator)
+    lost = jnp.repeat(hit, length)  # of one length: no more than a broadcast
     return lost[:count].reshape(shape)
 
 

@@ -55,7 +55,9 @@ def strikes_of(
     return Draws.of(faults, len(inputs)), of_all
 
 
-def links_of(quantized: Quantized, faults: FaultModel | None) -> UInt32[np.ndarray, "W"] | None:
+def links_of(
+    quantized: Quantized, faults: FaultModel | None
+) -> UInt32[np.ndarray, "W *words"] | None:
     """Thresholds of what the layers send one another, by `network.wires`; None without faults."""
     if faults is None or not faults.strikes_link:
         return None
@@ -67,8 +69,9 @@ def _of_link_alone(faults: FaultModel | None) -> Draws:
     if faults is None:
         return Draws(copies=1)
     of = Draws.of(faults)
-    given = {"generator": of.generator, "scope": of.scope, "packet": of.packet} if of.link else {}
-    return replace(Draws(copies=1), link=of.link, **given)
+    if not of.link:
+        return Draws(copies=1)
+    return replace(of, kind="flip", bits=(), budget=None, length=0, copies=1, rare=False)
 
 
 def together(of_all: Sequence[tuple[Strike, ...]], devices: int) -> tuple[Strike, ...]:
@@ -121,7 +124,7 @@ def _devices(by: Sequence[Sequence[Int[np.ndarray, "_"]]]) -> int:
 
 def _table(faults: FaultModel, target: str, devices: int) -> UInt32[np.ndarray, "D columns"]:
     """Thresholds of every device."""
-    table = threshold(faults.rates(target))
+    table = threshold(faults.rates(target), rare=faults.rare)
     if len(table) == 1:
         return np.repeat(table, max(devices, 1), axis=0)
     if len(table) < devices:

@@ -1,11 +1,12 @@
 """Run a quantised network under one fault draw: masks are made where they are used, never kept."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax import checks
@@ -35,6 +36,9 @@ class Draws:
     copies: int = 0  # of a layer's inputs, where devices share out its neurons; 0: they do not
     link: str = field(default="", repr=False)  # what happens to values that cross; "": nothing
     packet: int = field(default=0, repr=False)  # values of a packet that the link loses
+    # Thresholds, which names have too, are of two words: of the layers, and of what crosses.
+    rare: bool = field(default=False, repr=False)
+    rare_link: bool = field(default=False, repr=False)
 
     @classmethod
     def of(cls, faults: FaultModel, copies: int = 0) -> "Draws":
@@ -52,6 +56,8 @@ class Draws:
             copies=copies,
             link=faults.link_kind if faults.strikes_link else "",
             packet=faults.packet if faults.strikes_link and faults.link_kind != "bits" else 0,
+            rare=faults.rare,
+            rare_link=faults.strikes_link and bits.any_rare(np.array(faults.link_rate)),
         )
 
     @classmethod
@@ -69,8 +75,18 @@ class Draws:
 
     @property
     def columns(self) -> int:
-        """Rates for each layer and target."""
-        return len(self.bits) if self.bitwise else 1
+        """Words of the thresholds of each layer and target."""
+        thresholds = len(self.bits) if self.bitwise else 1
+        return 2 * thresholds if self.rare else thresholds
+
+    def of_columns(self, columns: int) -> "Draws":
+        """The same for thresholds of so many words for each layer, one each or two."""
+        return self if columns == self.columns else replace(self, rare=not self.rare)
+
+    @property
+    def link_words(self) -> tuple[int, ...]:
+        """The shape of the threshold of a value that crosses."""
+        return (2,) if self.rare_link else ()
 
     def stream(
         self, seed: Array, *, trial: Array, layer: Array, target: int, image: Array
@@ -201,7 +217,7 @@ def flips_of_trial(
     return Flips(
         flips(
             kernels,
-            once(draws.shared, layers, scaled.weights),
+            once(draws, layers, scaled.weights),
             [layer.kernel_shape for layer in layers],
         ),
         jax.lax.map(of_image, indices),
