@@ -4,11 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from afpjax import notes
 from afpjax.experiment import Experiment
 from afpjax.faults import masks
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import RIGHT_BIT, SDC1
 from afpjax.faults.tally import Tally
+from afpjax.jobs import few_faults
 from afpjax.jobs.campaign_single import ALL, confusion
 from afpjax.jobs.records import Record
 
@@ -39,7 +41,10 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
     tally = Tally(len(counted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
     for place, each in enumerate(counted):
         tally.add(place, 0, each.answers)
+    images = evaluator.count
+    own = few_faults.of_cells(experiment, wanted, [len(each.answers) for each in counted], images)
     return {
+        "notes": notes.records(own),
         "design": {
             "name": settings.design,
             "fault": faults.kind,

@@ -4,7 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 
+from afpjax import notes
 from afpjax.faults.model import FaultModel
+from afpjax.jobs import few_faults
 from afpjax.jobs.distribute_cases import Distribution, full
 from afpjax.jobs.records import Record
 from afpjax.robust.equal_memory import largest_share
@@ -15,6 +17,10 @@ from afpjax.robust.placement import Placement
 def found(distribution: Distribution) -> Record:
     """What is asked for of the two."""
     rows: Record = {}
+    if distribution.given.flips:
+        devices, _ = distribution.first
+        own = few_faults.of_shared_out(distribution.experiment, _faults(distribution), devices)
+        rows["notes"] = notes.records(own)
     if distribution.given.failure:
         rows["expected"] = _expected(distribution, None)
     if distribution.given.failure and distribution.given.flips:

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from afpjax import notes
 from afpjax.config import Config
 from afpjax.experiment import Experiment, prepare
 from afpjax.faults.sensitivity import drops_alone
+from afpjax.jobs import few_faults, records, searched
 from afpjax.jobs import online_records as rows
-from afpjax.jobs import records, searched
 from afpjax.jobs.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.jobs.online_alarms import false_alarms
 from afpjax.jobs.online_summary import summary
@@ -60,6 +61,13 @@ def run(config: Config, work: Work) -> Outcome:
         "model": records.model(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
+        "notes": notes.records(
+            few_faults.of_mapping(
+                experiment,
+                np.array(begun.first),
+                "The first mapping, at the rates that the system is built for,",
+            )
+        ),
         "clean": {"accuracy": operation.stream.clean, "images": experiment.held_out.count},
         "theta": config.online.theta,
         **rows.settings(experiment, operation),

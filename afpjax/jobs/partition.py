@@ -7,9 +7,10 @@ paper's Table II do. What is reported was measured afterwards, on held-out image
 import numpy as np
 from jaxtyping import Bool
 
+from afpjax import notes
 from afpjax.config import Config
 from afpjax.experiment import SCENARIOS, prepare
-from afpjax.jobs import measured, records, searched
+from afpjax.jobs import few_faults, measured, records, searched
 from afpjax.jobs.summary import comparison
 from afpjax.outcome import Outcome, Work
 from afpjax.search.partition import Front
@@ -47,6 +48,11 @@ def run(config: Config, work: Work) -> Outcome:
         "model": records.model(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
+        "notes": notes.records(
+            few_faults.of_mapping(
+                experiment, front.mappings[selected["both"]], "The selected mapping"
+            )
+        ),
         "clean": measured.fault_free(experiment),
         "selected": chosen
         | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
