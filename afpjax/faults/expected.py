@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from afpjax.faults.masks import Cell, rates_of
-from afpjax.faults.model import FaultModel, layer_mask
+from afpjax.faults.model import FaultModel, keepers, layer_mask
 from afpjax.network.layers import Layer, LayerGraph, Tensor
 from afpjax.network.quantized import Quantized
 
@@ -33,12 +33,21 @@ def under_mapping(
     total = 0.0
     for target in (WEIGHTS, ACTIVATIONS):
         rates = faults.rates(target.removesuffix("s"))
-        of_layer = rates.sum(axis=1)[np.minimum(mapping, len(rates) - 1)]
-        of_draw = float((of_layer * sites(faults, layers, target) * struck).sum())
+        of_layer = rates.sum(axis=1)[np.minimum(mapping, len(rates) - 1)] * struck
+        if target == WEIGHTS:
+            of_layer = _once(of_layer, keepers(faults.shared, layers))
+        of_draw = float((of_layer * sites(faults, layers, target)).sum())
         total += of_draw * draws(faults, target, trials, images)
     cap = np.inf if faults.budget is None else faults.budget * trials * images
     crossing = _on_links(faults, quantized, mapping)
     return min(total, cap) + crossing * draws(faults, ACTIVATIONS, trials, images)
+
+
+def _once(rates: Float[np.ndarray, "L"], keepers: Int[np.ndarray, "L"]) -> Float[np.ndarray, "L"]:
+    """Rates of kernels that layers share at the first of these, the highest of theirs."""
+    found = np.zeros_like(rates)
+    np.maximum.at(found, keepers, rates)
+    return found
 
 
 def in_cell(

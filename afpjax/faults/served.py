@@ -71,7 +71,14 @@ def _of_link_alone(faults: FaultModel | None) -> Draws:
     of = Draws.of(faults)
     if not of.link:
         return Draws(copies=1)
-    return replace(of, kind="flip", bits=(), budget=None, length=0, copies=1, rare=False)
+    return replace(
+        Draws(copies=1),
+        generator=of.generator,
+        scope=of.scope,
+        link=of.link,
+        packet=of.packet,
+        rare_link=of.rare_link,
+    )
 
 
 def together(of_all: Sequence[tuple[Strike, ...]], devices: int) -> tuple[Strike, ...]:

@@ -192,7 +192,8 @@ def _timed(campaign: Campaign, design: Callable[[], Record]) -> tuple[Record, Re
     before, start = evaluator.evaluations, monotonic()
 
     def spent() -> tuple[float, float]:
-        return monotonic() - start, (evaluator.evaluations - before) * evaluator.count
+        done = (evaluator.evaluations - before) * evaluator.count
+        return monotonic() - start, float(done)
 
     with summed(memory, _SPENT, spent) as total:
         found = design()

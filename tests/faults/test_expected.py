@@ -1,6 +1,7 @@
 """Expected numbers of faults: those that are counted, on average, and sums by hand."""
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,7 +48,7 @@ def of(quantized, mapping=MAPPING, trials=10, images=4, **changes):
 def test_scopes_kinds_budgets_and_links_by_hand(quantized):
     weights = 2 * (48 * 0.1 + 96 * 0.3)
     reads = 2 * 22 * 0.2
-    none = {"activation_rate": 0.0}
+    none: dict[str, Any] = {"activation_rate": 0.0}
     assert of(quantized, **none) == pytest.approx(10 * weights)
     assert of(quantized, weight_rate=0.0) == pytest.approx(40 * reads)
     for scope, of_weights, of_reads in (("run", 1, 1), ("trial", 10, 10), ("image", 40, 40)):
@@ -56,7 +57,7 @@ def test_scopes_kinds_budgets_and_links_by_hand(quantized):
     packets = 5 * 0.1 + (7 + 4) * 0.3
     assert of(quantized, kind="lost", packet=10, **none) == pytest.approx(10 * packets)
     assert of(quantized, budget=2) == 80
-    struck = {"weight_rate": 0.0, "activation_rate": 0.0, "link_rate": 1e-6}
+    struck: dict[str, Any] = {"weight_rate": 0.0, "activation_rate": 0.0, "link_rate": 1e-6}
     assert of(quantized, **struck) == pytest.approx(40 * 8 * 16 * 1e-6)  # of the first layer alone
     lost = struck | {"link_kind": "zero", "packet": 5}
     assert of(quantized, **lost) == pytest.approx(40 * 2 * 1e-6)

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from afpjax.faults import bits
-from afpjax.faults.budget import scale_both
+from afpjax.faults.budget import _highest, scale_both
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.judge import LOGITS
 from afpjax.faults.masks import Cell, limits_of
@@ -151,7 +151,7 @@ def test_second_draws_are_uniform_and_independent_where_they_matter():
             low = np.bincount(each & np.uint32(255), minlength=256)
             assert stats.chisquare(low).pvalue > 1e-6
     every = np.concatenate([columns[place].T for place in range(4)]).astype(np.float64)
-    deviations = np.corrcoef(every)[np.triu_indices(8, 1)] * np.sqrt(len(streams))
+    deviations = np.asarray(np.corrcoef(every))[np.triu_indices(8, 1)] * np.sqrt(len(streams))
     assert np.abs(deviations).max() < 5, deviations
     along = [np.corrcoef(each[:-1], each[1:])[0, 1] * np.sqrt(len(streams)) for each in every]
     assert np.abs(along).max() < 5, along
@@ -181,6 +181,13 @@ def test_scaling_thresholds_of_two_words_is_exact_integer_arithmetic():
         found = np.asarray(scale_both(jnp.asarray(pair.T), jnp.uint32(factor)), np.uint64)
         got = [(int(a) << 32) + int(b) for a, b in found]
         assert got == [int(each) * factor // 2**31 for each in limits]
+
+
+def test_the_highest_of_thresholds_of_two_words_is_that_of_63_bits():
+    """Of kernels that layers share, counted once."""
+    draws = Draws.of(FaultModel(bits=(0, 1), weight_rate=1e-9))
+    limits = jnp.asarray([[3, 7, 5, 1], [2, 7, 900, 4], [3, 0, 6, 2**32 - 1]], jnp.uint32)
+    assert _highest(draws, limits).tolist() == [3, 7, 6, 4]
 
 
 KINDS = {
