@@ -9,7 +9,7 @@ from zlib import crc32
 
 import jax
 import numpy as np
-from jaxtyping import Array, PRNGKeyArray
+from jaxtyping import Array, Int, PRNGKeyArray
 
 from afpjax.config import Config
 from afpjax.data import Dataset, Images, Progress, Split, load, normalise
@@ -18,7 +18,7 @@ from afpjax.experiment_faults import fault_model, scaled
 from afpjax.faults.engine import Engine
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.fleet import Fleet
-from afpjax.faults.judge import OUTCOME, RIGHT, Judge
+from afpjax.faults.judge import RIGHT, Judge, outcomes
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
@@ -199,7 +199,9 @@ class Experiment:
     @cached_property
     def struck_images(self) -> Evaluator:
         """How each held-out image fails, not only whether."""
-        return self._evaluator("campaign", self.held, OUTCOME)
+        settings = self.config.campaign
+        judge = outcomes(settings.not_finite, exact=settings.design == "listed")
+        return self._evaluator("campaign", self.held, judge)
 
     def without(self, substitute: str, *, held: bool = True) -> Evaluator:
         """Held-out (or searched) images where neurons can be lost: see `robust.substitutes`."""
@@ -300,13 +302,26 @@ def _refuse_too_few(test: Split) -> None:
 def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Images]:
     """Images for the search and images that are held out, in an order drawn from the seed."""
     count = len(test)
-    order = np.random.default_rng(config.run.seed).permutation(count)
-    first = min(config.search.images, count // 2)
+    first, rest = _places(count, config)
+    taken = len(first) + len(rest)
+    return (
+        test.take(first, lambda done, _: progress(done, taken)),
+        test.take(rest, lambda done, _: progress(len(first) + done, taken)),
+    )
+
+
+def _places(count: int, config: Config) -> tuple[Int[np.ndarray, " S"], Int[np.ndarray, " H"]]:
+    """Which of the test images the search gets, and which are held out.
+
+    In the file's order, the search has the last ones. A campaign searches for nothing: it has any
+    number that it asks for.
+    """
     campaign = config.run.job == "campaign"
     wanted = config.campaign.images if campaign else config.search.held_out
-    rest = order[first:][: wanted or None]
-    taken = first + len(rest)
-    return (
-        test.take(order[:first], lambda done, _: progress(done, taken)),
-        test.take(rest, lambda done, _: progress(first + done, taken)),
-    )
+    first = min(config.search.images, count // 2)
+    if config.data.order == "seed":
+        order = np.random.default_rng(config.run.seed).permutation(count)
+        return order[:first], order[first:][: wanted or None]
+    order = np.arange(count)
+    left = count if campaign and wanted else count - first
+    return order[count - first :], order[:left][: wanted or None]

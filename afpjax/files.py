@@ -37,6 +37,7 @@ class Kind(NamedTuple):
 TOML = Kind("TOML file", MIB)  # tomllib takes a second for a megabyte
 CSV = Kind("CSV file", 8 * MIB)  # a row of four bytes takes a hundred times as much
 RESULT = Kind("JSON file", 32 * MIB)  # as objects it takes up to 20 times as much
+FAULTS = Kind("list of faults", 256 * MIB)  # read row by row
 LABELS = Kind("list of images", 8 * MIB)
 DIGEST = Kind("digest", 4096)
 IMAGE = Kind("image", 256 * MIB)

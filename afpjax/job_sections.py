@@ -19,7 +19,7 @@ class Campaign:
         "single",
         "single: faults drawn uniformly in each stratum; neyman: campaign.trials shared out after "
         "a pilot; exhaustive: every fault; bernoulli: masks at faults' rates; listed: those of "
-        "campaign.sites",
+        "campaign.list or campaign.sites",
         choices=("single", "neyman", "exhaustive", "bernoulli", "listed"),
     )
     targets: tuple[str, ...] = setting(
@@ -66,6 +66,21 @@ class Campaign:
     sites: tuple[str, ...] = setting(
         (),
         "faults for listed, LAYER/TARGET/ELEMENT/BIT (BIT+BIT for several), as a report has them",
+    )
+    list: str = setting(
+        "",
+        "table of faults in weights for listed, .csv with the columns Layer, TensorIndex and Bit; "
+        "where it says what they did (n_injections, masked, non_critical, critical), that is "
+        "compared",
+        path=True,
+        metavar="FILE",
+    )
+    not_finite: str = setting(
+        "detected",
+        "an image whose output is infinite or NaN: its failure is detected, and no silent change "
+        "of class; or it has the class that argmax makes of it, the first NaN's, as in PyTorch, "
+        "NumPy and JAX",
+        choices=("detected", "argmax"),
     )
 
 

@@ -58,7 +58,8 @@ def outlined(config: Config) -> Program | None:
     if not _in_zoo(config):
         return None
     apply_fn, shapes = _zoo().abstract(config.model.name, **_size(config))
-    return _traced(config, lambda sample: outline(apply_fn, shapes, sample))
+    fold = config.model.fold
+    return _traced(config, lambda sample: outline(apply_fn, shapes, sample, fold=fold))
 
 
 def network_of(
@@ -72,7 +73,8 @@ def network_of(
     number of classes apart.
     """
     apply_fn, params = _source(config, dataset, faults, fmt, work)
-    network = _traced(config, lambda sample: trace(apply_fn, params, sample))
+    fold = config.model.fold
+    network = _traced(config, lambda sample: trace(apply_fn, params, sample, fold=fold))
     found = jax.eval_shape(network, _sample(config)).shape[1]
     if found != config.model.classes:
         raise InputError(

@@ -67,6 +67,11 @@ class Model:
     classes: int = setting(10, "classes that the network tells apart", low=2)
     image_size: int = setting(32, "rows and columns of its images, pixels", low=1)
     channels: int = setting(3, "channels of its images; grey images fill all of them", low=1)
+    fold: bool = setting(
+        True,
+        "batch norm is part of the layer before it, whose weights it scales; false: it stays "
+        "outside, and faults strike the weights that the network came with",
+    )
     width: float = setting(0.25, "channels of a zoo network, as a share of the original", above=0.0)
 
 
@@ -110,6 +115,12 @@ class Data:
         metavar="FILE",
     )
     images: int = setting(0, "how many test images to use, 0 for all", low=0)
+    order: str = setting(
+        "seed",
+        "test images in an order drawn from run.seed, or as they lie in the files: the first are "
+        "measured on, the last searched with",
+        choices=("seed", "file"),
+    )
     mean: tuple[float, ...] = setting(
         (),
         "mean per channel, of values in [0, 1]",

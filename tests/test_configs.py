@@ -19,7 +19,7 @@ PAPER = [name for name in shipped() if name.startswith("afarepart-")]
 LOST = [f"robustdice-{each}" for each in ("alexnet", "vgg16bn", "convnext")]
 SHARED = ["resnet20-cifar10", "resnet18trunk-tinyimagenet", "squeezenet-imagenet-sample"]
 SHARED_LOST = [f"robustdice-{name}" for name in SHARED]
-CAMPAIGN = "campaign-resnet20-cifar10"
+CAMPAIGNS = ["campaign-resnet20-cifar10", "published-resnet20-cifar10"]
 NETWORKS = ("alexnet", "squeezenet", "resnet18")
 #: The smallest search there is.
 QUICK = (
@@ -68,7 +68,7 @@ def random_weights(path: Path, name: str, classes: int) -> str:
 def test_the_papers_tables_and_the_small_ones_are_there():
     expected = {f"afarepart-{each}{form}" for each in NETWORKS for form in ("", "-int8")}
     assert {*PAPER} == expected
-    expected |= {*LOST, *SHARED, *SHARED_LOST, CAMPAIGN, "digits", "digits-int8"}
+    expected |= {*LOST, *SHARED, *SHARED_LOST, *CAMPAIGNS, "digits", "digits-int8"}
     assert {*shipped()} == expected
 
 
@@ -78,7 +78,7 @@ def test_a_file_opens_with_what_it_shows_and_the_command(name):
     assert text.startswith("# ") and f"python -m afpjax.run --config {name}\n" in text
 
 
-@pytest.mark.parametrize("name", [*PAPER, *LOST, *SHARED, *SHARED_LOST, CAMPAIGN])
+@pytest.mark.parametrize("name", [*PAPER, *LOST, *SHARED, *SHARED_LOST, *CAMPAIGNS])
 def test_without_the_data_a_file_says_what_to_set(name, monkeypatch, capsys, tmp_path):
     monkeypatch.delenv("AFPJAX_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

@@ -80,9 +80,11 @@ class Engine:
         """How many nodes a call has room for: more than one where images are few.
 
         One in float formats: a product rounds otherwise in a larger call, and what an answer is
-        must not depend on what is asked, or remembered, beside it.
+        must not depend on what is asked, or remembered, beside it. One too where a judge compares
+        bits: fixed point may round beyond 2^24.
         """
-        alone = draws.scope == "image" or self._network.format.kind != "fixed"
+        floats = self._network.format.kind != "fixed"
+        alone = draws.scope == "image" or floats or self._judge.exact
         return 1 if alone else self._call // self._size(draws)
 
     @cached_property

@@ -1,7 +1,12 @@
-"""What is kept of the logits that a faulty network gives: right or wrong, or how it failed."""
+"""What is kept of the logits that a faulty network gives: right or wrong, or how it failed.
+
+What is not finite has no class, so it is wrong; whether a class changed, the user says
+(`NOT_FINITE`).
+"""
 
 import zlib
 from collections.abc import Callable
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +16,8 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 # The flags of `OUTCOME`, after Li et al. (SC 2017); what is not finite is seen, so not silent.
 RIGHT_BIT, CHANGED, SDC1, SDC5, SDC10, SDC20, NON_FINITE = (1 << n for n in range(7))
+#: What becomes of an image whose logits are not finite: it is seen, or has `argmax`'s class.
+NOT_FINITE = ("detected", "argmax")
 CLASS_SHIFT = 8  # the class that was said stands above the flags
 ROUNDING = 2.0**-18  # of the largest logit: what two orders of summation may differ by
 
@@ -29,6 +36,7 @@ class Judge(NamedTuple):
     pack: Callable[[np.ndarray], bytes]
     unpack: Callable[[bytes, int], np.ndarray]  # (stored, images)
     compares: bool  # with the fault-free logits
+    exact: bool = False  # to the bit: only programs of one shape are then compared
     tag: str = ""  # tells its answers from another judge's, where they are kept together
 
 
@@ -37,32 +45,44 @@ def _right(logits: Float[Array, "B classes"], judged: Judged) -> Bool[Array, "B"
     return (logits.argmax(axis=1) == judged.labels) & jnp.isfinite(logits).all(axis=1)
 
 
-def _outcome(logits: Float[Array, "B classes"], judged: Judged) -> Int[Array, "B"]:
+def _outcome(
+    logits: Float[Array, "B classes"], judged: Judged, *, classed: bool, exact: bool
+) -> Int[Array, "B"]:
     """Flags, and the class that was said, in one int32.
 
-    Against the fault-free logits: `CHANGED`, any logit beyond rounding; `SDC1`, another class;
-    `SDC5`, the fault-free class is not among the five highest (of four classes or more it always
-    is among five of five); `SDC10` and `SDC20`, the probability of the fault-free class is off by
-    more than 10 and 20 % of itself.
+    Against the fault-free logits: `CHANGED`, any logit beyond rounding (any bit of one, if
+    `exact`); `SDC1`, another class; `SDC5`, the fault-free class is not among the five highest (of
+    four classes or more it always is among five of five); `SDC10` and `SDC20`, the probability of
+    the fault-free class is off by more than 10 and 20 % of itself.
+
+    Logits that are not finite are seen to be wrong, and no SDC. If `classed`, nobody looks: they
+    say the class that `argmax` makes of them, where NaN is above all numbers.
     """
     clean = judged.reference
     assert clean is not None, "outcomes are held against the fault-free logits"
     finite = jnp.isfinite(logits).all(axis=1)
-    logits = jnp.where(finite[:, None], logits, 0.0)
+    moved = (logits != clean).any(axis=1)
+    if classed:  # NaN ranks with infinity, the probabilities are none
+        taken, said = jnp.ones_like(finite), logits.argmax(axis=1)
+        logits = jnp.where(jnp.isnan(logits), jnp.inf, logits)
+    else:
+        taken, logits = finite, jnp.where(finite[:, None], logits, 0.0)
+        said = logits.argmax(axis=1)
     top = clean.argmax(axis=1)
-    said, own = logits.argmax(axis=1), jnp.take_along_axis(logits, top[:, None], axis=1)
-    moved = jnp.abs(logits - clean).max(axis=1) > ROUNDING * jnp.abs(clean).max(axis=1)
+    own = jnp.take_along_axis(logits, top[:, None], axis=1)
+    if not exact:
+        moved = jnp.abs(logits - clean).max(axis=1) > ROUNDING * jnp.abs(clean).max(axis=1)
     before, after = (_probability(each, top) for each in (clean, logits))
-    off = jnp.abs(after - before) / before
+    off = jnp.where(finite, jnp.abs(after - before) / before, jnp.inf)
     ahead = (logits > own).sum(axis=1)
     flags = [
-        (RIGHT_BIT, finite & (said == judged.labels)),
+        (RIGHT_BIT, taken & (said == judged.labels)),
         (CHANGED, moved | ~finite),
-        (SDC1, finite & (said != top)),
-        (SDC5, finite & (ahead >= 5)),
-        (SDC10, finite & (off > 0.10)),
-        (SDC20, finite & (off > 0.20)),
-        (NON_FINITE, ~finite),
+        (SDC1, taken & (said != top)),
+        (SDC5, taken & (ahead >= 5)),
+        (SDC10, taken & (off > 0.10)),
+        (SDC20, taken & (off > 0.20)),
+        (NON_FINITE, ~taken),
     ]
     word = said.astype(jnp.int32) << jnp.int32(CLASS_SHIFT)
     for bit, holds in flags:
@@ -95,9 +115,19 @@ def _logits(stored: bytes, count: int) -> np.ndarray:
 
 #: Right or wrong, bool [B].
 RIGHT = Judge(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
-#: Flags and class, int32 [B].
-OUTCOME = Judge(_outcome, _compressed, _stored(np.int32), True, " outcome")
 #: The logits themselves, float32 [B, classes].
 LOGITS = Judge(
-    lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False, " logits"
+    lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False, tag=" logits"
 )
+
+
+@lru_cache
+def outcomes(not_finite: str = "detected", *, exact: bool = False) -> Judge:
+    """Flags and class, int32 [B]; `not_finite` is one of `NOT_FINITE`, `exact` `Judge`'s."""
+    of = partial(_outcome, classed=not_finite == "argmax", exact=exact)
+    tag = f" outcome {not_finite}{' exact' * exact}"
+    return Judge(of, _compressed, _stored(np.int32), True, exact, tag)
+
+
+#: Where what is not finite is seen, and rounding is no change.
+OUTCOME = outcomes()

@@ -4,8 +4,10 @@ Shape legend: K trials (fault draws), B images. The K·B outcomes are crossed, n
 images of a trial share its weight faults, all trials share the images.
 """
 
+from typing import Any
+
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Num, Shaped
 from scipy import stats
 
 from afpjax.errors import InputError
@@ -72,6 +74,51 @@ def masks_interval(
     low, high = _ends(mean, effective, float(stats.norm.ppf((1 + confidence) / 2)))
     own = accuracy_interval(correct, confidence)
     return min(low, own[0]), max(high, own[1])
+
+
+def images_interval(
+    hits: Int[np.ndarray, "B"],
+    faults: int,
+    confidence: float = CONFIDENCE,
+    *,
+    images: float | int = np.inf,
+) -> tuple[float, float]:
+    """Interval of the share of (fault, image) pairs that are hits, over other images.
+
+    `hits` counts for each image how many of the `faults`, which are given and not drawn, hit it.
+    The B images are drawn from `images` of them, so that none are left to chance where these are
+    all (Cochran, Sampling Techniques, 1977, chapter 9: clusters of equal size). As in
+    `accuracy_interval`, pairs that would be as informative if each were drawn by itself make it a
+    score interval; where no pair or every pair is a hit, the B images count, once each.
+    """
+    shares = hits / faults
+    count, mean = len(shares), float(shares.mean())
+    left = 1 - count / images
+    if left <= 0:
+        return mean, mean
+    variance = float(shares.var(ddof=1)) / count if count > 1 else 0.0
+    effective = mean * (1 - mean) / variance if variance > 0 else float(count)
+    quantile = float(stats.t.ppf((1 + confidence) / 2, max(count - 1, 1)))
+    return _ends(mean, max(effective, 1.0) / left, quantile)
+
+
+def subset_scores(
+    hits: Num[Any, "F"], count: Num[Any, "F"], known: Num[Any, "F"], total: Num[Any, "F"]
+) -> Float[np.ndarray, "F"]:
+    """How many standard deviations `hits` of `count` images are from `known` of `total`.
+
+    One set of images is drawn from the other without replacement (the smaller from the larger), so
+    that the hits are hypergeometric: with p of the larger set, N its size and n the smaller's, the
+    share of hits has the variance p (1 - p) / n · (N - n) / (N - 1). NaN where that is nothing and
+    the shares agree, infinite where they do not.
+    """
+    ours, theirs = np.asarray(hits, float) / count, np.asarray(known, float) / total
+    larger = np.maximum(count, total)
+    share = np.where(np.asarray(count) > total, ours, theirs)
+    smaller = np.minimum(count, total)
+    variance = share * (1 - share) / smaller * (larger - smaller) / np.maximum(larger - 1, 1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (ours - theirs) / np.sqrt(variance)
 
 
 def difference_interval(

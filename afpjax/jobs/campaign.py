@@ -1,9 +1,10 @@
 """Job `campaign`: how vulnerable a network is, where, and with what certainty."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,16 +15,26 @@ from afpjax.faults import masks, strata
 from afpjax.faults.campaign import Rules, Walk
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import layer_mask
+from afpjax.faults.sites import Fault
 from afpjax.faults.tally import Tally
-from afpjax.jobs import campaign_listed, campaign_masks, campaign_single, records
+from afpjax.jobs import campaign_list, campaign_listed, campaign_masks, campaign_single, records
 from afpjax.jobs import campaign_predicted as predicted
+from afpjax.jobs import campaign_published as published
 from afpjax.jobs.campaign_plan import Plan, shown
 from afpjax.jobs.campaign_summary import summary
+from afpjax.jobs.fault_lists import FaultList
 from afpjax.jobs.records import Record
 from afpjax.outcome import Outcome, Work
 from afpjax.store import summed
 
 _SPENT = b"campaign: seconds and passes"
+
+
+class Found(NamedTuple):
+    """What a design found, and its own files for the run folder."""
+
+    record: Record
+    files: Mapping[str, bytes] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -44,7 +55,7 @@ def run(config: Config, work: Work) -> Outcome:
     """Every cell's SDC rate and accuracy with intervals, how faults end, and the worst of them."""
     campaign = _campaign(prepare(config, work))
     experiment, settings = campaign.experiment, config.campaign
-    found, throughput = _timed(campaign, _design(campaign))
+    (found, files), throughput = _timed(campaign, _design(campaign))
     clean = campaign.evaluator.reference.argmax(axis=1) == experiment.held.labels
     result = {
         "model": records.model(experiment),
@@ -53,12 +64,13 @@ def run(config: Config, work: Work) -> Outcome:
         "clean": {"accuracy": clean.mean(), "images": len(clean)},
         "targets": list(settings.targets),
         **found,
+        "design": {**found["design"], "not_finite": settings.not_finite},
         **(
             predicted.compared(experiment, found["cells"]) if predicted.foreseen(experiment) else {}
         ),
         "throughput": throughput,
     }
-    return Outcome(result, summary(result))
+    return Outcome(result, summary(result), files)
 
 
 def plan(config: Config, work: Work) -> object:
@@ -97,23 +109,37 @@ def _crossing(experiment: Experiment) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _design(campaign: Campaign) -> Callable[[], Record]:
+def _design(campaign: Campaign) -> Callable[[], Found]:
     """What the design is to do, checked but not yet begun."""
     experiment, settings = campaign.experiment, campaign.config.campaign
     if settings.design == "bernoulli":
         wanted = _cells(campaign)
-        return lambda: campaign_masks.found(experiment, campaign.evaluator, wanted)
+        return lambda: Found(campaign_masks.found(experiment, campaign.evaluator, wanted))
+    if settings.design == "listed" and settings.list:
+        listed = campaign_list.read(experiment)
+        return lambda: _struck(campaign, listed)
     if settings.design == "listed":
-        faults = campaign_listed.faults(experiment, settings.sites)
-        return lambda: campaign_listed.found(experiment, campaign.evaluator, faults)
+        sites = _sites(experiment)
+        return lambda: Found(campaign_listed.found(experiment, campaign.evaluator, sites))
     walk = _walk(campaign)
 
-    def single() -> Record:
+    def single() -> Found:
         with experiment.work.progress.task("Striking", int(walk.most().sum())) as task:
             walk.run(task.advance)
-        return campaign_single.found(experiment, walk)
+        return Found(campaign_single.found(experiment, walk))
 
     return single
+
+
+def _struck(campaign: Campaign, faults: FaultList) -> Found:
+    """A file's faults: struck, compared with what the file says of them, and written again."""
+    struck = campaign_list.strike(campaign.experiment, campaign.evaluator, faults)
+    record, more = campaign_list.found(campaign.experiment, struck), {}
+    if faults.counts is not None:
+        confidence = campaign.config.campaign.confidence
+        record |= {"published": published.compared(struck, faults.counts, confidence)}
+        more = published.columns(struck, faults.counts)
+    return Found(record, {campaign_list.FILE: campaign_list.table(struck, more)})
 
 
 def _cells(campaign: Campaign) -> list[masks.Cell]:
@@ -179,13 +205,17 @@ def _planned(campaign: Campaign) -> Plan:
         wanted, at = _cells(campaign), masks.looks(trials)
         return Plan(len(wanted), len(wanted) * at[0], len(wanted) * at[-1], images)
     if settings.design == "listed":
-        count = len(campaign_listed.faults(campaign.experiment, settings.sites))
+        count = len((campaign_list.read if settings.list else _sites)(campaign.experiment))
         return Plan(count, count, count, images)
     walk = _walk(campaign)
     return Plan(len(walk.strata), int(walk.least().sum()), int(walk.most().sum()), images)
 
 
-def _timed(campaign: Campaign, design: Callable[[], Record]) -> tuple[Record, Record]:
+def _sites(experiment: Experiment) -> dict[str, Fault]:
+    return campaign_listed.faults(experiment, experiment.config.campaign.sites)
+
+
+def _timed(campaign: Campaign, design: Callable[[], Found]) -> tuple[Found, Record]:
     """What a design found, and its speed: over all attempts, where it was interrupted."""
     evaluator, memory = campaign.evaluator, campaign.experiment.work.memory
     clean = evaluator.clean_rate()

@@ -68,6 +68,8 @@ def _notes(result: Mapping[str, Any], cells: int) -> list[str]:
         f"{design['interval']} intervals of "
         f"{100 * design['confidence']:g} %."
     ]
+    if "published" in result:
+        notes.append(_published(result["published"]))
     if cells > _SHOWN:
         notes.append(f"{_SHOWN} of {cells} cells are shown; cells.csv has all.")
     if faulty:
@@ -75,3 +77,17 @@ def _notes(result: Mapping[str, Any], cells: int) -> list[str]:
             f"{faulty:,.0f} images x trials a second; without faults {clean:,.0f} images a second."
         )
     return notes
+
+
+def _published(found: Record) -> str:
+    """What others measured of the same faults, in two sentences."""
+    whole, scores = found["whole"], found["scores"]
+    low, high = (100 * float(each) for each in whole["sdc_interval"])
+    rms = f" (root mean square of scores {scores['rms']:.3f})" if "rms" in scores else ""
+    return (
+        f"Published: {100 * whole['published_rate']:.3f} %, {found['published_images']:,} images; "
+        f"here {100 * whole['sdc_rate']:.3f} % [{low:.3f}, {high:.3f}]. Inside their intervals: "
+        f"{found['bits_inside']} of {len(found['bits'])} bits, {found['layers_inside']} of "
+        f"{len(found['layers'])} layers; {scores['faults']:,} faults are often critical enough to "
+        f"be scored{rms}."
+    )

@@ -1,7 +1,7 @@
 """Find the layers among a program's equations, and name them after their parameters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +12,11 @@ from afpjax.network.hidden import kernel_operand
 from afpjax.network.inline import Inliner
 from afpjax.network.layers import Layer
 from afpjax.network.names import layer_name
-from afpjax.network.program import Equation, LayerCall, Operand
+from afpjax.network.program import Equation, LayerCall, Operand, Stored, Value
+
+#: Equations that move numbers and change none, but for their dtype.
+_MOVES = ("broadcast_in_dim", "copy", "reshape", "rev", "slice", "squeeze", "transpose")
+_CAST = "convert_element_type"
 
 
 def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Equation | LayerCall]:
@@ -24,6 +28,7 @@ def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Equatio
     """
     steps: list[Equation | LayerCall] = []
     uses: dict[str, int] = {}
+    makers = {value: each for each in inliner.equations for value in each.outputs}
     for equation in equations:
         facts = [inliner.fact(operand) for operand in equation.inputs]
         kernel = kernel_operand(equation.primitive, facts)
@@ -35,7 +40,8 @@ def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Equatio
         uses[name] = uses.get(name, 0) + 1
         unique = name if uses[name] == 1 else f"{name}:{uses[name]}"
         _refuse_integers(equation, unique)
-        steps.append(_layer_call(equation, kernel, unique, kind, inliner))
+        stored = _stored(equation.inputs[kernel], inliner, makers)
+        steps.append(_layer_call(equation, kernel, unique, kind, inliner, stored))
     return steps
 
 
@@ -49,8 +55,23 @@ def _refuse_integers(equation: Equation, name: str) -> None:
             )
 
 
+def _stored(kernel: Operand, inliner: Inliner, makers: Mapping[Value, Equation]) -> Stored:
+    """Follow a kernel back to the array that it is laid out from."""
+    moves, operand = list[Equation](), kernel
+    while isinstance(operand, Value) and operand in makers:
+        maker = makers[operand]
+        if maker.primitive.name in _MOVES:
+            moves.append(maker)
+        elif maker.primitive.name != _CAST:
+            break
+        operand = maker.inputs[0]
+    origin = inliner.fact(operand).origin
+    name = next(iter(origin)) if len(origin) == 1 and operand not in makers else ""
+    return Stored(name, operand, _shape(operand, inliner), tuple(reversed(moves)))
+
+
 def _layer_call(
-    equation: Equation, kernel: int, name: str, kind: str, inliner: Inliner
+    equation: Equation, kernel: int, name: str, kind: str, inliner: Inliner, stored: Stored
 ) -> LayerCall:
     image, weights = _shape(equation.inputs[1 - kernel], inliner), equation.inputs[kernel]
     kernel_shape = _shape(weights, inliner)
@@ -79,6 +100,7 @@ def _layer_call(
         kernel_axes,
         output_axes,
         equation.dtype,
+        stored,
     )
 
 

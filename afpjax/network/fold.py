@@ -17,10 +17,12 @@ Step = Equation | LayerCall
 
 
 def fold(
-    steps: Sequence[Step], values: Mapping[Value, Any], output: Operand
+    steps: Sequence[Step], values: Mapping[Value, Any], output: Operand, *, norms: bool = True
 ) -> tuple[list[Step], dict[str, Recipe], Operand]:
     """Replace `layer, then y·s + t` by one layer, for as long as only that equation reads y.
 
+    Without `norms`, a layer takes in no more than its own bias, one addition, and its kernel stays
+    as it was traced: batch norm remains in the program, after the layer.
     `values` are the arrays that do not depend on the image. A transpose or a change of
     floating-point dtype in between stays in the program, after the layer. Returns the steps, how to
     make the layers' arrays (by name), and the output, which may have been an absorbed equation's.
@@ -37,7 +39,7 @@ def fold(
         if step.outputs[0] in absorbed:
             continue
         if isinstance(step, LayerCall):
-            recipe, replaced = _recipe(step, only_reader, constants)
+            recipe, replaced = _recipe(step, only_reader, constants, norms)
             absorbed.update(replaced)
             recipes[step.layer.name] = recipe
             biases = prod(recipe.channels) if recipe.adds else 0
@@ -75,7 +77,7 @@ class _Constants:
 
 
 def _recipe(
-    call: LayerCall, only_reader: Mapping[Value, Step], constants: _Constants
+    call: LayerCall, only_reader: Mapping[Value, Step], constants: _Constants, norms: bool
 ) -> tuple[Recipe, dict[Value, Value]]:
     """What to absorb into a layer, and what stands for the absorbed equations' outputs."""
     chain: list[Affine] = []
@@ -88,6 +90,8 @@ def _recipe(
             if not jnp.issubdtype(step.dtype, jnp.floating):
                 break
         elif (affine := _affine(step, value, axes, constants)) is not None:
+            if not (norms or (affine.is_bias and not chain)):
+                break
             chain.append(affine)
             absorbed[step.outputs[0]] = value
         else:

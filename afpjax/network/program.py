@@ -7,8 +7,9 @@ from math import prod
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.extend import core
-from jaxtyping import Array
+from jaxtyping import Array, Int32
 
 from afpjax.network import small_conv
 from afpjax.network.layers import Coverage, Layer, LayerGraph
@@ -69,6 +70,40 @@ class Equation:
 
 
 @dataclass(frozen=True, eq=False)
+class Stored:
+    """The array that a kernel is laid out from: a parameter as the traced function was given it.
+
+    Where more than moving numbers about comes before the layer (weights standardised in the
+    network, say), the array is what comes out of that.
+    """
+
+    name: str  # of the parameter, dotted; "" where it is none
+    operand: Operand
+    shape: tuple[int, ...]
+    moves: tuple[Equation, ...]  # on the way to the kernel, in order
+
+    @cached_property
+    def places(self) -> Int32[np.ndarray, "..."]:
+        """Which element (row-major) of the array each number of the kernel is."""
+        places: Any = np.arange(prod(self.shape), dtype=np.int32).reshape(self.shape)
+        for move in self.moves:
+            (places,) = move.bind(places)
+        return np.asarray(places)
+
+    def in_kernel(self, element: int) -> list[int]:
+        """The kernel's elements that are this one of the array: none, one or, broadcast, more."""
+        numbers, order = self._in_order
+        first, last = np.searchsorted(numbers, (element, element + 1))
+        return order[first:last].tolist()
+
+    @cached_property
+    def _in_order(self) -> tuple[np.ndarray, np.ndarray]:
+        flat = self.places.ravel()
+        order = np.argsort(flat, kind="stable")
+        return flat[order], order
+
+
+@dataclass(frozen=True, eq=False)
 class LayerCall:
     """Where a layer stands in the program: a convolution or matrix product with a fixed kernel.
 
@@ -85,6 +120,7 @@ class LayerCall:
     kernel_axes: tuple[int, ...]
     output_axes: tuple[int, ...]
     dtype: Any  # of the traced output, which the rest of the program was traced for
+    stored: Stored  # where the kernel's numbers stand in the array that it was made of
 
     @property
     def inputs(self) -> tuple[Operand, ...]:

@@ -48,6 +48,10 @@ class Affine:
     def adds(self) -> bool:
         return self.name not in ("neg", "mul", "div")
 
+    @property
+    def is_bias(self) -> bool:
+        return self.name in ("add", "add_any")
+
     def scale_and_shift(self, values: Mapping[Value, Any], xp: Any, dtype: Any) -> tuple[Any, Any]:
         """The equation as y·scale + shift; None for a scale of 1 and a shift of 0."""
         if self.constant is None:

@@ -14,7 +14,7 @@ from afpjax.errors import InputError
 from afpjax.network import exact
 from afpjax.network.coverage import coverage
 from afpjax.network.find import find_layers
-from afpjax.network.fold import fold
+from afpjax.network.fold import fold as fold_steps
 from afpjax.network.graph import tensors
 from afpjax.network.hidden import Fact
 from afpjax.network.inline import Inliner
@@ -40,22 +40,24 @@ from afpjax.network.softmax import never_above_maximum
 Step = Equation | LayerCall
 
 
-def trace(apply_fn: Callable[..., Any], params: Any, sample: Any) -> Network:
+def trace(apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True) -> Network:
     """Turn `apply_fn(params, images) -> logits` into a network of layers.
 
     `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
     function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
     [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
     independently: a few of them show whether it does (`likeness`). The logits are [B, classes].
-    Layers are folded in float64 and stored in float32. Raises `InputError` for a network without
-    layers, with a layer inside control flow or of integers, with parameters that are not finite,
-    folded or not, or whose logits depend on what else is in a batch, as in training.
+    Layers are folded in float64 and stored in float32. Without `fold`, batch norm stays in the
+    program as it was traced, and a layer's kernel is the function's own: so that its bits are those
+    of the weights that a file holds. Raises `InputError` for a network without layers, with a layer
+    inside control flow or of integers, with parameters that are not finite, folded or not, or whose
+    logits depend on what else is in a batch, as in training.
     """
-    return trace_with_refold(apply_fn, params, sample)[0]
+    return trace_with_refold(apply_fn, params, sample, fold=fold)[0]
 
 
 def trace_with_refold(
-    apply_fn: Callable[..., Any], params: Any, sample: Any
+    apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True
 ) -> tuple[Network, Callable[[Any], Parameters]]:
     """`trace`, and the network's folded parameters as a function of the original ones.
 
@@ -77,13 +79,15 @@ def trace_with_refold(
         raise InputError(f"apply_fn: needs a function (params, images), got {got}")
     leaves, arrays = take_apart(params)
     _refuse_not_finite(zip(leaves.names, arrays, strict=True))
-    found = _found(apply_fn, leaves, arrays, sample)
+    found = _found(apply_fn, leaves, arrays, sample, fold)
     network = Network(found.program, _parameters(found, found.values, _in_float64))
     refuse_another(lambda p, x: apply_fn(leaves.restore(p), x), arrays, network, sample)
     return network, _refold(found, leaves)
 
 
-def outline(apply_fn: Callable[..., Any], shapes: Any, sample: Any) -> Program:
+def outline(
+    apply_fn: Callable[..., Any], shapes: Any, sample: Any, *, fold: bool = True
+) -> Program:
     """The program that `trace` would give, from the shapes of the parameters alone.
 
     `shapes` is a pytree of `ShapeDtypeStruct`. What stands in for the parameters varies along its
@@ -92,7 +96,7 @@ def outline(apply_fn: Callable[..., Any], shapes: Any, sample: Any) -> Program:
     """
     stand_ins = jax.tree.map(_stand_in, shapes)
     leaves, arrays = take_apart(stand_ins)
-    return _found(apply_fn, leaves, arrays, sample).program
+    return _found(apply_fn, leaves, arrays, sample, fold).program
 
 
 def _stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
@@ -112,7 +116,7 @@ class _Found(NamedTuple):
 
 
 def _found(
-    apply_fn: Callable[..., Any], leaves: Leaves, arrays: Sequence[Any], sample: Any
+    apply_fn: Callable[..., Any], leaves: Leaves, arrays: Sequence[Any], sample: Any, fold: bool
 ) -> _Found:
     image = _one_image(sample)
     closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(leaves.restore(p), x[None])))(
@@ -123,7 +127,8 @@ def _found(
     _refuse_not_finite(("an array that the network closes over", a) for a in closed_over.values())
     known, equations = split(inliner, {*inputs, *closed_over}, output)
     values = known.values(closed_over | dict(zip(inputs, arrays, strict=True)))
-    steps, recipes, output = fold(find_layers(equations, inliner), values, output)
+    layers = find_layers(equations, inliner)
+    steps, recipes, output = fold_steps(layers, values, output, norms=fold)
     steps = never_above_maximum(live(steps, output), inliner)
     _refuse_no_layers(steps)
     sizes = {name: int(a.size) for name, a in zip(leaves.names, arrays, strict=True)}

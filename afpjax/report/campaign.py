@@ -18,6 +18,7 @@ from afpjax.report.campaign_cells import (
 )
 from afpjax.report.campaign_ends import ENDS
 from afpjax.report.campaign_measured import FAULTS, MEASURED, speed, struck
+from afpjax.report.campaign_published import PUBLISHED
 from afpjax.report.campaign_rates import RATES
 from afpjax.report.campaign_where import WHERE
 from afpjax.report.markup import Html, html, join, paragraph
@@ -43,6 +44,8 @@ def answer(result: Result) -> Html:
     one = f"One random {fault} changes"
     if count > 1:
         one = f"{count:,} random {faults} together change"
+    if design.get("name") == "listed":
+        one = f"A {fault} of the list changes"
     chances = listing([_chance(result, target) for target in targets(result)])
     return Html(
         f"{html(one)} the class of an image with a chance of {chances}{_worst(result, most)}."
@@ -137,12 +140,14 @@ def lead(result: Result) -> Html:
         if "accuracy" in clean
         else ""
     )
-    kind = {"wilson": "Wilson", "clopper-pearson": "Clopper-Pearson"}.get(
-        design["interval"], "two-way (masks and images)"
-    )
+    kind = {
+        "wilson": "Wilson",
+        "clopper-pearson": "Clopper-Pearson",
+        "by image": "over images (the faults are given)",
+    }.get(design["interval"], "two-way (masks and images)")
     intervals = f" Intervals are {kind}, {100 * design['confidence']:g}{GAP}%."
     body = [struck(result), Html(shares), right, intervals, speed(result)]
     return paragraph(join(body))
 
 
-STORY = Story(answer, lead, (*WHERE, *RATES, *ENDS, *MEASURED))
+STORY = Story(answer, lead, (*PUBLISHED, *WHERE, *RATES, *ENDS, *MEASURED))

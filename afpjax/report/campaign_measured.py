@@ -27,6 +27,12 @@ _DESIGNS = {
     "bernoulli": "Every faulty bit is struck by itself, at the rate of its cell, in every mask.",
     "listed": "The faults were named one by one.",
 }
+_NOT_FINITE = {
+    "detected": "An output that is infinite or NaN is seen to be wrong: the image is not right, "
+    "and its class is not silently another.",
+    "argmax": "Nobody looks whether an output is infinite or NaN: the image has the class that "
+    "argmax makes of it, where NaN is above all numbers and the first one wins.",
+}
 _LISTED = 20  # places of a prediction that are listed
 
 
@@ -80,6 +86,8 @@ def method(result: Result) -> Block:
         "An image's class is changed against the same network without faults (SDC-1), whether "
         "that was right or not; images right are held against the labels."
     )
+    if "not_finite" in design:
+        items.append(_NOT_FINITE[design["not_finite"]])
     if form:
         items.append(f"Numbers are {form['kind']}, {form['bits']} bits.")
     if "throughput" in result and "passes" in result["throughput"]:

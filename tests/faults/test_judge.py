@@ -6,9 +6,10 @@ import pytest
 
 from afpjax.faults import engine, judge
 from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS, OUTCOME, RIGHT, Judged
+from afpjax.faults.judge import LOGITS, OUTCOME, RIGHT, Judged, outcomes
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Site
+from afpjax.faults.strike import Draws
 
 FLAGS = ("right", "changed", "sdc1", "sdc5", "sdc10", "sdc20", "non-finite")
 WORDS = dict(
@@ -50,10 +51,10 @@ def oracle(logits, clean, label):
     return flags, said
 
 
-def judged(logits, clean, labels):
+def judged(logits, clean, labels, outcome=OUTCOME):
     """The judge's flags as sets, and the classes."""
     given = Judged(jnp.asarray(labels, jnp.int32), jnp.asarray(clean, jnp.float32))
-    words = np.asarray(OUTCOME.of(jnp.asarray(logits, jnp.float32), given))
+    words = np.asarray(outcome.of(jnp.asarray(logits, jnp.float32), given))
     assert words.dtype == np.int32 and words.shape == (len(logits),)
     assert not (words & ((1 << judge.CLASS_SHIFT) - 1) >= 1 << len(FLAGS)).any()
     flags = [{name for name, bit in WORDS.items() if word & bit} for word in words.tolist()]
@@ -260,3 +261,62 @@ def test_judges_that_share_a_memory_do_not_read_each_others_answers(quantized, i
     assert len(memory) == 3
     np.testing.assert_array_equal(made[0], (made[1] & judge.RIGHT_BIT) > 0)
     np.testing.assert_array_equal(made[1] >> judge.CLASS_SHIFT, made[2].argmax(axis=2))
+
+
+def test_where_nobody_looks_the_first_nan_is_the_class():
+    """As PyTorch, NumPy and JAX have it; infinity is the highest number."""
+    nan, inf = np.nan, np.inf
+    clean = np.array([[1.0, 5.0, 2.0, 0.0, 0.0, 0.0, 0.0]] * 6)
+    logits = np.array([
+        [1, 5, nan, nan, 0, 0, 0],
+        [nan] * 7,
+        [1, nan, 9, 0, 0, 0, 0],
+        [inf, 5, inf, 0, 0, 0, 0],
+        [-inf, 5, 2, 0, 0, 0, 0],
+        [1, -inf, nan, inf, 2, 3, 4],
+    ])  # fmt: skip
+    labels = [2, 0, 1, 1, 1, 1]
+    got = judged(logits, clean, labels, outcomes("argmax"))
+    assert [said for _, said in got] == np.argmax(logits, axis=1).tolist() == [2, 0, 1, 0, 1, 2]
+    off = {"changed", "sdc10", "sdc20"}
+    assert [flags for flags, _ in got] == [
+        off | {"right", "sdc1"},
+        off | {"right", "sdc1"},
+        off | {"right"},
+        off | {"sdc1"},
+        off | {"right"},
+        off | {"sdc1", "sdc5"},
+    ]
+    finite = clean + np.arange(7)
+    assert judged(finite, clean, labels, outcomes("argmax")) == judged(finite, clean, labels)
+
+
+def test_an_exact_judge_sees_the_last_bit():
+    clean = np.array([[100.0, -3.0, 1.0]] * 3, np.float32)
+    logits = clean.copy()
+    logits[1, 2] = np.nextafter(np.float32(1), np.float32(2))
+    logits[2] = np.nan
+    flags = [flags for flags, _ in judged(logits, clean, [0, 0, 0], outcomes(exact=True))]
+    assert flags == [{"right"}, {"right", "changed"}, {"changed", "non-finite"}]
+    assert judged(logits[:2], clean[:2], [0, 0])[1][0] == {"right"}  # to the others it is rounding
+
+
+def test_judges_keep_their_answers_apart():
+    judges = [RIGHT, LOGITS] + [
+        outcomes(each, exact=exact) for each in judge.NOT_FINITE for exact in (False, True)
+    ]
+    assert len({each.tag for each in judges}) == len(judges)
+    assert outcomes("argmax", exact=True) is outcomes("argmax", exact=True)
+
+
+def test_programs_of_one_shape_alone_are_compared_to_the_bit(quantized, images, labels):
+    """However few images there are: calls are not filled with several faults."""
+    made = [
+        Evaluator(quantized, images[:4], labels[:4], 0, judge=outcomes(exact=exact))
+        for exact in (False, True)
+    ]
+    slots = [each.own_engine._slots(Draws()) for each in made]
+    assert slots == [engine.BATCH // 4, 1]
+    faults = [Fault.at(Site(0, element, 3)) for element in range(12)]
+    masked = [(each.under(faults) & judge.CHANGED == 0).mean() for each in made]
+    assert masked[1] <= masked[0]

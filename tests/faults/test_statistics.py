@@ -8,7 +8,9 @@ from afpjax.errors import InputError
 from afpjax.faults.statistics import (
     accuracy_interval,
     difference_interval,
+    images_interval,
     mean_variance,
+    subset_scores,
     wilson,
 )
 
@@ -106,3 +108,67 @@ def test_paired_differences_cover_and_are_narrower_than_two_intervals():
     assert np.mean(widths) < high - low
     with pytest.raises(InputError, match="not paired"):
         difference_interval(np.ones((2, 3), bool), np.ones((2, 4), bool))
+
+
+@pytest.mark.parametrize("known, total, count", [(120, 400, 90), (3, 50, 20), (39, 40, 11)])
+def test_scores_of_a_subset_are_the_hypergeometrics(known, total, count):
+    drawn = stats.hypergeom(total, known, count)
+    hits = np.arange(min(count, known) + 1)
+    expected = (hits - drawn.mean()) / drawn.std()
+    size, of, whole = (np.full_like(hits, each) for each in (count, known, total))
+    np.testing.assert_allclose(subset_scores(hits, size, of, whole), expected, atol=1e-12)
+    # The other way about: theirs is drawn from ours.
+    swapped = subset_scores(of, whole, hits, size)
+    np.testing.assert_allclose(swapped, -expected, atol=1e-12)
+
+
+def test_scores_of_simulated_tables_have_a_spread_of_one():
+    """Faults of many shares, each on images of its own, drawn from the 1,000 of its row."""
+    rng = np.random.default_rng(5)
+    total, count, faults = 1000, 250, 4000
+    known = rng.integers(20, 980, faults)
+    hits = rng.hypergeometric(known, total - known, count)
+    scores = subset_scores(hits, np.full(faults, count), known, np.full(faults, total))
+    assert abs(np.sqrt((scores**2).mean()) - 1) < 0.04 and abs(scores.mean()) < 0.05
+    ignoring = scores * np.sqrt(1 - count / total)  # as if drawn from images without end
+    assert np.sqrt((ignoring**2).mean()) < 0.9
+
+
+def test_scores_where_nothing_is_left_to_chance():
+    """All images are the same ones, or all of them are hit, or none."""
+    hits, count = np.array([4, 5, 0, 10]), np.array([10, 10, 10, 10])
+    known, total = np.array([4, 4, 0, 20]), np.array([10, 10, 20, 20])
+    scores = subset_scores(hits, count, known, total)
+    assert np.isnan(scores[[0, 2, 3]]).all() and scores[1] == np.inf
+
+
+def test_an_interval_over_images_is_that_of_clusters_written_out():
+    hits = np.array([3, 0, 5, 1, 2, 0])
+    shares, mean = hits / 8, hits.mean() / 8
+    variance = shares.var(ddof=1) / 6 * (1 - 6 / 60)
+    effective = mean * (1 - mean) / variance
+    spread = stats.t.ppf(0.975, 5) ** 2 / effective
+    centre = (mean + spread / 2) / (1 + spread)
+    half = np.sqrt(mean * (1 - mean) * spread + spread**2 / 4) / (1 + spread)
+    low, high = images_interval(hits, 8, images=60)
+    assert low <= centre - half + 1e-12 and high >= centre + half - 1e-12
+    assert images_interval(hits, 8, images=6) == (mean, mean)
+    assert images_interval(hits, 8)[0] < low < mean < high < images_interval(hits, 8)[1]
+    assert (
+        images_interval(np.zeros(50, int), 8)[0]
+        == 0
+        < images_interval(np.zeros(50, int), 8)[1]
+        < 0.1
+    )
+
+
+@pytest.mark.parametrize("rate, alike", [(0.4, 30.0), (0.02, 2.0), (0.002, 0.3)])
+def test_intervals_over_images_cover(rate, alike):
+    """Images that are unlike (beta-distributed shares), 100 of 500; 40 faults are the same."""
+    rng, faults, inside, runs = np.random.default_rng(7), 40, 0, 400
+    for _ in range(runs):
+        shares = rng.beta(alike * rate, alike * (1 - rate), 500)
+        hits = rng.binomial(faults, shares)
+        low, high = images_interval(hits[:100], faults, images=500)
+        inside += low <= hits.mean() / faults <= high
+    assert inside / runs > 0.9

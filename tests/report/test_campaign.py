@@ -259,3 +259,47 @@ def test_what_is_printed_fits_eighty_columns(result):
         assert re.search(r" %  +\[\d+\.\d\d, \d+\.\d\d\]  +\d+\.\d %$", row)
     told = " ".join(" ".join(lines).split())
     assert f"faults in {' and '.join(result['targets'])}, 24 cells" in told
+
+
+def published(rms=1.02):
+    """A list's result: the sign bit's share is not what others found."""
+    result = single()
+    result["design"] |= {"name": "listed", "interval": "by image", "not_finite": "argmax"}
+    part = {"faults": 7, "sdc_rate": 0.012, "sdc_interval": [0.01, 0.014], "published_rate": 0.0128}
+    result["published"] = {
+        "faults": 16627,
+        "images": 250,
+        "published_images": 10000,
+        "confidence": 0.95,
+        "whole": part | {"inside": True},
+        "masked": {"rate": 0.18, "published_rate": 0.34},
+        "scores": {"expected_images": 5, "faults": 240, "rms": rms, "mean": 0.1, "inside": 0.95},
+        "bits_inside": 1,
+        "bits": [
+            part | {"bit": 30, "inside": True},
+            part | {"bit": 31, "published_rate": 0.4, "inside": False},
+        ],
+        "layers_inside": 1,
+        "layers": [part | {"layer": "block0.conv", "inside": True}],
+    }
+    return result
+
+
+def test_what_others_measured_stands_beside_ours(read):
+    page = read(published())
+    assert page.headline.startswith("A bit flip of the list changes the class")
+    text = page.text
+    assert "What others measured of these faults" in page.headings
+    assert "theirs have 1.3 % of another class, these 1.2 % [1.0, 1.4]" in text
+    assert "inside the interval for 1 of 2 bits and for 1 of 1 layers" in text
+    assert "240 faults" in text and "square of 1.02" in text and "95.0 % are within" in text
+    assert "the first one wins" in text and "over images (the faults are given)" in text
+
+
+def test_the_terminal_says_what_others_measured():
+    result = published() | {"clean": {"accuracy": 0.9, "images": 250}, "targets": ["weights"]}
+    console = Console(width=200, file=StringIO())
+    with console.capture() as captured:
+        console.print(summary(result))
+    assert "Published: 1.280 %, 10,000 images; here 1.200 % [1.000, 1.400]." in captured.get()
+    assert "1 of 2 bits, 1 of 1 layers" in captured.get() and "1.020" in captured.get()

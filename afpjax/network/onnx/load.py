@@ -34,7 +34,7 @@ class OnnxModel(NamedTuple):
     image_shape: tuple[int, ...]  # (rows, columns, channels), or (features,)
 
 
-def load_onnx(path: str | Path, image_size: int | None = None) -> Network:
+def load_onnx(path: str | Path, image_size: int | None = None, *, fold: bool = True) -> Network:
     """Read a trained image classifier from an `.onnx` file and trace it.
 
     The network takes float32 images [B, rows, columns, channels] (NHWC, whatever the file's own
@@ -42,14 +42,14 @@ def load_onnx(path: str | Path, image_size: int | None = None) -> Network:
     7 to 21, weights inside the file or beside it, floats of any width (widened to float32). Layers
     are named after the file's tensors (`layer1.0.conv1`), or after the node where an exporter made
     the tensor's name up. `image_size` is the side in pixels where the file leaves it free (default
-    224). Raises `InputError`, by the name of the file and of the node, for what cannot be read or
-    run, an operator without an implementation, a file of several inputs or outputs, and a graph
-    without a convolution or dense layer.
+    224); `fold` is `trace`'s. Raises `InputError`, by the name of the file and of the node, for
+    what cannot be read or run, an operator without an implementation, a file of several inputs or
+    outputs, and a graph without a convolution or dense layer.
     """
     model = read_onnx(path, image_size)
     sample = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
     with _naming(Path(path)):
-        return trace(model.apply_fn, model.params, sample)
+        return trace(model.apply_fn, model.params, sample, fold=fold)
 
 
 def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:

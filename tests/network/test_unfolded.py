@@ -1,0 +1,158 @@
+"""Batch norm left outside the layers, and where a kernel's numbers stand in what it is made of."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from jax import lax
+
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import quantize
+from afpjax.network.trace import outline, trace
+
+
+def nchw(images, kernel):
+    layout = ("NCHW", "OIHW", "NCHW")
+    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+def normed(params, images):
+    """A convolution with a bias, then batch norm as its formula has it."""
+    wide = {name: each.reshape(1, -1, 1, 1) for name, each in params["bn"].items()}
+    out = nchw(images, params["conv"]["weight"]) + params["conv"]["bias"].reshape(1, -1, 1, 1)
+    out = (out - wide["mean"]) / jnp.sqrt(wide["var"] + 1e-5) * wide["weight"] + wide["bias"]
+    return jax.nn.relu(out).mean((2, 3))
+
+
+@pytest.fixture
+def params(normal):
+    bn = {name: normal(5) for name in ("mean", "weight", "bias")}
+    conv = {"weight": normal(5, 3, 3, 3), "bias": normal(5)}
+    return {"conv": conv, "bn": bn | {"var": jnp.abs(normal(5)) + 0.1}}
+
+
+def test_a_layer_keeps_its_own_weights_and_bias(params, normal, agrees):
+    network = trace(normed, params, normal(2, 3, 6, 6), fold=False)
+    own = network.parameters.layers["conv"]
+    assert np.array_equal(own.kernel, params["conv"]["weight"])
+    assert own.bias is not None and np.array_equal(own.bias, params["conv"]["bias"])
+    agrees(network, normed, params, normal(2, 3, 6, 6))
+    folded = trace(normed, params, normal(2, 3, 6, 6)).parameters.layers["conv"]
+    assert not np.array_equal(folded.kernel, params["conv"]["weight"])
+
+
+def test_batch_norms_mean_is_no_bias(params, normal, agrees):
+    """Without a bias of its own a layer has none; a subtraction is not one."""
+
+    def apply_fn(params, images):
+        bare = params["conv"] | {"bias": jnp.zeros(5)}
+        return normed(params | {"conv": bare}, images)
+
+    def without(params, images):
+        wide = params["bn"]["mean"].reshape(1, -1, 1, 1)
+        return (nchw(images, params["conv"]["weight"]) - wide).mean((2, 3))
+
+    assert trace(without, params, normal(2, 3, 6, 6), fold=False).layers[0].biases == 0
+    agrees(trace(apply_fn, params, normal(2, 3, 6, 6), fold=False), apply_fn, params,
+           normal(2, 3, 6, 6))  # fmt: skip
+
+
+def test_flax_networks_are_left_unfolded_too(normal):
+    model = nnx.Sequential(
+        nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)),
+        nnx.BatchNorm(4, use_running_average=True, rngs=nnx.Rngs(0)),
+        lambda x: nnx.relu(x).mean((1, 2)),
+        nnx.Linear(4, 2, rngs=nnx.Rngs(1)),
+    )
+    split, state = nnx.split(model)
+    state = jax.tree.map(lambda leaf: leaf + 0.25, state)
+    images = normal(2, 5, 5, 3)
+
+    def apply_fn(params, images):
+        return nnx.merge(split, params)(images)
+
+    network = trace(apply_fn, state, images, fold=False)
+    kernel, dense = (network.parameters.layers[name].kernel for name in network.graph.names)
+    given = jax.tree.leaves(state)
+    assert any(np.array_equal(kernel, leaf) for leaf in given)
+    assert any(np.array_equal(dense, leaf) for leaf in given)
+    np.testing.assert_allclose(network(images), apply_fn(state, images), rtol=1e-5, atol=1e-6)
+
+
+def test_an_outline_is_unfolded_as_the_trace_is(params, normal):
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
+    sample = normal(1, 3, 6, 6)
+    for fold in (True, False):
+        program = outline(normed, shapes, sample, fold=fold)
+        traced = trace(normed, params, sample, fold=fold).program
+        assert [s.outputs for s in program.steps] == [s.outputs for s in traced.steps]
+
+
+def test_a_quantised_network_need_not_be_folded(params, normal):
+    images = normal(4, 3, 6, 6)
+    network = trace(normed, params, images, fold=False)
+    quantized = quantize(network, QFormat(bits=16, scale="tensor"), images)
+    np.testing.assert_allclose(quantized(images), normed(params, images), rtol=0.02, atol=0.02)
+
+
+def shown(w, images):
+    return jnp.einsum("bi,io->bo", images, w)
+
+
+#: Parameter [6, 4] or so -> what multiplies images [B, n].
+LAYOUTS = {
+    "as it is": ((6, 4), lambda w: w),
+    "transposed": ((4, 6), lambda w: w.T),
+    "flattened": ((3, 2, 4), lambda w: w.reshape(6, 4)),
+    "flattened, transposed": ((4, 3, 2), lambda w: jnp.transpose(w, (2, 1, 0)).reshape(6, 4)),
+    "a part of it": ((9, 4), lambda w: w[2:8]),
+    "backwards": ((6, 4), lambda w: w[::-1]),
+    "one of several": ((1, 6, 4), lambda w: w[0]),
+    "in another dtype": ((6, 4), lambda w: w.astype(jnp.float16).astype(jnp.float32)),
+    "for all outputs": ((6, 1), lambda w: jnp.broadcast_to(w, (6, 4))),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_every_weight_is_found_in_its_kernel(name, normal):
+    """The kernel's numbers, all different, say themselves where they are from."""
+    shape, layout = LAYOUTS[name]
+    count = int(np.prod(shape))
+    w = jnp.arange(1, count + 1, dtype=jnp.float32).reshape(shape)
+    network = trace(lambda p, x: shown(layout(p["w"]), x), {"w": w}, normal(1, 6), fold=False)
+    (call,) = network.program.calls
+    kernel = np.asarray(network.parameters.layers[call.layer.name].kernel).ravel()
+    assert (call.stored.name, call.stored.shape) == ("w", shape)
+    for element in range(count):
+        expected = np.flatnonzero(kernel == element + 1)
+        assert call.stored.in_kernel(element) == expected.tolist()
+
+
+def test_convolutions_kernels_from_pytorchs_order(normal):
+    w = jnp.arange(2 * 3 * 5 * 4, dtype=jnp.float32).reshape(4, 5, 3, 2)  # OIHW
+
+    def apply_fn(params, images):
+        kernel = jnp.transpose(params["w"], (2, 3, 1, 0))
+        layout = ("NHWC", "HWIO", "NHWC")
+        out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
+        return out.mean((1, 2))
+
+    network = trace(apply_fn, {"w": w}, normal(1, 6, 6, 5), fold=False)
+    (call,) = network.program.calls
+    assert call.layer.kernel_shape == (3, 2, 5, 4) and call.stored.shape == (4, 5, 3, 2)
+    for index in ((0, 0, 0, 0), (3, 4, 2, 1), (1, 2, 0, 1)):
+        (element,) = call.stored.in_kernel(int(np.ravel_multi_index(index, w.shape)))
+        o, i, h, v = index
+        assert element == np.ravel_multi_index((h, v, i, o), (3, 2, 5, 4))
+
+
+def test_what_is_computed_before_a_layer_is_no_parameter(normal):
+    def apply_fn(params, images):
+        w = params["w"]
+        return shown(((w - w.mean()) / w.std()).T, images)
+
+    network = trace(apply_fn, {"w": normal(4, 6)}, normal(1, 6))
+    (call,) = network.program.calls
+    assert call.stored.name == "" and call.stored.shape == (4, 6)
+    assert call.stored.in_kernel(1) == [4]  # its transpose still is
