@@ -113,11 +113,11 @@ class Experiment:
     @cached_property
     def quantized(self) -> Quantized:
         network = self.network  # first, for what it refuses
-        images = self.inputs(self._calibration) if self.format.needs_calibration else None
+        images = self.inputs(self.calibration) if self.format.needs_calibration else None
         return quantize(network, self.format, images)
 
     @property
-    def _calibration(self) -> Images:
+    def calibration(self) -> Images:
         """The first training images, else those that the search knows."""
         wanted = self.config.data.calibration
         if self.train is None:

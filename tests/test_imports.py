@@ -47,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "data": {"image_arrays", "image_files", "image_folders", "images", "sections"},
     "network": {*BASE, "notes"},
     "hardware": {"files", "network.layers"},
-    "faults": {*BASE, "network"},
+    "faults": {*BASE, "network", "notes"},
     "search": {"faults", "files", "hardware", "network"},
     "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},

@@ -32,6 +32,7 @@ def run(config: Config, work: Work) -> Outcome:
     )
     result: Record = {
         "model": records.model(experiment),
+        "notes": records.notes(experiment),
         "data": {"name": config.data.name},
         "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
         "kind": manifest.kind,

@@ -59,6 +59,7 @@ def run(config: Config, work: Work) -> Outcome:
     found = _all_streams(experiment, operation, traces, begun, built, roles)
     result = {
         "model": records.model(experiment),
+        "notes": records.notes(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
         "notes": notes.records(

@@ -46,6 +46,7 @@ def run(config: Config, work: Work) -> Outcome:
     chosen = points[selected["both"]]
     result = {
         "model": records.model(experiment),
+        "notes": records.notes(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
         "notes": notes.records(

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Array, Bool, Int
 
+from afpjax.data import Images
 from afpjax.experiment import Experiment
+from afpjax.faults import soundness
 from afpjax.faults.model import layer_mask
 from afpjax.faults.statistics import accuracy_interval
 from afpjax.hardware.tables import CostTables
 from afpjax.network.layers import Layer
+from afpjax.notes import records as as_records
 from afpjax.search.problem import costs
 
 Record = dict[str, Any]
@@ -24,6 +27,39 @@ def model(experiment: Experiment) -> Record:
         "layers": [layer(each) for each in experiment.graph.layers],
         "coverage": experiment.program.coverage.record(),
     }
+
+
+def notes(experiment: Experiment) -> list[Record]:
+    """What has to be known before the answer is read, of the network on the held-out images."""
+    held = experiment.held
+    count = soundness.looked_at(experiment.quantized, len(held.labels))
+    some = Images(*(each[:count] for each in held))
+    found = soundness.notes(
+        experiment.quantized,
+        experiment.inputs(some),
+        some.labels,
+        calibration=lambda: experiment.inputs(experiment.calibration),
+        readings=_readings(some.images, experiment.inputs(some)),
+    )
+    return as_records(found)
+
+
+def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
+    """Other ways in which the same images may have been meant."""
+    ways = {
+        "images from 0 to 255 (data.mean = 0, data.std = 0.003922)": lambda: images.astype(
+            np.float32
+        ),
+        "images from 0 to 1 (data.mean = 0, data.std = 1)": lambda: (
+            images.astype(np.float32) / np.float32(255)
+        ),
+        "rows and columns exchanged": lambda: np.swapaxes(np.asarray(inputs), 1, 2),
+    }
+    if images.shape[1] != images.shape[2]:
+        ways.pop("rows and columns exchanged")
+    if images.shape[3] > 1:
+        ways["channels in the opposite order"] = lambda: np.asarray(inputs)[..., ::-1]
+    return ways
 
 
 def conditions(experiment: Experiment) -> Record:

@@ -171,6 +171,7 @@ def _result(
         found["refused_because"] = service.layout.details
     return {
         "model": records.model(experiment),
+        "notes": records.notes(experiment),
         "data": {"name": experiment.config.data.name, "images": len(experiment.held.labels)},
         "export": _about(manifest),
         **found,
