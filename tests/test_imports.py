@@ -48,7 +48,7 @@ ALLOWED: dict[str, set[str]] = {
     "network": {*BASE, "notes"},
     "hardware": {"files", "network.layers"},
     "faults": {*BASE, "network", "notes"},
-    "search": {"faults", "files", "hardware", "network"},
+    "search": {"faults", "files", "hardware", "network", "notes"},
     "robust": {*BASE, "network", "faults", "hardware"},
     "model_source": {*SETTINGS, "data", "faults", "network"},
     "experiment_faults": {*SETTINGS, "faults", "hardware"},

@@ -18,7 +18,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
 from afpjax import checks
 from afpjax.errors import InputError
-from afpjax.faults import bits
+from afpjax.faults import bits, soundness
 from afpjax.faults.asked import Asked, Asker
 from afpjax.faults.engine import Engine
 from afpjax.faults.fleet import Fleet
@@ -32,6 +32,7 @@ from afpjax.faults.sites import Fault, Site, check_fault, check_sites, wherever_
 from afpjax.faults.strike import Draws
 from afpjax.network.quantized import Quantized
 from afpjax.network.softmax import before_softmax
+from afpjax.notes import warn
 
 Progress = Callable[[int], Any]
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
@@ -288,6 +289,8 @@ def accuracy(
     """Top-1 accuracy of every mapping under every fault draw, [mappings, trials], fractions of 1.
 
     All mappings meet the same draws (common random numbers), so they can be compared in pairs.
+    Warns (`afpjax.notes.AnswerWarning`) of a network that does no better than guessing, and of a
+    number format that costs accuracy by itself.
     """
     checks.instance("quantized", quantized, Quantized, "a network from afpjax.quantize")
     checks.instance("faults", faults, FaultModel, "an afpjax.FaultModel")
@@ -300,4 +303,5 @@ def accuracy(
     trials = checks.whole("trials", trials, 1, MOST_TRIALS)
     limits = thresholds(faults, quantized, mappings)
     evaluator = Evaluator(quantized, images, labels, key)
+    warn(soundness.notes(quantized, images, labels))
     return evaluator.correct(faults, limits, range(trials)).mean(axis=2)

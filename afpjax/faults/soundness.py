@@ -74,6 +74,8 @@ def notes(
 
     `calibration` are images for the scales of formats that are tried, else the inputs.
     """
+    if quantized.encoded:  # its kernels are codes: there is no float network to compare with
+        return []
     count = looked_at(quantized, len(inputs))
     seen, labels = jnp.asarray(inputs[:count]), np.asarray(labels[:count])
     network = Network(quantized.program, quantized.parameters)
@@ -117,8 +119,9 @@ def no_better_than_chance(
     causes = [*_shifts(said, labels, guess), *_readings(network, readings, labels, guess)]
     said_of = f"Tried: {'; '.join(causes)}." if causes else _LIKELY
     text = (
-        f"Without faults the network gets {right / count:.1%} of {count} images right, no better "
-        f"than guessing ({guess:.1%}): accuracies under faults then say nothing. {said_of}"
+        f"Without faults the network gets {_percent(right / count)} of {count} images right, no "
+        f"better than guessing ({_percent(guess)}): accuracies under faults then say nothing. "
+        f"{said_of}"
     )
     return Note("chance", text, {"accuracy": right / count, "guess": guess, "images": count})
 
@@ -128,7 +131,7 @@ def _shifts(said: np.ndarray, labels: Labels, guess: float) -> Iterator[str]:
         right = int((said == labels + shift).sum())
         if _clearly(right, len(labels), guess):
             yield (
-                f"the answers are the labels {shift:+d} for {right / len(labels):.1%} of the "
+                f"the answers are the labels {shift:+d} for {_percent(right / len(labels))} of the "
                 "images, so labels are counted from another number"
             )
 
@@ -138,7 +141,7 @@ def _readings(network: Network, readings: Readings, labels: Labels, guess: float
         said = _said(_float_logits, network, jnp.asarray(inputs()[: len(labels)]))
         right = int((said == labels).sum())
         if _clearly(right, len(labels), guess):
-            yield f"with {what} it gets {right / len(labels):.1%}"
+            yield f"with {what} it gets {_percent(right / len(labels))}"
 
 
 def _clearly(right: int, count: int, guess: float) -> bool:
@@ -181,12 +184,15 @@ def format_decides(
         tried = quantize(network, other, images if other.needs_calibration else None)
         right = int((_said(run_clean, tried, inputs) == labels).sum())
         if in_float - right <= POINTS * count:
-            mend = f"With {_settings(other)} {right / count:.1%} are (measured on these images)."
+            mend = (
+                f"With {_settings(other)} {_percent(right / count)} are (measured on these images)."
+            )
             facts |= {"instead": _settings(other), "accuracy_instead": right / count}
             break
     text = (
-        f"The number format decides: without faults {in_format / count:.1%} of {count} images are "
-        f"right with {_settings(fmt)}, {in_float / count:.1%} in floating point{_cut(cut)}. {mend}"
+        f"The number format decides: without faults {_percent(in_format / count)} of {count} "
+        f"images are right with {_settings(fmt)}, {_percent(in_float / count)} in floating "
+        f"point{_cut(cut)}. {mend}"
     )
     return Note("format", text, facts)
 
@@ -195,7 +201,7 @@ def _cut(cut: Mapping[str, float]) -> str:
     if not cut:
         return "; no layer's values saturate, its steps are too coarse"
     worst = sorted(cut, key=lambda name: -cut[name])
-    named = ", ".join(f"{name} ({cut[name]:.1%})" for name in worst[:4])
+    named = ", ".join(f"{name} ({_percent(cut[name])})" for name in worst[:4])
     more = f" and {len(worst) - 4} more layers" if len(worst) > 4 else ""
     return f"; values saturate in {named}{more}"
 
@@ -270,3 +276,7 @@ def _said(run: Callable[[Any, Array], Array], network: Any, inputs: Array) -> np
 
 def _batches(inputs: Array) -> Sequence[Array]:
     return [inputs[start : start + BATCH] for start in range(0, len(inputs), BATCH)]
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"

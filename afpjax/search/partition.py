@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from afpjax import checks
 from afpjax.errors import InputError
+from afpjax.faults import soundness
 from afpjax.faults.bits import as_key
 from afpjax.faults.evaluate import MOST_TRIALS, Evaluator, Progress
 from afpjax.faults.model import FaultModel, thresholds
@@ -23,6 +24,7 @@ from afpjax.hardware.platform import Platform
 from afpjax.hardware.tables import CostTables, check_capacity
 from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
+from afpjax.notes import warn
 from afpjax.search.effort import Plan, Race, Spent
 from afpjax.search.explore import Budget, Explored, Settle, explore, few, populations
 from afpjax.search.hypervolume import hypervolume
@@ -85,7 +87,8 @@ def partition(
     struck alone (Section V-C), with a warning, as these do not add up. Raises `InputError` for
     memory and caps that no mapping meets, rates that are not the platform's, an effort that does
     not suffice or goes with "layerwise", and what `Evaluator` and `FaultModel` refuse. `key` is a
-    `jax.random.key` or an integer seed, which stands for `jax.random.key(seed)`.
+    `jax.random.key` or an integer seed, which stands for `jax.random.key(seed)`. Warns as
+    `accuracy` does.
     """
     checks.instance("quantized", quantized, Quantized, "a network from afpjax.quantize")
     checks.instance("platform", platform, Platform, "a platform from afpjax.load_platform")
@@ -106,6 +109,7 @@ def partition(
     tables = tables_for(quantized, platform, batch, faults)
     struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
     budget = Budget(population, generations, renew, effort)
+    warn(soundness.notes(quantized, images, labels))
     with explained(tables, caps, platform.names, quantized.graph.names):
         return search(search_key, tables, struck, budget, caps)
 
