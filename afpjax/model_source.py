@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from afpjax.config import Config
 from afpjax.data import Dataset, Preset
-from afpjax.errors import InputError
+from afpjax.errors import InputError, one_line
 from afpjax.faults.model import FaultModel
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
@@ -24,6 +24,8 @@ from afpjax.progress import counted
 #: `apply_fn(params, images) -> logits`, and its parameters.
 Source = tuple[Callable[..., Any], Any]
 Traced = TypeVar("Traced", Network, Program)
+# What images are tried with where those that were asked for do not fit.
+_SIZES, _CHANNELS = (8, 28, 32, 64, 96, 128, 224, 227, 299), (1, 3, 4)
 
 
 def preset_of(config: Config) -> Preset | None:
@@ -142,10 +144,16 @@ def _from_function(config: Config) -> Source:
         sys.path.insert(0, os.getcwd())
     try:
         make = getattr(importlib.import_module(module), function)
-    # An empty name is a ValueError, a relative one a TypeError.
-    except (ImportError, AttributeError, ValueError, TypeError) as error:
-        raise InputError(f"model.name: `{name}` cannot be imported: {error}") from error
-    made = make() if callable(make) else None
+    except (Exception, SystemExit) as error:  # a module may do anything while it is imported
+        raise InputError(f"model.name: `{name}` cannot be imported: {one_line(error)}") from error
+    try:
+        made = make() if callable(make) else None
+    except (Exception, SystemExit) as error:
+        kind = type(error).__name__
+        raise InputError(
+            f"model.name: `{name}()` raised {kind}: {one_line(error)}; it must return "
+            "(apply_fn, params) without arguments"
+        ) from error
     if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
         raise InputError(f"model.name: `{name}()` must return (apply_fn, params)")
     return made
@@ -162,9 +170,31 @@ def _traced(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Traced]) -
         return tracing(sample)
     except InputError:
         raise
-    except (TypeError, ValueError) as error:  # what JAX raises for shapes that do not fit
+    except Exception as error:  # whatever a framework raises for shapes that do not fit
         shape = " x ".join(map(str, sample.shape[1:]))
-        reason = str(error).partition("\n")[0]
+        setting, mend = _fitting(config, tracing)
         raise InputError(
-            f"model.image_size: `{config.model.name}` does not take images of {shape}: {reason}"
+            f"{setting}: `{config.model.name}` does not take images of {shape}: {one_line(error)}"
+            f"{mend}"
         ) from error
+
+
+def _fitting(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Any]) -> tuple[str, str]:
+    """Which setting is wrong, and its right value: channels, sizes, or both that are usual."""
+    model = config.model
+    tried = [
+        *((model.image_size, channels) for channels in _CHANNELS),
+        *((size, model.channels) for size in _SIZES),
+        *((size, channels) for size in _SIZES for channels in _CHANNELS),
+    ]
+    for size, channels in tried:
+        try:
+            tracing(jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+        except Exception:
+            continue
+        wrong = {"model.image_size": (size, model.image_size)}
+        wrong |= {"model.channels": (channels, model.channels)}
+        named = [(name, value) for name, (value, given) in wrong.items() if value != given]
+        values = " and ".join(f"{name} = {value}" for name, value in named)
+        return " and ".join(name for name, _ in named), f"; it does with {values}"
+    return "model.image_size", ""

@@ -233,10 +233,23 @@ def test_images_and_labels_that_do_not_match_are_refused(experiment_of, tmp_path
         experiment_of(data__path=str(path))
 
 
-@pytest.mark.parametrize(("name", "error"), [("broken", AttributeError), ("greedy", TypeError)])
+@pytest.mark.parametrize(("name", "error"), [("broken", "AttributeError"), ("greedy", "TypeError")])
 def test_a_defect_inside_the_users_function_is_not_called_a_missing_import(
     experiment_of, name, error
 ):
     """An AttributeError inside the function used to read as `cannot be imported`."""
-    with pytest.raises(error):
+    with pytest.raises(InputError, match=rf"{name}\(\)` raised {error}: "):
         experiment_of(model__name=f"afpjax_experiment_model:{name}")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("os.path:join", r"`os.path:join\(\)` raised TypeError: join"),
+        ("sys:exit", r"`sys:exit\(\)` raised SystemExit"),
+        ("os:getcwd", r"`os:getcwd\(\)` must return \(apply_fn, params\)"),
+    ],
+)
+def test_functions_that_are_no_networks_are_refused_in_one_line(experiment_of, name, said):
+    with pytest.raises(InputError, match=said):
+        experiment_of(model__name=name)
