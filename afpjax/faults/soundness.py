@@ -18,6 +18,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.network.quantized import Quantized, quantize, run_clean
+from afpjax.network.softmax import before_softmax
 from afpjax.notes import Note
 
 IMAGES = 256  # that are looked at, fewer where a network is large
@@ -76,6 +77,7 @@ def notes(
     """
     if quantized.encoded:  # its kernels are codes: there is no float network to compare with
         return []
+    quantized = before_softmax(quantized)
     count = looked_at(quantized, len(inputs))
     seen, labels = jnp.asarray(inputs[:count]), np.asarray(labels[:count])
     network = Network(quantized.program, quantized.parameters)
