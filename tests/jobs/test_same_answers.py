@@ -22,10 +22,12 @@ from afpjax.outcome import result_text
 MEASURED = ("fps", "latency_ms")
 MEASURED_OF_DEVICES = ("memory_mb", "killed_at")
 TWO_DEVICES = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}
+ONE_CORE = ["taskset", "-c", str(min(os.sched_getaffinity(0)))]
 WAYS: dict[str, tuple[dict[str, str], list[str]]] = {
     "again": ({}, []),
-    "one core": ({}, ["taskset", "-c", str(min(os.sched_getaffinity(0)))]),
+    "one core": ({}, ONE_CORE),
     "two devices": (TWO_DEVICES, []),
+    "both": (TWO_DEVICES, ONE_CORE),
 }
 SEARCH = ["--search.population", "8", "--search.generations", "3", "--search.images", "16"]
 SEARCH += ["--search.final_trials", "3", "--faults.trials", "2", "--search.held_out", "16"]
@@ -67,7 +69,7 @@ def ran(out: Path, words: list[str], way: str = "again") -> str:
 
 def killed(out: Path, words: list[str], seconds: float, kills: int, seed: int) -> str:
     """The same after so many kills at random instants, resumed after each."""
-    draw, words = random.Random(seed), list(words)
+    draw, given = random.Random(seed), words
     for _ in range(kills):
         process = subprocess.Popen(
             command(out, words, []), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -78,7 +80,7 @@ def killed(out: Path, words: list[str], seconds: float, kills: int, seed: int) -
         if (out / "result.json").is_file():
             return compared(out)
         if (out.parent / f".{out.name}.partial" / "config.toml").is_file():
-            words = [words[0], "--resume"]
+            words = [*given, "--resume"]  # a function is a model where it is named again
     return ran(out, words)
 
 
@@ -110,16 +112,13 @@ def path(module, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(module.__file__).parent))
 
 
-@pytest.mark.parametrize("job", ["campaign", "importance", "profile"])
-def test_one_core_and_two_devices_give_the_bytes_of_the_first_run(tmp_path, small, job):
-    words = [job, *JOBS[job], *small]
-    first = ran(tmp_path / "first", words)
-    for way in ("one core", "two devices"):
-        assert ran(tmp_path / way, words, way) == first, way
+def test_two_devices_on_one_core_give_the_bytes_of_the_first_run(tmp_path, small):
+    words = ["importance", *JOBS["importance"], *small]
+    assert ran(tmp_path / "other", words, "both") == ran(tmp_path / "first", words)
 
 
 def test_a_killed_run_gives_the_bytes_of_the_first_run(tmp_path, small):
-    words = ["distribute", *JOBS["distribute"], *small]
+    words = ["campaign", *JOBS["campaign"], *small]
     start = time.monotonic()
     first = ran(tmp_path / "first", words)
     assert killed(tmp_path / "k", words, time.monotonic() - start, 1, 3) == first
