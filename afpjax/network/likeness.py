@@ -48,7 +48,7 @@ def refuse_another(
     """
     images = few(sample)
     wanted, found = _both(function, arrays, network, images)
-    known = np.isfinite(np.column_stack([wanted, found])).all(axis=1)
+    known = np.asarray(np.isfinite(np.column_stack([wanted, found])).all(axis=1))
     if not known.any():
         return
     wanted, found = wanted[known], found[known]
