@@ -276,6 +276,7 @@ def test_whatever_ends_the_command_ends_all_its_processes(
 ):
     code = "import sys; from afpjax.run import main; sys.exit(main())"
     settings = ["serve", "--serve.export", placement, "--serve.requests", "1000000"]
+    settings += ["--model.name", experiment["model.name"]]  # no file may choose code
     paths = [str(Path(experiment["data.path"]).parent), os.environ.get("PYTHONPATH", "")]
     with TemporaryDirectory(prefix="k", dir="/tmp", ignore_cleanup_errors=True) as folder:
         command = subprocess.Popen(
@@ -291,6 +292,7 @@ def test_whatever_ends_the_command_ends_all_its_processes(
             time.sleep(0.1)
             devices = [each for each in family.children(recursive=True) if _is_device(each)]
         time.sleep(2)
+        assert command.poll() is None, command.communicate()
         every = family.children(recursive=True)
         command.send_signal(number)
         _, said = command.communicate(timeout=30)
