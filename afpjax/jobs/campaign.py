@@ -59,12 +59,12 @@ def run(config: Config, work: Work) -> Outcome:
     clean = campaign.evaluator.reference.argmax(axis=1) == experiment.held.labels
     result = {
         "model": records.model(experiment),
-        "notes": records.notes(experiment),
         "data": {"name": config.data.name, "images": len(experiment.held.labels)},
         "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
         "clean": {"accuracy": clean.mean(), "images": len(clean)},
         "targets": list(settings.targets),
         **found,
+        "notes": [*records.notes(experiment), *found.get("notes", ())],
         "design": {**found["design"], "not_finite": settings.not_finite},
         **(
             predicted.compared(experiment, found["cells"]) if predicted.foreseen(experiment) else {}

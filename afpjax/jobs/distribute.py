@@ -46,7 +46,6 @@ def run(config: Config, work: Work) -> Outcome:
     stable = [row for count in distribution.given.devices if (row := distribution.stability(count))]
     result: Record = {
         "model": records.model(experiment),
-        "notes": records.notes(experiment),
         "data": {"name": config.data.name, "images": len(experiment.held.labels)},
         "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
         "clean": _clean(experiment),
@@ -65,6 +64,7 @@ def run(config: Config, work: Work) -> Outcome:
         **searched(distribution, board, link),
         "throughput": throughput,
     }
+    result["notes"] = [*records.notes(experiment), *result.get("notes", ())]
     return Outcome(result, summary(result))
 
 

@@ -59,16 +59,18 @@ def run(config: Config, work: Work) -> Outcome:
     found = _all_streams(experiment, operation, traces, begun, built, roles)
     result = {
         "model": records.model(experiment),
-        "notes": records.notes(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
-        "notes": notes.records(
-            few_faults.of_mapping(
-                experiment,
-                np.array(begun.first),
-                "The first mapping, at the rates that the system is built for,",
-            )
-        ),
+        "notes": [
+            *records.notes(experiment),
+            *notes.records(
+                few_faults.of_mapping(
+                    experiment,
+                    np.array(begun.first),
+                    "The first mapping, at the rates that the system is built for,",
+                )
+            ),
+        ],
         "clean": {"accuracy": operation.stream.clean, "images": experiment.held_out.count},
         "theta": config.online.theta,
         **rows.settings(experiment, operation),

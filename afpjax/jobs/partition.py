@@ -46,14 +46,16 @@ def run(config: Config, work: Work) -> Outcome:
     chosen = points[selected["both"]]
     result = {
         "model": records.model(experiment),
-        "notes": records.notes(experiment),
         "devices": list(experiment.platform.names),
         **records.conditions(experiment),
-        "notes": notes.records(
-            few_faults.of_mapping(
-                experiment, front.mappings[selected["both"]], "The selected mapping"
-            )
-        ),
+        "notes": [
+            *records.notes(experiment),
+            *notes.records(
+                few_faults.of_mapping(
+                    experiment, front.mappings[selected["both"]], "The selected mapping"
+                )
+            ),
+        ],
         "clean": measured.fault_free(experiment),
         "selected": chosen
         | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
