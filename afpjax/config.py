@@ -71,16 +71,16 @@ def is_function(name: str) -> bool:
 def check(config: Config) -> None:
     """Raise `InputError` where a value, or two of them together, cannot be."""
     for name, (kind, rule) in all_settings().items():
-        read_value(_get(config, name), kind, rule, name)
+        read_value(value_of(config, name), kind, rule, name)
         if rule.path:
-            _check_path(name, _get(config, name))
+            _check_path(name, value_of(config, name))
     check_sections(config)
     if config.run.job == "partition" and len(config.platform.devices) < 2:
         raise InputError("platform.devices: a partition needs two devices or more")
     if not config.platform.devices:
         raise InputError("platform.devices: name one device or more")
     for name in ("model.name", "platform.link"):
-        if not _get(config, name):
+        if not value_of(config, name):
             raise InputError(f"{name}: must not be empty")
 
 
@@ -101,7 +101,7 @@ PLACE = ("run.out", "run.memory_gb", "run.cluster", "run.workers")
 def first_difference(old: Config, new: Config) -> str:
     """`section.key: OLD -> NEW` for the first key that differs, but for `PLACE`; else empty."""
     for name in all_settings():
-        before, after = _get(old, name), _get(new, name)
+        before, after = value_of(old, name), value_of(new, name)
         if before != after and name not in PLACE:
             return f"{name}: {toml_value(before)} -> {toml_value(after)}"
     return ""
@@ -155,7 +155,8 @@ def _put(values: dict[str, dict[str, Any]], name: str, value: object, where: str
     values[section][key] = read_value(value, *all_settings()[name], where)
 
 
-def _get(config: Config, name: str) -> Any:
+def value_of(config: Config, name: str) -> Any:
+    """The value of the setting `section.key`."""
     section, _, key = name.partition(".")
     return getattr(getattr(config, section), key)
 

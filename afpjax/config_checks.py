@@ -71,8 +71,6 @@ def _check_layers(layers: tuple[int | str, ...]) -> None:
         raise InputError(
             f"faults.layers: give `all`, one count of first layers, or names, got {list(layers)}"
         )
-    if counts and counts[0] < 1:
-        raise InputError(f"faults.layers: a count of first layers is 1 or more, got {counts[0]}")
 
 
 def _check_campaign(campaign: Campaign) -> None:

@@ -15,6 +15,7 @@ from afpjax.config import Config
 from afpjax.data import Dataset, Images, Progress, Split, load, normalise
 from afpjax.errors import InputError
 from afpjax.experiment_faults import fault_model, scaled
+from afpjax.faults import fleet
 from afpjax.faults.engine import Engine
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.fleet import Fleet
@@ -22,11 +23,12 @@ from afpjax.faults.judge import RIGHT, Judge, outcomes
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
+from afpjax.memory import refuse_beyond
 from afpjax.model_source import check_source, network_of, outlined, preset_of
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.layers import LayerGraph
 from afpjax.network.network import Network
-from afpjax.network.program import Program
+from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.outcome import Work
 from afpjax.progress import SILENT, counted
@@ -109,6 +111,11 @@ class Experiment:
     def _split(self) -> tuple[Images, Images]:
         with counted(self.work.progress, "Reading images") as progress:
             return _split(self.dataset.test, self.config, progress)
+
+    @cached_property
+    def outline(self) -> Quantized:
+        """The network's layers in its number format, without parameters: nothing to run."""
+        return Quantized(self.program, self.format, Parameters({}, ()), {})
 
     @cached_property
     def quantized(self) -> Quantized:
@@ -284,12 +291,30 @@ def prepare(config: Config, work: Work, *, images: bool = True) -> Experiment:
     Raises `InputError` for whatever in the experiment file does not fit together.
     """
     check_source(config)
+    if config.run.cluster:
+        fleet.require()
     experiment = Experiment(config, work)
     faults = experiment.faults
     if images:
         _refuse_too_few(experiment.dataset.test)
     layer_mask(faults, experiment.graph)  # refuses layers that are not there
+    if images:
+        _refuse_beyond_memory(experiment)
     return experiment
+
+
+def _refuse_beyond_memory(experiment: Experiment) -> None:
+    """Images as bytes and floats, parameters, and one image's activations at once."""
+    config, graph = experiment.config, experiment.graph
+    count = sum(image_counts(len(experiment.dataset.test), config))
+    values = config.model.image_size**2 * config.model.channels
+    each = max(layer.inputs + layer.outputs for layer in graph.layers)
+    batch = config.export.batch if config.run.job in ("export", "serve") else 1
+    parameters = sum(layer.weights + layer.biases for layer in graph.layers)
+    wanted = count * values * 5 + parameters * 12 + batch * each * 8
+    what = f"{count:,} images of model.image_size = {config.model.image_size}, and their network,"
+    advice = "lower model.image_size, search.images, search.held_out or campaign.images"
+    refuse_beyond(wanted, what, f"{advice}, or export.batch" if batch > 1 else advice)
 
 
 def _refuse_too_few(test: Split) -> None:
@@ -297,6 +322,12 @@ def _refuse_too_few(test: Split) -> None:
         raise InputError(
             f"data: {len(test)} test images; a search and its measurement need one each"
         )
+
+
+def image_counts(test: int, config: Config) -> tuple[int, int]:
+    """How many of so many test images a search sees, and how many are held out for its answer."""
+    first, rest = _places(test, config)
+    return len(first), len(rest)
 
 
 def _split(test: Split, config: Config, progress: Progress) -> tuple[Images, Images]:

@@ -35,14 +35,16 @@ class Campaign:
     bits: tuple[int, ...] = setting(
         (), "bits that single faults strike, lowest is 0", low=0, high=31, empty="every bit"
     )
-    count: int = setting(1, "faults in each trial, of one stratum, none twice", low=1)
+    count: int = setting(
+        1, "faults in each trial, of one stratum, none twice", low=1, high=1_000_000
+    )
     margin: float = setting(
         0.1,
         "half the width of the interval that is wanted of each stratum's SDC rate",
-        above=0.0,
+        low=1e-5,
         high=0.5,
     )
-    confidence: float = setting(0.95, "how sure the intervals are", above=0.0, high=0.9999)
+    confidence: float = setting(0.95, "how sure the intervals are", low=0.01, high=0.9999)
     interval: str = setting("wilson", "kind of interval", choices=("wilson", "clopper-pearson"))
     sequential: bool = setting(True, "strata stop when their interval is narrow enough")
     trials: int = setting(
@@ -50,9 +52,9 @@ class Campaign:
         "most trials of each stratum, 0 for as many as the margin asks for; of all strata together "
         "for neyman; masks of each cell for bernoulli",
         low=0,
-        high=2**63 - 1,
+        high=10**12,
     )
-    images: int = setting(64, "test images that every fault meets, 0 for all", low=0)
+    images: int = setting(64, "test images that every fault meets, 0 for all", low=0, high=10**9)
     rates: tuple[float, ...] = setting(
         (),
         "rates to sweep for bernoulli",
@@ -61,7 +63,11 @@ class Campaign:
         empty="those of each device, faults.weight_rate and activation_rate",
     )
     mapping: tuple[int, ...] = setting(
-        (), "device of each layer, for target link", low=0, empty="every layer on one of its own"
+        (),
+        "device of each layer, for target link",
+        low=0,
+        empty="every layer on one of its own",
+        high=1023,
     )
     sites: tuple[str, ...] = setting(
         (),
@@ -89,7 +95,7 @@ class Importance:
     """Scores of every neuron, for job importance."""
 
     images: int = setting(
-        256, "images behind the scores, training images where there are any", low=1
+        256, "images behind the scores, training images where there are any", low=1, high=10**7
     )
     target: str = setting(
         "winner",
@@ -101,12 +107,18 @@ class Importance:
         "most passes of an image through the network for exact divergences; where leaving out "
         "every neuron takes more, they are estimated",
         low=0,
+        high=10**15,
     )
-    classes: int = setting(16, "likeliest classes whose logits an estimate follows", low=2)
+    classes: int = setting(
+        16, "likeliest classes whose logits an estimate follows", low=2, high=1_000_000
+    )
     sample: int = setting(
-        16, "neurons of each layer that are left out for real to check an estimate", low=3
+        16,
+        "neurons of each layer that are left out for real to check an estimate",
+        low=3,
+        high=1_000_000,
     )
-    sample_images: int = setting(64, "images that they are left out on", low=1)
+    sample_images: int = setting(64, "images that they are left out on", low=1, high=10**7)
 
 
 @dataclass(frozen=True)
@@ -125,6 +137,7 @@ class Distribute:
         "largest distance of neurons in one cluster, one for all layers or one for each; 0 "
         "replicates all",
         low=0.0,
+        high=1e12,
     )
     scores: tuple[str, ...] = setting(
         ("l1", "taylor", "jsd"),
@@ -161,6 +174,7 @@ class Distribute:
         "smallest loss",
         low=0.0,
         empty="no curve",
+        high=1e12,
     )
     compare: bool = setting(True, "also compare scores, scales and substitutes")
     failure: tuple[float, ...] = setting(
@@ -186,6 +200,7 @@ class Distribute:
         "search for thresholds, of so many groups of consecutive layers, -1 for each layer its "
         "own, 0 for no search",
         low=-1,
+        high=10_000,
     )
     objective: str = setting(
         "front",
@@ -198,6 +213,7 @@ class Distribute:
         "weights of accuracy lost, memory, energy and time per image, as shares of full "
         "replication's, for objective = weighted",
         low=0.0,
+        high=1e6,
     )
     board: str = setting(
         "jetson-xavier-nx", "board that all devices are, shipped or a path to its TOML", path=True
@@ -205,4 +221,6 @@ class Distribute:
     link: str = setting(
         "ethernet-1g", "link between the boards, shipped or a path to its TOML", path=True
     )
-    stream: int = setting(1000, "images of the stream that energy and throughput are for", low=1)
+    stream: int = setting(
+        1000, "images of the stream that energy and throughput are for", low=1, high=10**9
+    )

@@ -14,6 +14,7 @@ from afpjax.config import Config
 from afpjax.data import Dataset, Preset
 from afpjax.errors import InputError, one_line
 from afpjax.faults.model import FaultModel
+from afpjax.memory import bytes_of, refuse_beyond
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
 from afpjax.network.program import Program
@@ -60,6 +61,9 @@ def outlined(config: Config) -> Program | None:
     if not _in_zoo(config):
         return None
     apply_fn, shapes = _zoo().abstract(config.model.name, **_size(config))
+    # As they are loaded, folded, and encoded in fixed point.
+    advice = "lower model.width, model.classes or model.image_size"
+    refuse_beyond(3 * bytes_of(shapes), f"model.name: `{config.model.name}` of this size", advice)
     fold = config.model.fold
     return _traced(config, lambda sample: outline(apply_fn, shapes, sample, fold=fold))
 
@@ -198,3 +202,8 @@ def _fitting(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Any]) -> 
         values = " and ".join(f"{name} = {value}" for name, value in named)
         return " and ".join(name for name, _ in named), f"; it does with {values}"
     return "model.image_size", ""
+
+
+def trains_here(config: Config) -> bool:
+    """Whether the network is trained by afpjax, where the cache does not have it."""
+    return _in_zoo(config) and (not config.model.weights or config.train.faults)

@@ -20,6 +20,7 @@ from afpjax import __version__, streams
 from afpjax.cache import cache_folder
 from afpjax.command import PROGRAM, Request, read
 from afpjax.config import Config, first_difference, is_function, load
+from afpjax.earlier_run import load_settings
 from afpjax.errors import Halted, InputError
 from afpjax.interrupts import INTERRUPTED, Interrupts
 from afpjax.notes import covered, texts
@@ -31,10 +32,12 @@ from afpjax.run_folder import (
     discard,
     find,
     publish,
+    refuse_taken,
     started_with,
     without_place,
 )
 from afpjax.store import RowStore, summed
+from afpjax.uses import refuse_unused
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
@@ -147,9 +150,8 @@ def _plan(request: Request, jobs: Mapping[str, Job]) -> int:
     from afpjax.jobs import PLANS
 
     config = _checked(request, jobs)
-    if config.run.job not in PLANS:
-        raise InputError(f"--dry-run: job {config.run.job} has no plan; {', '.join(PLANS)} has")
-    _keep_compiled_programs()
+    if config.run.out:
+        refuse_taken(config.run.out)
     with on_stderr() as progress:
         planned = PLANS[config.run.job](config, Work({}, progress))
     with streams.written():
@@ -168,12 +170,13 @@ def _begun(
 
 
 def _checked(request: Request, jobs: Mapping[str, Job]) -> Config:
-    config = load(request.file, request.overrides)
+    config = load_settings(request.file, request.overrides)
     if config.run.job not in jobs:
         raise InputError(
             f"run.job: this version of afpjax cannot do `{config.run.job}` yet; "
             f"it can do {', '.join(jobs)}"
         )
+    refuse_unused(config, request.overrides)
     return config
 
 

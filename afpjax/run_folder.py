@@ -60,7 +60,7 @@ def begin(config: Config) -> RunFolder:
     written.
     """
     if config.run.out:
-        _refuse_taken(config.run.out)
+        refuse_taken(config.run.out)
         return _begin_at(config.run.out, config)
     for number in count(1):
         name = os.path.join(_RUNS, f"{config.run.job}-{number}")
@@ -163,7 +163,8 @@ def _place(name: str) -> Path:
     return Path(os.path.realpath(os.path.expanduser(name)))
 
 
-def _refuse_taken(name: str) -> None:
+def refuse_taken(name: str) -> None:
+    """Raise `InputError` where a new run cannot go there."""
     folder = RunFolder(_place(name))
     if _is_full(folder.out):
         raise InputError(f"--out {name}: is there already; name a folder that is new or empty")

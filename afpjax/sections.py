@@ -37,6 +37,7 @@ class Run:
         0.0,
         "memory that fault evaluation may fill on each device, GB, 0 for half of what is free",
         low=0.0,
+        high=1e6,
     )
     cluster: str = setting(
         "",
@@ -46,7 +47,7 @@ class Run:
         metavar="ADDRESS",
     )
     workers: int = setting(
-        0, "workers on the cluster, 0 for one on each machine, or on each GPU", low=0
+        0, "workers on the cluster, 0 for one on each machine, or on each GPU", low=0, high=10_000
     )
 
 
@@ -64,37 +65,46 @@ class Model:
         empty="train once and cache, or the .onnx file's own",
         metavar="FILE",
     )
-    classes: int = setting(10, "classes that the network tells apart", low=2)
-    image_size: int = setting(32, "rows and columns of its images, pixels", low=1)
-    channels: int = setting(3, "channels of its images; grey images fill all of them", low=1)
+    classes: int = setting(10, "classes that the network tells apart", low=2, high=1_000_000)
+    image_size: int = setting(32, "rows and columns of its images, pixels", low=1, high=16_384)
+    channels: int = setting(
+        3, "channels of its images; grey images fill all of them", low=1, high=4096
+    )
     fold: bool = setting(
         True,
         "batch norm is part of the layer before it, whose weights it scales; false: it stays "
         "outside, and faults strike the weights that the network came with",
     )
-    width: float = setting(0.25, "channels of a zoo network, as a share of the original", above=0.0)
+    width: float = setting(
+        0.25, "channels of a zoo network, as a share of the original", low=0.001, high=16.0
+    )
 
 
 @dataclass(frozen=True)
 class Train:
     """Training of a zoo network that has no weights; done once, then cached."""
 
-    epochs: int = setting(20, "passes over the training images", low=1)
-    batch: int = setting(64, "images per step", low=1)
-    learning_rate: float = setting(0.01, "AdamW's highest step size", above=0.0)
-    weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0)
+    epochs: int = setting(20, "passes over the training images", low=1, high=100_000)
+    batch: int = setting(64, "images per step", low=1, high=65_536)
+    learning_rate: float = setting(0.01, "AdamW's highest step size", low=1e-9, high=1e3)
+    weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0, high=1e3)
     augmentation: str = setting(
         "shift",
         "images moved by up to an eighth; also mirrored; or a random part of each, mirrored",
         choices=("none", "shift", "shift-flip", "crop-flip"),
     )
     faults: bool = setting(False, "train on with the experiment's faults injected")
-    fault_epochs: int = setting(20, "passes with faults, after train.epochs without", low=1)
-    fault_learning_rate: float = setting(0.003, "AdamW's highest step size in these", above=0.0)
+    fault_epochs: int = setting(
+        20, "passes with faults, after train.epochs without", low=1, high=100_000
+    )
+    fault_learning_rate: float = setting(
+        0.003, "AdamW's highest step size in these", low=1e-9, high=1e3
+    )
     checkpoint_minutes: float = setting(
         2.0,
         "time between checkpoints, from which a killed training goes on, minutes, 0 for every step",
         low=0.0,
+        high=525_600.0,
     )
 
 
@@ -114,7 +124,7 @@ class Data:
         path=True,
         metavar="FILE",
     )
-    images: int = setting(0, "how many test images to use, 0 for all", low=0)
+    images: int = setting(0, "how many test images to use, 0 for all", low=0, high=10**9)
     order: str = setting(
         "seed",
         "test images in an order drawn from run.seed, or as they lie in the files: the first are "
@@ -125,23 +135,31 @@ class Data:
         (),
         "mean per channel, of values in [0, 1]",
         empty="the zoo model's at its own image size, else the data set's",
+        low=-1e3,
+        high=1e3,
     )
     std: tuple[float, ...] = setting(
         (),
         "standard deviation per channel, of values in [0, 1]",
-        above=0.0,
+        low=1e-6,
+        high=1e3,
         empty="as data.mean",
     )
     resize: int = setting(
         0,
         "shorter side after resizing, pixels, 0 for the zoo model's own or model.image_size",
         low=0,
+        high=16_384,
     )
-    crop: int = setting(0, "centre square to keep, pixels, 0 for model.image_size", low=0)
+    crop: int = setting(
+        0, "centre square to keep, pixels, 0 for model.image_size", low=0, high=16_384
+    )
     corrupt: str = setting(
         "stop", "what an unreadable image does: stop the run, or skip it", choices=("stop", "skip")
     )
-    calibration: int = setting(256, "training images that set the format's scales", low=1)
+    calibration: int = setting(
+        256, "training images that set the format's scales", low=1, high=10**7
+    )
 
 
 @dataclass(frozen=True)
@@ -173,7 +191,7 @@ class Faults:
         "a time, without the link",
         choices=("platform", "layerwise"),
     )
-    bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0)
+    bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0, high=31)
     bit_profile: tuple[float, ...] = setting(
         (),
         "factor on the rate for each of faults.bits",
@@ -212,12 +230,17 @@ class Faults:
         choices=("bits", "zero", "last", "resent"),
     )
     layers: tuple[int | str, ...] = setting(
-        ("all",), "layers that faults strike: all, how many first ones, or names"
+        ("all",),
+        "layers that faults strike: all, how many first ones, or names",
+        low=1,
+        high=1_000_000,
     )
     budget: int = setting(
         0, "most flips in the whole model in one inference, 0 for no budget", low=0, high=2**31 - 1
     )
-    trials: int = setting(2, "fault draws behind each accuracy that the search sees", low=1)
+    trials: int = setting(
+        2, "fault draws behind each accuracy that the search sees", low=1, high=1_000_000
+    )
     kind: str = setting(
         "flip",
         "what a fault does: bits (each of faults.bits at its rate) flip or are stuck; faults.burst "
@@ -235,7 +258,7 @@ class Faults:
         ),
     )
     burst: int = setting(2, "adjacent bits of a burst", low=1, high=32)
-    packet: int = setting(256, "values of a packet", low=1)
+    packet: int = setting(256, "values of a packet", low=1, high=2**31 - 1)
     scope: str = setting(
         "",
         "how long a drawn fault stays: the whole run, a trial, or one image",
@@ -263,37 +286,53 @@ class PlatformChoice:
         ("eyeriss", "simba", "simba-ecc"), "shipped devices or paths to their TOML", path=True
     )
     link: str = setting("ucie", "link between devices, shipped or a path to its TOML", path=True)
-    batch: int = setting(1, "images per inference, for latency and energy", low=1)
+    batch: int = setting(1, "images per inference, for latency and energy", low=1, high=1_000_000)
 
 
 @dataclass(frozen=True)
 class Search:
     """The search for mappings of layers to devices, and the last measurement."""
 
-    population: int = setting(32, "mappings per generation", low=4)
-    generations: int = setting(24, "generations", low=1)
-    latency_cap_ms: float = setting(0.0, "highest latency allowed, ms, 0 for none", low=0.0)
-    energy_cap_mj: float = setting(0.0, "highest energy allowed, mJ, 0 for none", low=0.0)
+    population: int = setting(32, "mappings per generation", low=4, high=100_000)
+    generations: int = setting(24, "generations", low=1, high=1_000_000)
+    latency_cap_ms: float = setting(
+        0.0, "highest latency allowed, ms, 0 for none", low=0.0, high=1e12
+    )
+    energy_cap_mj: float = setting(
+        0.0, "highest energy allowed, mJ, 0 for none", low=0.0, high=1e12
+    )
     allow_latency: float = setting(
-        0.10, "latency to give for accuracy, as a share of the fault-unaware choice's", low=0.0
+        0.10,
+        "latency to give for accuracy, as a share of the fault-unaware choice's",
+        low=0.0,
+        high=1e6,
     )
     allow_energy: float = setting(
-        0.05, "energy to give for accuracy, as a share of the fault-unaware choice's", low=0.0
+        0.05,
+        "energy to give for accuracy, as a share of the fault-unaware choice's",
+        low=0.0,
+        high=1e6,
     )
-    images: int = setting(64, "images behind each accuracy that the search sees", low=1)
+    images: int = setting(64, "images behind each accuracy that the search sees", low=1, high=10**7)
     renew_draws: bool = setting(False, "draw new faults every generation")
     effort: int = setting(
         0,
         "most passes of an image under faults in one search, spent where the ranking is open; "
         "0 for no limit: every mapping meets every draw",
         low=0,
+        high=10**15,
     )
-    held_out: int = setting(256, "images of the last measurement, 0 for all the rest", low=0)
+    held_out: int = setting(
+        256, "images of the last measurement, 0 for all the rest", low=0, high=10**9
+    )
     final_trials: int = setting(
-        12, "fault draws of the last measurement, half as many of its curves", low=2
+        12, "fault draws of the last measurement, half as many of its curves", low=2, high=1_000_000
     )
     segments: int = setting(
-        0, "most contiguous segments that CNNParted may cut, 0 for as many as devices", low=0
+        0,
+        "most contiguous segments that CNNParted may cut, 0 for as many as devices",
+        low=0,
+        high=10_000,
     )
 
 

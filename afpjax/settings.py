@@ -13,6 +13,7 @@ from afpjax.errors import InputError
 
 T = TypeVar("T")
 
+SMALLEST = 1e-30  # of a number that is not 0: float32 has nothing normal below 1.2e-38
 _WANTED = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -23,7 +24,6 @@ class Rule:
     help: str  # meaning, unit and allowed values, as `--help` shows them
     low: int | float | None = None
     high: int | float | None = None
-    above: int | float | None = None  # as `low`, itself excluded
     choices: tuple[str, ...] = ()
     path: bool = False  # a leading `~` is the user's home folder, `$NAME` an environment variable
     empty: str = "none"  # what an empty value means, as `--help` shows it
@@ -140,29 +140,33 @@ def _as_float(value: int | float) -> float:
 def _check_range(value: int | float, rule: Rule, where: str) -> None:
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"{where}: needs a finite number, got {value}")
-    if rule.above is not None and value <= rule.above:
-        raise InputError(f"{where}: {_shown(value)} is not above {rule.above:g}")
-    if rule.above is not None and rule.high is not None and value > rule.high:
-        raise InputError(f"{where}: {_shown(value)} is more than {rule.high:g}, the most allowed")
-    if rule.low is not None and rule.high is not None and not rule.low <= value <= rule.high:
-        limits = f"[{_plain(rule.low)}, {_plain(rule.high)}]"
-        raise InputError(f"{where}: {_shown(value)} is outside {limits}")
-    if rule.low is not None and value < rule.low:
-        raise InputError(f"{where}: {_shown(value)} is less than {rule.low:g}, the least allowed")
+    if isinstance(value, float) and 0 < abs(value) < SMALLEST:
+        raise InputError(
+            f"{where}: {_shown(value)} is nearer to 0 than {SMALLEST:g}, the least that single "
+            "precision is sure to hold; give 0, or more than that"
+        )
+    low, high = (-math.inf if rule.low is None else rule.low), rule.high
+    if not low <= value <= (math.inf if high is None else high):
+        raise InputError(f"{where}: {_shown(value)} is outside {_limits(rule)}")
+
+
+def _limits(rule: Rule) -> str:
+    low, high = ("" if each is None else _plain(each) for each in (rule.low, rule.high))
+    return f"[{low}, {high}]"
 
 
 def range_text(rule: Rule) -> str:
-    """The allowed range in words, `0 to 1` or `0 or more`; empty where anything goes."""
-    if rule.low is not None and rule.high is not None:
-        return f"{_plain(rule.low)} to {_plain(rule.high)}"
-    if rule.above is not None:
-        most = "" if rule.high is None else f", at most {_plain(rule.high)}"
-        return f"above {_plain(rule.above)}{most}"
-    return f"{_plain(rule.low)} or more" if rule.low is not None else ""
+    """The allowed range in words, `0 to 1`; empty where anything goes."""
+    if rule.low is None or rule.high is None:
+        return ""
+    return f"{_plain(rule.low)} to {_plain(rule.high)}"
 
 
 def _plain(number: int | float) -> str:
-    return str(int(number)) if number == int(number) else repr(number)
+    if number != int(number):
+        return repr(number)
+    short = f"{number:g}"
+    return short if abs(number) >= 1e9 and float(short) == number else str(int(number))
 
 
 def _from_word(word: str, types: tuple[type, ...]) -> object:

@@ -23,7 +23,7 @@ WEIGHTS = (*ZOO, "--model.weights")
 FOLDER = ("--data.name", "folder", "--data.path", "photographs")
 #: The smallest experiment there is; a case changes one thing in it, by a later option.
 GOOD = (
-    *("profile", "--out", "run", "--model.classes", "5", "--model.image_size", "9"),
+    *("importance", "--out", "run", "--model.classes", "5", "--model.image_size", "9"),
     *("--data.name", "npz", "--data.path", "images.npz"),
 )
 

@@ -95,7 +95,7 @@ def test_refuses_what_means_nothing(words, message):
     ("words", "message"),
     [
         ("--search.population many", '--search.population: needs a whole number, got "many"'),
-        ("--search.population -3", "--search.population: -3 is less than 4, the least allowed"),
+        ("--search.population -3", "--search.population: -3 is outside [4, 100000]"),
         ("--seed=", '--run.seed: needs a whole number, got ""'),
         ("--search.renew_draws yes", '--search.renew_draws: needs true or false, got "yes"'),
         ("--faults.weight_rate 0.1,2", "--faults.weight_rate: 2.0 is outside [0, 1]"),
@@ -125,8 +125,8 @@ def test_help_tells_every_setting(capsys, monkeypatch):
         assert f"--{name} " in words
         assert " ".join(rule.help.split()) in words
         assert all(choice in words for choice in rule.choices)
-    assert "mappings per generation, 4 or more (default: 32)" in words
-    assert "bits that may flip, lowest is 0, 0 or more (default: 0 1 2 3)" in words
+    assert "mappings per generation, 4 to 100000 (default: 32)" in words
+    assert "bits that may flip, lowest is 0, 0 to 31 (default: 0 1 2 3)" in words
     assert "(default: runs/JOB-N, next free N)" in words
 
 

@@ -92,7 +92,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, message):
         ({"faults.layers": ["all", "conv1"]}, "faults.layers: give `all`"),
         ({"faults.layers": [2, "conv1"]}, "faults.layers: give `all`"),
         ({"faults.layers": ["conv1", 2]}, "faults.layers: give `all`"),
-        ({"faults.layers": 0}, "faults.layers: a count of first layers is 1 or more, got 0"),
+        ({"faults.layers": 0}, "--faults.layers: 0 is outside [1, 1000000]"),
         ({"data.name": "npz"}, "data.path: say where the npz images lie"),
         ({"data.mean": [0.1, 0.2], "data.std": [0.1]}, "data.std: 1 values for 2 of data.mean"),
         ({"data.resize": 8, "data.crop": 9}, "data.crop: 9 pixels do not fit data.resize = 8"),
@@ -154,11 +154,9 @@ def any_value(draw: random.Random, kind, rule) -> Any:
             return draw.random() < 0.5
         if each is str:
             return "x" + "".join(draw.choices(LETTERS, k=draw.randrange(9)))
-        low = rule.low if rule.low is not None else (rule.above or 0)
-        high = rule.high if rule.high is not None else low + 10.0 ** draw.randrange(6)
         if each is int:
-            return draw.randint(int(low), int(high))
-        return draw.uniform(low, high) or 0.5
+            return draw.randint(rule.low, min(rule.high, rule.low + 10 ** draw.randrange(6)))
+        return draw.uniform(rule.low, rule.high) or 0.5
 
     types = item_types(kind)
     if kind is types[0]:

@@ -1,6 +1,7 @@
 """One device's part of an export: its ONNX file, cut into one onnxruntime session per task."""
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,11 @@ def _info(name: str, tensors: Mapping[str, Tensor]) -> onnx.ValueInfoProto:
     tensor = tensors[name]
     dtype = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(tensor.dtype))
     return onnx.helper.make_tensor_value_info(name, dtype, tensor.shape)
+
+
+def installed() -> bool:
+    """Whether exported models can be run here."""
+    return find_spec("onnxruntime") is not None
 
 
 def require() -> Any:

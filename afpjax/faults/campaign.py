@@ -51,23 +51,11 @@ class Part(NamedTuple):
     stop: int
 
 
-class Walk:
-    """One campaign under way; `tally` has what is known of it."""
+class Trials:
+    """How many trials a campaign's strata get: known before the first of them."""
 
-    def __init__(
-        self,
-        evaluator: Evaluator,
-        strata: Sequence[Stratum],
-        rules: Rules,
-        tally: Tally,
-        *,
-        seed: int,
-        images: int,
-        shared: str = "stored",
-    ) -> None:
-        self.strata, self.rules, self.tally = tuple(strata), rules, tally
-        self._evaluator, self._seed, self._images = evaluator, seed, images
-        self._shared = shared
+    def __init__(self, strata: Sequence[Stratum], rules: Rules) -> None:
+        self.strata, self.rules = tuple(strata), rules
         self.population = np.array([stratum.population for stratum in strata], np.int64)
         self.sizes = np.array([stratum.size for stratum in strata], np.int64)
         if rules.design == "exhaustive" and (self.sizes > self.population).any():
@@ -102,6 +90,42 @@ class Walk:
         sizes = self.sizes.tolist()
         first = [int(looks(rules.margin, rules.confidence, size)[0]) for size in sizes]
         return np.minimum(np.array(first, np.int64), self.most())
+
+    def _pilot(self) -> Int64[np.ndarray, "S"]:
+        return np.minimum(PILOT, self.population)
+
+    def _total(self) -> int:
+        """Trials of a Neyman campaign, its pilot included."""
+        rules, pilot = self.rules, int(self._pilot().sum())
+        whole = np.array([self.sizes.sum()])
+        needed = int(sample_size(whole, rules.margin, rules.confidence)[0])
+        total = rules.trials or max(needed, pilot)
+        if total < pilot:
+            raise InputError(
+                f"campaign.trials: {total} are fewer than the pilot's {pilot}, {PILOT} in each of "
+                f"{len(self.strata)} strata; give more, or coarser campaign.strata"
+            )
+        return min(total, int(self.population.sum()))
+
+
+class Walk(Trials):
+    """One campaign under way; `tally` has what is known of it."""
+
+    def __init__(
+        self,
+        evaluator: Evaluator,
+        strata: Sequence[Stratum],
+        rules: Rules,
+        tally: Tally,
+        *,
+        seed: int,
+        images: int,
+        shared: str = "stored",
+    ) -> None:
+        super().__init__(strata, rules)
+        self.tally = tally
+        self._evaluator, self._seed, self._images = evaluator, seed, images
+        self._shared = shared
 
     def run(self, advance: Callable[[int], None]) -> None:
         """Run to the end; `advance` is told how many trials are done or need not be."""
@@ -145,22 +169,6 @@ class Walk:
         sums, squares = (of("sdc1") for of in (self.tally.sums, self.tally.squares))
         shares = neyman(total, self.population, pilot, sums, squares=squares)
         self._upto(shares, advance)
-
-    def _pilot(self) -> Int64[np.ndarray, "S"]:
-        return np.minimum(PILOT, self.population)
-
-    def _total(self) -> int:
-        """Trials of a Neyman campaign, its pilot included."""
-        rules, pilot = self.rules, int(self._pilot().sum())
-        whole = np.array([self.sizes.sum()])
-        needed = int(sample_size(whole, rules.margin, rules.confidence)[0])
-        total = rules.trials or max(needed, pilot)
-        if total < pilot:
-            raise InputError(
-                f"campaign.trials: {total} are fewer than the pilot's {pilot}, {PILOT} in each of "
-                f"{len(self.strata)} strata; give more, or coarser campaign.strata"
-            )
-        return min(total, int(self.population.sum()))
 
     def _upto(self, target: Int64[np.ndarray, "S"], advance: Callable[[int], None]) -> None:
         """Bring strata to `target` trials, many strata's in one call of the evaluator."""

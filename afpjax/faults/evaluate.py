@@ -186,7 +186,7 @@ class Evaluator:
         `shared` is `under`'s. Raises `InputError` for sites that the network or its format does not
         have.
         """
-        check_sites(sites, self.quantized)
+        check_sites(sites, self.quantized.layers, self.quantized.format.width)
         return self.under([Fault.at(site) for site in sites], progress, shared=shared)
 
     def under(

@@ -11,6 +11,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -112,16 +113,20 @@ class _Worker:
         return list(self._engine.run(draws, rows))
 
 
+def require() -> None:
+    """Raise `InputError` that says what to install where Ray is missing."""
+    if find_spec("ray") is None:
+        raise InputError(
+            'run.cluster: needs Ray, which is not installed; pip install "afpjax[cluster]"'
+        )
+
+
 def connect(address: str) -> Any:
     """The module `ray`, connected. Raises `InputError` where that cannot be."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        try:
-            ray: Any = import_module("ray")
-        except ImportError as error:
-            raise InputError(
-                'run.cluster: needs Ray, which is not installed; pip install "afpjax[cluster]"'
-            ) from error
+        require()
+        ray: Any = import_module("ray")
         if address != "auto":
             _reach(address)
         quiet = {"log_to_driver": False, "configure_logging": False, "ignore_reinit_error": True}

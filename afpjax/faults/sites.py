@@ -127,9 +127,8 @@ def _together(each: Sequence[Places]) -> Places:
     return each[0]._replace(elements=_row(words.keys()), words=_row(words.values()))
 
 
-def check_sites(sites: Sequence[Site], quantized: Quantized) -> None:
-    """Raise `InputError` for the first site that is not in the network."""
-    layers, width = quantized.layers, quantized.format.width
+def check_sites(sites: Sequence[Site], layers: Sequence[Layer], width: int) -> None:
+    """Raise `InputError` for the first site that layers, with numbers of `width` bits, lack."""
     for site in sites:
         if site.target not in TARGETS:
             raise InputError(f"{site}: a target is one of {', '.join(TARGETS)}")
@@ -151,7 +150,8 @@ def check_fault(fault: Fault, quantized: Quantized, images: int) -> None:
     if len(set(operands)) < len(operands):
         raise InputError("fault: an operand is named twice; give all of its places together")
     for places in fault.places:
-        check_sites([Site(places.layer, 0, 0, places.target)], quantized)
+        site = Site(places.layer, 0, 0, places.target)
+        check_sites([site], quantized.layers, quantized.format.width)
         _check_shapes(places, images)
         _check_places(places, quantized)
 

@@ -20,16 +20,19 @@ def _late(name: str) -> "Job":
     return job
 
 
-#: Name -> job; a new job is a module with `run(config, work) -> Outcome`, and a name there.
+#: Name -> job; a new job is a module with `run(config, work) -> Outcome` and `plan`, and a name
+#: there.
 JOBS: Mapping[str, "Job"] = {name: _late(name) for name in JOB_NAMES}
 
 
-def _plan(name: str) -> "Callable[[Config, Work], object]":
+def _late_plan(name: str) -> "Callable[[Config, Work], object]":
     def plan(config: "Config", work: "Work", /) -> object:
         return import_module(f"{__name__}.{name}").plan(config, work)
 
     return plan
 
 
-#: Jobs that can say what they would take before they begin: `plan(config, work)` in their module.
-PLANS: "Mapping[str, Callable[[Config, Work], object]]" = {"campaign": _plan("campaign")}
+#: Name -> what the job would take, for people: `plan(config, work)` in its module.
+PLANS: "Mapping[str, Callable[[Config, Work], object]]" = {
+    name: _late_plan(name) for name in JOB_NAMES
+}

@@ -12,18 +12,25 @@ from afpjax.config import Config
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment, prepare
 from afpjax.faults import masks, strata
-from afpjax.faults.campaign import Rules, Walk
+from afpjax.faults.campaign import Rules, Trials, Walk
 from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import layer_mask
 from afpjax.faults.sites import Fault
 from afpjax.faults.tally import Tally
-from afpjax.jobs import campaign_list, campaign_listed, campaign_masks, campaign_single, records
+from afpjax.jobs import (
+    campaign_list,
+    campaign_listed,
+    campaign_masks,
+    campaign_single,
+    plans,
+    records,
+)
 from afpjax.jobs import campaign_predicted as predicted
 from afpjax.jobs import campaign_published as published
-from afpjax.jobs.campaign_plan import Plan, shown
 from afpjax.jobs.campaign_summary import summary
 from afpjax.jobs.fault_lists import FaultList
 from afpjax.jobs.records import Record
+from afpjax.network.quantized import Quantized
 from afpjax.outcome import Outcome, Work
 from afpjax.store import summed
 
@@ -42,13 +49,16 @@ class Campaign:
     """What an experiment's campaign is made of."""
 
     experiment: Experiment
-    evaluator: Evaluator
     layers: tuple[int, ...]
     crossing: tuple[int, ...]  # layers that read across a link
 
     @property
     def config(self) -> Config:
         return self.experiment.config
+
+    @property
+    def evaluator(self) -> Evaluator:
+        return self.experiment.struck_images
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -60,7 +70,7 @@ def run(config: Config, work: Work) -> Outcome:
     result = {
         "model": records.model(experiment),
         "data": {"name": config.data.name, "images": len(experiment.held.labels)},
-        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "format": {"kind": config.format.kind, "bits": experiment.format.width},
         "clean": {"accuracy": clean.mean(), "images": len(clean)},
         "targets": list(settings.targets),
         **found,
@@ -75,16 +85,20 @@ def run(config: Config, work: Work) -> Outcome:
 
 
 def plan(config: Config, work: Work) -> object:
-    """What `run` would do, without doing it: trials, passes, and the time they may take."""
-    campaign = _campaign(prepare(config, work))
-    experiment, target = campaign.experiment, config.campaign.targets[0]
-    known = predicted.foreseen(experiment) and target != "link"
-    worst = predicted.by_layer(experiment, target) if known else []
-    return shown(_planned(campaign), campaign.evaluator, worst)
+    """Trials in all cells together, where they stop as early as they can, and at most."""
+    experiment = prepare(config, work)
+    campaign, (_, images) = _campaign(experiment), plans.counts(experiment)
+    cells, least, most = _trials(campaign)
+    steps = [
+        plans.Step("without faults", images),
+        plans.Step(f"under faults, {images:,} images each", most * images, least * images),
+    ]
+    note = f"{cells:,} cells, {least:,} to {most:,} trials (faults or masks)."
+    return plans.shown(experiment, steps, note)
 
 
 def _campaign(experiment: Experiment) -> Campaign:
-    graph, settings = experiment.quantized.graph, experiment.config.campaign
+    graph, settings = experiment.graph, experiment.config.campaign
     struck = np.flatnonzero(layer_mask(experiment.faults, graph))
     if settings.mapping and len(settings.mapping) != len(graph.layers):
         raise InputError(
@@ -92,12 +106,14 @@ def _campaign(experiment: Experiment) -> Campaign:
             "give one for each"
         )
     crossing = _crossing(experiment) if "link" in settings.targets else ()
-    return Campaign(experiment, experiment.struck_images, tuple(struck.tolist()), crossing)
+    if settings.design == "listed":  # refused before a network is trained
+        _ = (campaign_list.read if settings.list else _sites)(experiment)
+    return Campaign(experiment, tuple(struck.tolist()), crossing)
 
 
 def _crossing(experiment: Experiment) -> tuple[int, ...]:
     """Layers that read what another device has made, under `campaign.mapping`."""
-    graph, given = experiment.quantized.graph, experiment.config.campaign.mapping
+    graph, given = experiment.graph, experiment.config.campaign.mapping
     home = given or tuple(range(len(graph.layers)))
     found = {
         reader
@@ -157,7 +173,25 @@ def _cells(campaign: Campaign) -> list[masks.Cell]:
 
 
 def _walk(campaign: Campaign) -> Walk:
-    config, quantized = campaign.config, campaign.experiment.quantized
+    config, evaluator = campaign.config, campaign.evaluator
+    made = _strata(campaign, campaign.experiment.quantized)
+    reference, count = evaluator.reference, evaluator.count
+    tally = Tally(len(made), count, reference.argmax(axis=1), reference.shape[1])
+    own = config.faults.scope in ("", "image") and config.campaign.design != "exhaustive"
+    return Walk(
+        evaluator,
+        made,
+        _rules(config),
+        tally,
+        seed=config.run.seed,
+        images=count if own else 1,
+        shared=config.faults.shared,
+    )
+
+
+def _strata(campaign: Campaign, quantized: Quantized) -> tuple[strata.Stratum, ...]:
+    """What an answer is asked for each of; of the network, its layers and format are enough."""
+    config = campaign.config
     settings, faults = config.campaign, config.faults
     if faults.scope == "image" and "weights" in settings.targets:
         raise InputError(
@@ -165,7 +199,7 @@ def _walk(campaign: Campaign) -> Walk:
             "campaign.design = bernoulli for weights struck anew for every image"
         )
     lengths = {"burst": faults.burst, "lost": faults.packet}
-    made = strata.strata(
+    return strata.strata(
         quantized,
         strata.Kind(faults.kind, lengths.get(faults.kind, 1), settings.count),
         by=settings.strata,
@@ -175,7 +209,11 @@ def _walk(campaign: Campaign) -> Walk:
         crossing=campaign.crossing,
         shared=faults.shared,
     )
-    rules = Rules(
+
+
+def _rules(config: Config) -> Rules:
+    settings = config.campaign
+    return Rules(
         settings.design,
         settings.interval,
         settings.margin,
@@ -183,33 +221,21 @@ def _walk(campaign: Campaign) -> Walk:
         settings.trials,
         settings.sequential,
     )
-    reference = campaign.evaluator.reference
-    count = campaign.evaluator.count
-    tally = Tally(len(made), count, reference.argmax(axis=1), reference.shape[1])
-    own = faults.scope in ("", "image") and settings.design != "exhaustive"
-    images = count if own else 1
-    return Walk(
-        campaign.evaluator,
-        made,
-        rules,
-        tally,
-        seed=config.run.seed,
-        images=images,
-        shared=faults.shared,
-    )
 
 
-def _planned(campaign: Campaign) -> Plan:
-    settings, images = campaign.config.campaign, campaign.evaluator.count
+def _trials(campaign: Campaign) -> tuple[int, int, int]:
+    """Cells, and the fewest and the most trials of all of them together."""
+    settings, experiment = campaign.config.campaign, campaign.experiment
     if settings.design == "bernoulli":
-        trials = masks.asked(campaign.experiment.faults, settings.trials)
-        wanted, at = _cells(campaign), masks.looks(trials)
-        return Plan(len(wanted), len(wanted) * at[0], len(wanted) * at[-1], images)
+        wanted = _cells(campaign)
+        at = masks.looks(masks.asked(experiment.faults, settings.trials))
+        return len(wanted), len(wanted) * at[0], len(wanted) * at[-1]
     if settings.design == "listed":
-        count = len((campaign_list.read if settings.list else _sites)(campaign.experiment))
-        return Plan(count, count, count, images)
-    walk = _walk(campaign)
-    return Plan(len(walk.strata), int(walk.least().sum()), int(walk.most().sum()), images)
+        count = len((campaign_list.read if settings.list else _sites)(experiment))
+        return count, count, count
+    made = _strata(campaign, experiment.outline)
+    trials = Trials(made, _rules(campaign.config))
+    return len(made), int(trials.least().sum()), int(trials.most().sum())
 
 
 def _sites(experiment: Experiment) -> dict[str, Fault]:

@@ -38,7 +38,7 @@ def read(experiment: Experiment) -> FaultList:
         raise InputError("campaign.list: campaign.sites names faults too; leave one of them out")
     if kind not in _KINDS:
         raise InputError(f"faults.kind: a list has bits; use {', '.join(_KINDS)}, not {kind}")
-    return read_list(Path(settings.list), experiment.quantized)
+    return read_list(Path(settings.list), experiment.outline)
 
 
 @dataclass(frozen=True, eq=False)

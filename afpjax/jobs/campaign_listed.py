@@ -30,7 +30,7 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
     found = {name: _parsed(experiment, name) for name in sites}
     for name, parts in found.items():
         try:
-            check_sites(parts, experiment.quantized)
+            check_sites(parts, experiment.graph.layers, experiment.format.width)
         except InputError as error:
             raise InputError(f"campaign.sites: {name}: {error}") from error
     return {name: Fault.at(*parts, how=how) for name, parts in found.items()}
@@ -74,7 +74,7 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]
 
 
 def _parsed(experiment: Experiment, name: str) -> list[Site]:
-    names = list(experiment.quantized.graph.names)
+    names = list(experiment.graph.names)
     layer, *rest = name.rsplit("/", 3)  # a layer's own name may hold slashes
     if len(rest) != 3 or layer not in names:
         raise InputError(

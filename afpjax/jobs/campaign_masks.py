@@ -67,7 +67,7 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
 
 
 def _named(experiment: Experiment, cell: masks.Cell) -> Record:
-    names, faults = experiment.quantized.graph.names, experiment.faults
+    names, faults = experiment.graph.names, experiment.faults
     columns = faults.rates("weight").shape[1]
     alone = len(cell.columns) == 1 and columns > 1
     named: Record = {

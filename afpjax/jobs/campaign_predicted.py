@@ -51,19 +51,6 @@ def compared(experiment: Experiment, cells: Sequence[Mapping[str, Any]]) -> Reco
     return {"vulnerability": rows, "vulnerability_correlation": list(_correlations(rows))}
 
 
-def by_layer(experiment: Experiment, target: str) -> list[tuple[str, float]]:
-    """Layers, the worst first, by the loss that one random flipped bit of theirs adds."""
-    made = predict(experiment)
-    moments = made.weights if target == "weights" else made.activations
-    added = np.asarray(per_flip(moments)).mean(axis=1)
-    layers = experiment.quantized.layers
-    each = [
-        (layer.name, float(added[place]) / stored(layer, target))
-        for place, layer in enumerate(layers)
-    ]
-    return sorted(each, key=lambda pair: -pair[1])
-
-
 def _short(value: float) -> float:
     """Three digits: the seventh depends on how many devices a process has."""
     return float(f"{value:.3g}")
@@ -71,7 +58,7 @@ def _short(value: float) -> float:
 
 def _of_cell(experiment: Experiment, made: Coefficients, cell: Mapping[str, Any]) -> float:
     """Nats that one fault of a cell adds to the loss, or its masks at their rate."""
-    names, layers = experiment.quantized.graph.names, experiment.quantized.layers
+    names, layers = experiment.graph.names, experiment.graph.layers
     place, target = names.index(cell["layer"]), cell["target"]
     moments = made.weights if target == "weights" else made.activations
     bits = _bits(experiment, cell)
@@ -89,7 +76,7 @@ def _bits(experiment: Experiment, cell: Mapping[str, Any]) -> list[int]:
     if "rate" in cell:
         return list(experiment.faults.bits)
     given = experiment.config.campaign.bits
-    return sorted(given) or list(range(experiment.quantized.format.width))
+    return sorted(given) or list(range(experiment.format.width))
 
 
 def _correlations(rows: Sequence[Record]) -> list[Record]:

@@ -26,7 +26,7 @@ _ESTIMAND = {
 
 def found(experiment: Experiment, walk: Walk) -> Record:
     """Cells by stratum, by layer, by bit and over all; confusion; the worst faults."""
-    names, rules = experiment.quantized.graph.names, walk.rules
+    names, rules = experiment.graph.names, walk.rules
     cells = [_cell(walk, names, place) for place in range(len(walk.strata))]
     for target in dict.fromkeys(stratum.target for stratum in walk.strata):
         cells += _together(walk, names, target)
@@ -153,7 +153,7 @@ def _worst(experiment: Experiment, walk: Walk, worst: Worst) -> Record:
     )
     images = max(len(places.elements) for places in fault.places)
     sites = [site_names(experiment.quantized, fault, i) for i in range(min(images, _SHOWN))]
-    named = _named(experiment.quantized.graph.names, stratum)
+    named = _named(experiment.graph.names, stratum)
     return {
         **named,
         "trial": worst.trial,

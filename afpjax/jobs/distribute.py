@@ -12,7 +12,7 @@ from afpjax.hardware.board import Board, load_board
 from afpjax.hardware.platform import Link, load_link
 from afpjax.jobs import distribute_chance as chance
 from afpjax.jobs import distribute_compared as compared
-from afpjax.jobs import records, scoring
+from afpjax.jobs import plans, records, scoring
 from afpjax.jobs.distribute_cases import Case, Distribution, Right, difference, full
 from afpjax.jobs.distribute_search import searched
 from afpjax.jobs.distribute_summary import summary
@@ -26,6 +26,31 @@ from afpjax.store import summed
 _SPENT = b"distribute: seconds and passes"
 
 _LOADED_ALIKE = ("robustdice", "random", "topk")  # what they hold follows from the clusters
+
+
+def plan(config: Config, work: Work) -> object:
+    """Scores, and every method's placement under every set of lost devices."""
+    experiment, given = prepare(config, work), config.distribute
+    _ = load_board(given.board), load_link(given.link)  # refused now, if at all
+    images, held = plans.counts(experiment)
+    losses = {n: [lost for lost in given.lost or range(1, n) if lost < n] for n in given.devices}
+    first = given.devices[0]
+    some = sum(plans.failures(first, lost) for lost in losses[first])
+    every = sum(plans.failures(n, lost) for n, each in losses.items() for lost in each)
+    rows = every * (len(given.methods) + ("cdc" in given.methods))
+    rows += some * (len(compared.RIVALS) * len(given.curve) + 2 * bool(given.curve))
+    rows += some * compared.CASES * given.compare
+    chance = len(given.methods) * bool(given.failure) * min(2**first, plans.MOST)
+    flips = len(given.methods) * given.flips * (some + chance) * config.search.final_trials
+    mappings = config.search.population * (config.search.generations + 1) * (given.search != 0)
+    scores = [] if given.importance else plans.scoring(experiment)
+    steps = [
+        *scores,
+        plans.Step("losing devices", (rows + chance) * held, every * held),
+        plans.Step("losing devices, bits flipped too", flips * held),
+        plans.Step("searching thresholds", mappings * some * images, 0),
+    ]
+    return plans.shown(experiment, steps)
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -47,7 +72,7 @@ def run(config: Config, work: Work) -> Outcome:
     result: Record = {
         "model": records.model(experiment),
         "data": {"name": config.data.name, "images": len(experiment.held.labels)},
-        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "format": {"kind": config.format.kind, "bits": experiment.format.width},
         "clean": _clean(experiment),
         "scores": _scores(distribution),
         "substitute": given.substitute,
@@ -150,7 +175,7 @@ def _costs(
 ) -> Record:
     """Memory, energy and frames per second of every method, with no device lost."""
     given, batch = distribution.given, distribution.experiment.config.platform.batch
-    graph, rows = distribution.experiment.network.graph, []
+    graph, rows = distribution.experiment.graph, []
     for placement in placements:
         cost = resources(graph, placement.loads(), board, link, batch=batch, images=given.stream)
         rows.append(

@@ -46,7 +46,7 @@ class Distribution:
 
     @property
     def layers(self) -> Any:
-        return self.experiment.network.layers
+        return self.experiment.graph.layers
 
     @property
     def thresholds(self) -> tuple[float, ...]:

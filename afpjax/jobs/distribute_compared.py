@@ -15,6 +15,7 @@ from afpjax.robust.equal_memory import largest_share, threshold_for
 from afpjax.robust.scales import NORMALISATIONS
 from afpjax.robust.substitutes import SUBSTITUTES
 
+CASES = 17  # ways to score, to scale and to substitute that are compared, at most
 RIVALS = ("robustdice", "topk", "random", "randomk")  # that have a memory of their own choice
 
 

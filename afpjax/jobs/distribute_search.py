@@ -144,7 +144,7 @@ def _record(steps: Ladders, costs: Costs, point: Chosen, kept: Preserved) -> Rec
 
 def _costs(distribution: Distribution, board: Board, link: Link) -> Costs:
     """Energy of the device that takes most, J per image, and frames per second."""
-    graph = distribution.experiment.network.graph
+    graph = distribution.experiment.graph
     batch, images = distribution.experiment.config.platform.batch, distribution.given.stream
 
     def of(placement: Placement) -> tuple[float, float]:

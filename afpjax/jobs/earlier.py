@@ -38,7 +38,7 @@ def mappings(values: Any, experiment: Experiment) -> Int[np.ndarray, "*P L"]:
 
     Raises ValueError for what is none.
     """
-    found, wanted = np.array(values), len(experiment.network.layers)
+    found, wanted = np.array(values), len(experiment.graph.layers)
     devices = len(experiment.platform.names)
     if found.dtype.kind != "i" or found.shape[-1:] != (wanted,) or not found.size:
         raise ValueError("a mapping is not one of this network")
@@ -52,7 +52,7 @@ def same_network(
 ) -> None:
     """Raise `InputError` unless a result's layers are those of the experiment's network."""
     theirs = [(each["name"], each["neurons"], each["macs"]) for each in layers]
-    own = [(each.name, each.neurons, each.macs) for each in experiment.network.layers]
+    own = [(each.name, each.neurons, each.macs) for each in experiment.graph.layers]
     if theirs == own:
         return
     pairs = zip(theirs, own, strict=False)

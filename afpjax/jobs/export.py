@@ -6,35 +6,63 @@ from afpjax.config import Config
 from afpjax.deploy.chain import Chain
 from afpjax.deploy.export import About, Exported, export_mapping, export_placement
 from afpjax.deploy.manifest import Manifest
-from afpjax.deploy.part import require
+from afpjax.deploy.part import installed
 from afpjax.experiment import Experiment, prepare
-from afpjax.jobs import records
+from afpjax.jobs import plans, records
 from afpjax.jobs.export_agreement import agreement, losses
-from afpjax.jobs.export_choice import Choice, choice
+from afpjax.jobs.export_choice import Choice, choice, device_names, kind_of
 from afpjax.jobs.export_summary import summary
 from afpjax.jobs.records import Record
+from afpjax.notes import Note
+from afpjax.notes import records as records_of
 from afpjax.outcome import Outcome, Work
 from afpjax.robust.placement import Placement
+
+_UNCHECKED = Note(
+    "unchecked",
+    "The exported files were not compared with afpjax's own answers: onnxruntime, which runs them, "
+    "is not installed. Install it (pip install 'afpjax[serve]') and export again to have them "
+    "checked.",
+)
+
+
+def plan(config: Config, work: Work) -> object:
+    """What finds the mapping or the placement, and the check of the files."""
+    experiment = prepare(config, work)
+    images, held = plans.counts(experiment)
+    steps = found_by(experiment)
+    if installed():
+        checked = min(config.export.images, images + held)
+        lost = len(device_names(config)) * held * (kind_of(config) == "placement")
+        steps += [plans.Step("checking the files", 2 * (checked + lost))]
+    return plans.shown(experiment, steps)
+
+
+def found_by(experiment: Experiment) -> list[plans.Step]:
+    """The steps that lead to what is exported."""
+    config, given = experiment.config, experiment.config.export
+    if given.source:
+        return []
+    if given.kind == "placement":
+        return [] if config.distribute.importance else plans.scoring(experiment)
+    if given.mapping or len(experiment.platform.names) == 1:
+        return []
+    _, held = plans.counts(experiment)
+    front = config.search.population * config.search.final_trials * held
+    return [*plans.search(experiment, 1), plans.Step("measuring the front", front, held)]
 
 
 def run(config: Config, work: Work) -> Outcome:
     """The files, and how well what onnxruntime makes of them agrees with afpjax's own logits."""
-    require()
     experiment = prepare(config, work)
     chosen = choice(experiment)
     exported = _exported(experiment, chosen)
-    manifest, chain = (
-        exported.manifest,
-        Chain(
-            exported.manifest,
-            exported.files,
-        ),
-    )
+    manifest = exported.manifest
     result: Record = {
         "model": records.model(experiment),
-        "notes": records.notes(experiment),
+        "notes": records.notes(experiment) + ([] if installed() else records_of([_UNCHECKED])),
         "data": {"name": config.data.name},
-        "format": {"kind": config.format.kind, "bits": experiment.quantized.format.width},
+        "format": {"kind": config.format.kind, "bits": experiment.format.width},
         "kind": manifest.kind,
         "method": chosen.method,
         "source": chosen.source,
@@ -55,13 +83,22 @@ def run(config: Config, work: Work) -> Outcome:
             {"tensor": s.tensor, "from": s.source, "to": s.target, "bytes": s.bytes}
             for s in manifest.sends
         ],
-        "agreement": agreement(experiment, chain),
+        **_checked(experiment, chosen, exported),
     }
-    if isinstance(chosen.where, Placement):
-        result["lost"] = losses(experiment, chosen.where, chain)
-        if chosen.stability:
-            result["stability"] = [dict(chosen.stability)]
+    if chosen.stability:
+        result["stability"] = [dict(chosen.stability)]
     return Outcome(result, summary(result), exported.files)
+
+
+def _checked(experiment: Experiment, chosen: Choice, exported: Exported) -> Record:
+    """What onnxruntime makes of the files, where it is installed."""
+    if not installed():
+        return {}
+    chain = Chain(exported.manifest, exported.files)
+    found: Record = {"agreement": agreement(experiment, chain)}
+    if isinstance(chosen.where, Placement):
+        found["lost"] = losses(experiment, chosen.where, chain)
+    return found
 
 
 def _exported(experiment: Experiment, chosen: Choice) -> Exported:
@@ -111,6 +148,6 @@ def _where(experiment: Experiment, chosen: Choice) -> Record:
         return {"mapping": records.as_list(chosen.where)}
     rows = [
         {"layer": layer.name, "neurons": layer.neurons, "held": records.as_list(loads)}
-        for layer, loads in zip(experiment.network.layers, chosen.where.loads(), strict=True)
+        for layer, loads in zip(experiment.graph.layers, chosen.where.loads(), strict=True)
     ]
     return {"placement": rows, "substitute": experiment.config.distribute.substitute}

@@ -7,13 +7,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from afpjax.config import load
+from afpjax.config import Config, load
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment
+from afpjax.hardware.platform import load_platform
 from afpjax.jobs import scoring, searched
 from afpjax.jobs.distribute_cases import Distribution
 from afpjax.jobs.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.robust.placement import Placement
+
+#: What a run of a job has chosen.
+_KINDS = {"partition": "mapping", "distribute": "placement"}
 
 
 class Choice(NamedTuple):
@@ -29,6 +33,7 @@ class Choice(NamedTuple):
 def choice(experiment: Experiment) -> Choice:
     """As export.* say. Raises `InputError` for a mapping of another network."""
     given = experiment.config.export
+    kind_of(experiment.config)  # refuses an earlier run of another kind
     if given.source:
         return _of_run(Path(given.source), experiment)
     if given.kind == "placement":
@@ -40,7 +45,7 @@ def choice(experiment: Experiment) -> Choice:
 
 
 def _checked(mapping: Sequence[int], experiment: Experiment) -> Int[np.ndarray, " L"]:
-    layers, devices = len(experiment.network.layers), len(experiment.platform.names)
+    layers, devices = len(experiment.graph.layers), len(experiment.platform.names)
     if len(mapping) != layers:
         raise InputError(
             f"export.mapping: {len(mapping)} devices for a network of {layers} layers; give one "
@@ -64,6 +69,31 @@ def _distributed(experiment: Experiment) -> Choice:
     return Choice(placement, numbered(devices), method, "distributed", stable)
 
 
+def device_names(config: Config) -> tuple[str, ...]:
+    """The devices of what would be exported, known before there is anything to export."""
+    given = config.export
+    if kind_of(config) == "mapping":
+        return load_platform(config.platform.devices, config.platform.link).names
+    if not given.source:
+        return numbered(config.distribute.devices[0])
+    theirs = load(Path(given.source) / "config.toml", named=config.model.name)
+    return numbered(theirs.distribute.devices[0])
+
+
+def kind_of(config: Config) -> str:
+    """Of what is exported. Raises `InputError` for an earlier run of neither kind."""
+    given = config.export
+    if not given.source:
+        return given.kind
+    job = result_of("export.source", Path(given.source), tuple(_KINDS))["job"]
+    if given.kind == "placement" != _KINDS[job]:
+        raise InputError(
+            f"export.kind: {given.source} is a run of job {job}, whose choice is a mapping; leave "
+            "export.kind out, or leave export.source out for a placement worked out here"
+        )
+    return _KINDS[job]
+
+
 def numbered(devices: int) -> tuple[str, ...]:
     """Names of devices that are all alike."""
     return tuple(f"device{number}" for number in range(devices))
@@ -71,7 +101,7 @@ def numbered(devices: int) -> tuple[str, ...]:
 
 def _of_run(folder: Path, experiment: Experiment) -> Choice:
     name = "export.source"
-    result = result_of(name, folder, ("partition", "distribute"))
+    result = result_of(name, folder, tuple(_KINDS))
     of_job = _mapping_of if result["job"] == "partition" else _placement_of
     with whole(name, folder):
         same_network(name, folder, result["model"]["layers"], experiment)
@@ -95,12 +125,12 @@ def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Pat
         )
     devices = load(folder / "config.toml", named=experiment.config.model.name).distribute.devices[0]
     holds = []
-    for layer, row in zip(experiment.network.layers, result["placement"], strict=True):
+    for layer, row in zip(experiment.graph.layers, result["placement"], strict=True):
         masks = [int(mask) for mask in row["held"]]
         if len(masks) != layer.neurons or not all(0 < mask < 1 << devices for mask in masks):
             raise ValueError(masks)
         holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
-    placement = Placement("robustdice", experiment.network.graph.names, tuple(holds))
+    placement = Placement("robustdice", experiment.graph.names, tuple(holds))
     rows = result.get("stability", ())
     stable = next((dict(row) for row in rows if row["devices"] == devices), {})
     return Choice(placement, numbered(devices), "robustdice", "distribute run", stable)

@@ -26,6 +26,8 @@ def summary(result: Mapping[str, Any]) -> RenderableType:
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:
+    if "agreement" not in result:
+        return []
     agreed = result["agreement"]
     notes = [
         f"onnxruntime on {agreed['images']:,} test images: the same class as afpjax for "

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from afpjax.config import Config
 from afpjax.experiment import Experiment, prepare
-from afpjax.jobs import records, scoring
+from afpjax.jobs import plans, records, scoring
 from afpjax.jobs.importance_summary import summary
 from afpjax.jobs.records import Record
 from afpjax.outcome import Outcome, Work
@@ -36,6 +36,15 @@ class Neurons(NamedTuple):
     out: Int[np.ndarray, " N"]  # neurons that were left out for real
     lost: Lost  # what that did
     estimated: Float[np.ndarray, " N"] | None  # their estimate on the same images, if there is one
+
+
+def plan(config: Config, work: Work) -> object:
+    """Scores; where divergences are estimated, a sample of neurons is left out to check them."""
+    experiment, settings = prepare(config, work), config.importance
+    neurons = sum(min(settings.sample, layer.neurons) for layer in experiment.graph.layers)
+    sampled = neurons * min(settings.sample_images, settings.images)
+    steps = [*plans.scoring(experiment), plans.Step("neurons left out", sampled, 0)]
+    return plans.shown(experiment, steps)
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -69,7 +78,7 @@ def _exact(
     experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
 ) -> tuple[list[Neurons], Record]:
     """Every neuron of every layer left out."""
-    layers = experiment.network.layers
+    layers = experiment.graph.layers
     every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
     lost = _left_out(experiment, subject, every, "Leaving out neurons")
     found = []
@@ -83,7 +92,7 @@ def _estimated(
     experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
 ) -> tuple[list[Neurons], Record]:
     """All divergences estimated, and some of every layer's neurons left out to check them."""
-    layers, settings = experiment.network.layers, experiment.config.importance
+    layers, settings = experiment.graph.layers, experiment.config.importance
     checked = subject.first(settings.sample_images)
     with experiment.work.progress.task("Estimating divergences", len(subject.images)) as task:
         guessed, neglected = estimate(subject, settings.classes, task.advance)

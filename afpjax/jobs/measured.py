@@ -111,7 +111,7 @@ def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
 def sensitivities(experiment: Experiment) -> list[Record]:
     """Every layer on every device: struck alone, and all struck but it (search images)."""
     devices = experiment.platform.names
-    names = experiment.quantized.graph.names
+    names = experiment.graph.names
     trials = _half(experiment)
     evaluator, faults = experiment.search_evaluator, experiment.scenario("both")
     with experiment.work.progress.task(
@@ -159,5 +159,5 @@ def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Record
     activations = np.mean([np.asarray(each.activations) for each in counted], axis=(0, 1))
     return [
         {"layer": name, "weights": weights[row], "activations": activations[row]}
-        for row, name in enumerate(experiment.quantized.graph.names)
+        for row, name in enumerate(experiment.graph.names)
     ]

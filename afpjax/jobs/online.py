@@ -15,7 +15,7 @@ from afpjax import notes
 from afpjax.config import Config
 from afpjax.experiment import Experiment, prepare
 from afpjax.faults.sensitivity import drops_alone
-from afpjax.jobs import few_faults, records, searched
+from afpjax.jobs import few_faults, plans, records, searched
 from afpjax.jobs import online_records as rows
 from afpjax.jobs.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.jobs.online_alarms import false_alarms
@@ -47,10 +47,29 @@ class Begun(NamedTuple):
     unaware: Mapping
 
 
+def plan(config: Config, work: Work) -> object:
+    """The offline search, then every stream: what canaries and searches may take at each change."""
+    experiment, given = prepare(config, work), config.online
+    traces, _ = _traces(experiment), experiment.tables
+    images, held = plans.counts(experiment)
+    changes = sum(len(trace.changes) + 1 for each in traces for trace in each)
+    streams = sum(map(len, traces)) * len(given.policies)
+    watched = changes * len(given.policies) * (_DRAWS * images + config.search.final_trials * held)
+    mappings = given.population * (given.generations + 1) * _TRIALS + given.population * _CHOICE
+    first = [] if given.front else plans.search(experiment, 1)
+    steps = [
+        *first,
+        plans.Step("watching streams", watched, streams * images),
+        plans.Step("searching while they run", 2 * changes * mappings * images, 0),
+    ]
+    note = f"{streams:,} streams; a mapping that was met before takes no pass."
+    return plans.shown(experiment, steps, note)
+
+
 def run(config: Config, work: Work) -> Outcome:
     """Every trace, seed and policy; `result.json` as the contract has it, and more."""
     experiment = prepare(config, work)
-    traces = _traces(experiment)
+    traces, _ = _traces(experiment), experiment.tables  # refused now, if at all
     begun = _begun(experiment)
     operation = _operation(experiment, begun)
     built = built_as(operation.system.faults, len(experiment.platform.names))
@@ -205,7 +224,7 @@ def _moving(experiment: Experiment):
 def _roles(experiment: Experiment, first: Mapping) -> dict[str, int]:
     """Devices by what they do in the first mapping."""
     macs = np.zeros(len(experiment.platform.names))
-    for device, layer in zip(first, experiment.network.layers, strict=True):
+    for device, layer in zip(first, experiment.graph.layers, strict=True):
         macs[device] += layer.macs
     one = at(experiment.scenario("both"), _alike(_SENSITIVE))
     drops = drops_alone(experiment.search_evaluator, one, 1, range(4))[:, 0]

@@ -10,7 +10,7 @@ from jaxtyping import Bool
 from afpjax import notes
 from afpjax.config import Config
 from afpjax.experiment import SCENARIOS, prepare
-from afpjax.jobs import few_faults, measured, records, searched
+from afpjax.jobs import few_faults, measured, plans, records, searched
 from afpjax.jobs.summary import comparison
 from afpjax.outcome import Outcome, Work
 from afpjax.search.partition import Front
@@ -18,10 +18,27 @@ from afpjax.search.partition import Front
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")
 
 
+def plan(config: Config, work: Work) -> object:
+    """Three searches, then what is measured: the front, the tools' mappings, layers alone."""
+    experiment = prepare(config, work)
+    images, held = plans.counts(experiment)
+    final, half = config.search.final_trials, max(2, config.search.final_trials // 2)
+    rows = len(TOOLS) * len(SCENARIOS)
+    layers, devices = len(experiment.tables.latency_ms), len(experiment.platform.names)
+    steps = [
+        *plans.search(experiment, len(SCENARIOS)),
+        plans.Step("measuring the front", config.search.population * final * held, final * held),
+        plans.Step("comparing the tools", rows * final * held),
+        plans.Step("sweeping fault rates", rows * len(measured.FACTORS) * half * held),
+        plans.Step("layer by layer", 2 * layers * devices * half * images),
+    ]
+    return plans.shown(experiment, steps)
+
+
 def run(config: Config, work: Work) -> Outcome:
     """The whole comparison: `result.json` as the contract has it, and the printed table."""
     experiment = prepare(config, work)
-    searched.refuse_effort(experiment)
+    searched.refuse_effort(experiment)  # and memory that no mapping has
     with experiment.explained():
         baselines, cheap = searched.baselines(experiment)
         allowance = searched.allowance(experiment, baselines["fault-unaware"])

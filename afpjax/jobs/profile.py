@@ -2,8 +2,13 @@
 
 from afpjax.config import Config
 from afpjax.experiment import prepare
-from afpjax.jobs import records, summary
+from afpjax.jobs import plans, records, summary
 from afpjax.outcome import Outcome, Work
+
+
+def plan(config: Config, work: Work) -> object:
+    """No pass: costs follow from the layers' shapes."""
+    return plans.shown(prepare(config, work, images=False), [])
 
 
 def run(config: Config, work: Work) -> Outcome:

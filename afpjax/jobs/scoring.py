@@ -46,7 +46,7 @@ def scored(experiment: Experiment) -> Scored:
 def _worked_out(experiment: Experiment) -> Scored:
     settings, progress = experiment.config.importance, experiment.work.progress
     subjects, source = subject(experiment)
-    count, layers = len(subjects.images), experiment.network.layers
+    count, layers = len(subjects.images), experiment.graph.layers
     with progress.task("Taylor scores", count) as task:
         slopes = taylor(subjects, settings.target, task.advance)
     exact = ablation.exact_passes(experiment.network.program, count) <= settings.exact_passes
@@ -66,7 +66,7 @@ def _worked_out(experiment: Experiment) -> Scored:
         pairs = half_scores(subjects, sizes, by_block, settings.target, task.advance)
     found = {
         name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
-        for name in experiment.network.graph.names
+        for name in experiment.graph.names
     }
     method = "exact" if exact else "estimate"
     return Scored(found, count, source, method, settings.target, pairs)

@@ -23,7 +23,7 @@ def chosen(experiment: Experiment) -> Assignment:
     A single device needs no search.
     """
     if len(experiment.platform.names) == 1:
-        return np.zeros(len(experiment.network.layers), np.int64)
+        return np.zeros(len(experiment.graph.layers), np.int64)
     refuse_effort(experiment)
     with experiment.explained():
         known, cheap = baselines(experiment)

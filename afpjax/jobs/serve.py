@@ -26,15 +26,37 @@ from afpjax.deploy.source import Source
 from afpjax.errors import InputError
 from afpjax.experiment import Experiment, prepare
 from afpjax.hardware.board import load_board
-from afpjax.jobs import JOBS, records
+from afpjax.hardware.platform import load_platform
+from afpjax.jobs import JOBS, plans, records
 from afpjax.jobs import serve_measured as measured
 from afpjax.jobs import serve_predicted as predicted
+from afpjax.jobs.export import found_by
+from afpjax.jobs.export_choice import device_names
 from afpjax.jobs.records import Record
 from afpjax.jobs.serve_again import replanner
 from afpjax.jobs.serve_summary import summary
 from afpjax.outcome import Outcome, Work
 
 _GRACE_S = 5.0  # that a client over HTTP waits longer than an image may take
+
+
+def plan(config: Config, work: Work) -> object:
+    """The export where there is none yet, the images that are served, and what is foretold."""
+    needed()
+    given, folder = config.serve, Path(config.serve.export)
+    theirs = _experiment_of(config, folder)
+    names = _expected(theirs, folder)
+    planned(given.kill, given.kills, names, given.requests, config.run.seed)
+    experiment = prepare(theirs, work)
+    images, held = plans.counts(experiment)
+    again = theirs.online.population * (theirs.online.generations + 1) * theirs.faults.trials
+    steps = [
+        *([] if given.export else found_by(experiment)),
+        plans.Step("images asked for", given.requests, 0),
+        plans.Step("searching for a loss", 2 * again * images, 0),
+        plans.Step("foretelling accuracy", (1 + given.kills + len(given.kill)) * held, held),
+    ]
+    return plans.shown(experiment, steps, f"Devices: {', '.join(names)}.")
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -47,6 +69,9 @@ def run(config: Config, work: Work) -> Outcome:
             front = stack.enter_context(Front(given.port, given.deadline_ms / 1e3 + _GRACE_S))
         folder = Path(given.export or stack.enter_context(scratch_folder()))
         theirs = _experiment_of(config, folder)
+        planned(
+            given.kill, given.kills, _expected(theirs, folder), given.requests, config.run.seed
+        )  # what cannot be is refused before anything is exported
         if not given.export:
             _export(theirs, work, folder)
         manifest, experiment = read(folder), prepare(theirs, work)
@@ -85,6 +110,16 @@ def _experiment_of(config: Config, folder: Path) -> Config:
             )
         theirs = load(folder / "config.toml", named=config.model.name)
     return replace(theirs, serve=config.serve, run=replace(theirs.run, cluster=""))
+
+
+def _expected(config: Config, folder: Path) -> tuple[str, ...]:
+    """All devices of the service, as far as they are known before its network is."""
+    manifest = read(folder) if config.serve.export else None
+    if manifest is not None and manifest.kind == "placement":
+        return manifest.names
+    if manifest is not None:
+        return load_platform(config.platform.devices, config.platform.link).names
+    return device_names(config)
 
 
 def _names(experiment: Experiment, manifest: Manifest) -> tuple[str, ...]:

@@ -107,7 +107,7 @@ def _boards(experiment: Experiment, manifest: Manifest) -> Record:
     board = load_board(given.board)
     link = load_link(given.link, "distribute.link").resending(experiment.faults.sent_times)
     loads = manifest.placement.loads()
-    cost = resources(experiment.network.graph, loads, board, link, batch=batch, images=given.stream)
+    cost = resources(experiment.graph, loads, board, link, batch=batch, images=given.stream)
     return {
         "fps": cost.fps,
         "latency_ms": cost.compute_ms + cost.link_ms,

@@ -33,7 +33,7 @@ _CHOICES = {
 def answer(result: Result) -> Html:
     """How many files, and how well they agree with afpjax."""
     if "parts" not in result or "agreement" not in result:
-        return html("The network as ONNX files")
+        return html("The network as ONNX files")  # where they could not be run, a note says so
     agreed, files = result["agreement"], len(result["parts"])
     return Html(
         f"<b>{files}</b> ONNX {'file' if files == 1 else 'files'}, one for each device that has "

@@ -2,7 +2,6 @@
 
 import io
 import json
-import sys
 
 import numpy as np
 import onnx
@@ -15,6 +14,7 @@ from afpjax.deploy.chain import Chain
 from afpjax.deploy.manifest_read import read
 from afpjax.errors import InputError
 from afpjax.experiment import prepare
+from afpjax.jobs import export
 from afpjax.jobs.export_summary import summary
 from afpjax.outcome import Work, plain, result_text
 from afpjax.progress import SILENT
@@ -187,10 +187,16 @@ def test_a_mapping_that_does_not_fit(result_of, mapping, message):
         result_of("export", export__mapping=mapping, **TWO)
 
 
-def test_without_onnxruntime(result_of, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(InputError, match=r"needs onnxruntime.*: pip install 'afpjax\[serve\]'"):
-        result_of("export", export__mapping=[0, 0, 0])
+def test_without_onnxruntime_files_are_written_and_a_note_says_that_nothing_checked_them(
+    outcome_of, monkeypatch
+):
+    """The whole export once stopped where only its check could not run."""
+    monkeypatch.setattr(export, "installed", lambda: False)
+    outcome = outcome_of("export", export__mapping=[0, 0, 0])
+    assert "agreement" not in outcome.result and outcome.result["parts"]
+    note = outcome.result["notes"][-1]
+    assert note["kind"] == "unchecked" and "pip install 'afpjax[serve]'" in note["text"]
+    assert any(name.endswith(".onnx") for name in outcome.files)
 
 
 def test_the_command_writes_the_files_beside_the_result(
