@@ -42,8 +42,8 @@ def check_source(config: Config) -> None:
     model = config.model
     if _in_zoo(config):
         _zoo().refuse_unknown(model.name)
-        if model.weights:
-            _zoo().read(Path(model.weights))  # a bad file is refused now, whatever the job is
+        if model.weights and config.run.job != "profile":  # which has no use for it
+            _zoo().read(Path(model.weights))  # a bad file is refused now, whatever comes first
         return
     if model.weights:
         raise InputError(f"model.weights: `{model.name}` brings its own parameters; leave it empty")

@@ -242,9 +242,7 @@ def test_what_the_output_does_not_need_is_left_out(tmp_path):
 
 def test_an_experiment_takes_a_file_by_its_name(tmp_path, capsys):
     path = saved(tmp_path, classifier())
-    images = np.random.default_rng(0).integers(0, 256, (8, 9, 9, 3), np.uint8)
-    np.savez(tmp_path / "data.npz", images=images, labels=np.arange(8) % 5)
-    words = f"--model.name {path} --model.classes 5 --data.name npz --data.path {tmp_path}/data.npz"
+    words = f"--model.name {path} --model.classes 5"
     command = ["profile", *words.split(), "--out", str(tmp_path / "run"), "--model.image_size"]
     assert main([*command, "9"]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
