@@ -207,4 +207,5 @@ def _tell(line: str) -> None:
 def _leave(status: int) -> NoReturn:
     with suppress(OSError, ValueError, RuntimeError):  # RuntimeError: it was just being written
         sys.stdout.flush()
-    os._exit(status)
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)  # what came before is handled by now
+    os._exit(INTERRUPTED if signal.sigpending() & set(_SIGNALS) else status)

@@ -5,6 +5,7 @@ it went. Then it ends the service's processes and removes its folder.
 """
 
 import contextlib
+import os
 import select
 import shutil
 import subprocess
@@ -32,7 +33,7 @@ def scratch_folder(home: str | None = None) -> Iterator[Path]:
     janitor = subprocess.Popen(
         [sys.executable, "-P", __file__, name],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,  # open until all is cleared up
         stderr=subprocess.DEVNULL,
         start_new_session=True,  # a terminal's Ctrl-C is not for it
         cwd="/",
@@ -47,6 +48,8 @@ def scratch_folder(home: str | None = None) -> Iterator[Path]:
 def _main(folder: str) -> None:
     doomed: dict[int, psutil.Process] = {}
     watched = psutil.Process().parent()
+    if os.fork():  # Ray ends the children of a process that ends: this is to be none of them
+        os._exit(0)
     while not select.select([sys.stdin], [], [], _LOOK_S)[0]:
         doomed |= {each.pid: each for each in _of(folder, watched)}
     sys.stdin.buffer.read(1)  # the block has ended, or the process has
