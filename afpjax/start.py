@@ -19,9 +19,9 @@ PRODUCTS_ALONE = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 #: cuDNN may choose algorithms for convolutions that do not sum the products: `network/units.py`.
 SUMS_ONLY = {"TF_ENABLE_WINOGRAD_NONFUSED": "0", "TF_ENABLE_FFT_TILING_FORWARD": "0"}
 #: The fewest threads of XLA's. It takes one for each core that the process may use, and splits some
-#: long sums over them, so that their number decides how these round: with never fewer than four,
-#: one core gives the bits of several. Four on two cores cost 1 % of CPU time, eight 5 %.
-THREADS = 4
+#: long sums over them, so that their number decides how these round: with never fewer than two,
+#: one core gives the bits of two. Four on two cores made single images under masks a fifth slower.
+THREADS = 2
 _KNOWN = ("0.10.", "0.11.")  # jaxlib that has the flag; others end the process over unknown ones
 
 
