@@ -10,6 +10,7 @@ import tyro
 from afpjax import __version__
 from afpjax.config import all_settings, find_file, sections, shipped
 from afpjax.errors import InputError
+from afpjax.image_size import ImageSize
 from afpjax.sections import JOB_NAMES
 from afpjax.settings import (
     Rule,
@@ -82,8 +83,7 @@ def _request(given: Any) -> Request:
         kind, _ = all_settings()[name]
         if not words and kind is not bool:
             raise InputError(f"--{name}: needs a value")
-        # What a single value leaves over may be the job: `--seed 3 profile`.
-        own = len(words) if is_list(kind) else 1
+        own = _own(words, kind)
         overrides[name] = from_words(words[:own], kind)
         stray += words[own:]
     file = None
@@ -93,6 +93,16 @@ def _request(given: Any) -> Request:
         file = find_file(given.config[0])
         stray += given.config[1:]
     return Request(file, _with_job(overrides, stray), given.resume, given.dry_run)
+
+
+def _own(words: Sequence[str], kind: Any) -> int:
+    """How many words are the option's; what it leaves over may be the job: `--seed 3 profile`."""
+    if not is_list(kind):
+        return 1
+    if kind != ImageSize:
+        return len(words)
+    job = (place for place, word in enumerate(words) if place and word in JOB_NAMES)
+    return next(job, len(words))
 
 
 def _words_given(given: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
@@ -175,7 +185,7 @@ def _metavar(kind: Any, rule: Rule) -> str:
     one = rule.metavar or (
         "NAME" if rule.choices else "|".join(_METAVARS[each] for each in item_types(kind))
     )
-    return f"{one} ..." if is_list(kind) else one
+    return f"{one} ..." if is_list(kind) and not rule.metavar else one
 
 
 def _default_text(default: object, rule: Rule) -> str:

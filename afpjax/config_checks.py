@@ -2,6 +2,7 @@
 
 from afpjax.deploy_sections import Online
 from afpjax.errors import InputError
+from afpjax.image_size import rows_columns
 from afpjax.job_sections import Campaign, Distribute
 from afpjax.sections import Config, Data, Format
 from afpjax.settings import toml_value
@@ -133,5 +134,6 @@ def _check_data(data: Data) -> None:
         raise InputError(
             f"data.std: {len(data.std)} values for {len(data.mean)} of data.mean; give as many"
         )
-    if data.resize and data.crop > data.resize:
-        raise InputError(f"data.crop: {data.crop} pixels do not fit data.resize = {data.resize}")
+    shorter = min(rows_columns(data.crop))
+    if data.resize and shorter > data.resize:
+        raise InputError(f"data.crop: {shorter} pixels do not fit data.resize = {data.resize}")

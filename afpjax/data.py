@@ -17,6 +17,7 @@ from afpjax.errors import InputError
 from afpjax.image_arrays import cifar10, digits, in_memory, measured, npz
 from afpjax.image_files import in_files
 from afpjax.image_folders import folders, tiny_imagenet
+from afpjax.image_size import ImageSize, rows_columns, words
 from afpjax.images import Frame, Images, Progress, Split, Unreadable, UnreadableWarning
 from afpjax.sections import Data
 
@@ -61,21 +62,21 @@ class Dataset(NamedTuple):
 def load(
     data: Data,
     *,
-    image_size: int,
+    image_size: ImageSize,
     classes: int,
     channels: int = 3,
     preset: Preset | None = None,
 ) -> Dataset:
     """Find a data set's images and check their labels; photographs are opened when taken.
 
-    Every image comes as uint8 [image_size, image_size, channels]: its shorter side becomes
-    `data.resize` pixels, then a square is cut from the centre. `data.images` keeps the first test
+    Every image comes as uint8 [rows, columns, channels], of `image_size`: its shorter side becomes
+    `data.resize` pixels, then that size is cut from its centre. `data.images` keeps the first test
     images; class folders give one image of each class after the other, so that the first ones
     hold all classes alike. What `data` leaves open is the preset's where its crop is `image_size`
     (its mean and standard deviation where they have as many channels); else the images are
-    resized to `image_size`, and mean and standard deviation are the published ones (CIFAR-10's,
-    ImageNet's for all folders) or measured on the training images, where there are any (digits,
-    npz). Raises `InputError` for what is missing or does not fit together.
+    resized to the least that covers `image_size`, and mean and standard deviation are the published
+    ones (CIFAR-10's, ImageNet's for all folders) or measured on the training images, where there
+    are any (digits, npz). Raises `InputError` for what is missing or does not fit together.
     """
     if data.name != "digits" and not data.path:
         raise InputError(f"data.path: say where the `{data.name}` data set lies")
@@ -135,16 +136,24 @@ def _from_files(data: Data, frame: Frame, classes: int) -> _Found:
     )
 
 
-def _frame(data: Data, image_size: int, channels: int, preset: Preset | None) -> Frame:
+def _frame(data: Data, image_size: ImageSize, channels: int, preset: Preset | None) -> Frame:
     crop = data.crop or image_size
-    resize = data.resize or (image_size if preset is None else preset.resize)
+    # Of a square, the least that covers it is known before any image is.
+    fitting = image_size if isinstance(image_size, int) else 0
+    resize = data.resize or (fitting if preset is None else preset.resize)
     if crop != image_size:
-        raise InputError(f"data.crop: {crop} is not model.image_size, {image_size}; set both alike")
-    if resize < crop:
-        raise InputError(f"data.resize: {resize} is smaller than the {crop} pixels to cut from it")
+        raise InputError(
+            f"data.crop: {words(crop)} is not model.image_size, {words(image_size)}; set both alike"
+        )
+    shorter = min(rows_columns(crop))
+    if 0 < resize < shorter:
+        raise InputError(
+            f"data.resize: {resize} is smaller than the {shorter} pixels to cut from it; leave it "
+            "out"
+        )
     # The digits are enlarged, photographs shrunk as torchvision's networks expect.
     kind = "BICUBIC" if data.name == "digits" else "BILINEAR"
-    return Frame(resize, crop, channels, Image.Resampling[kind])
+    return Frame(resize, image_size, channels, Image.Resampling[kind])
 
 
 def _normalisation(

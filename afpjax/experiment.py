@@ -1,5 +1,6 @@
 """From an experiment file to the objects that jobs work with: network, platform, data, faults."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from afpjax.faults.judge import RIGHT, Judge, outcomes
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables
+from afpjax.image_size import pixels, rows_columns
 from afpjax.memory import refuse_beyond
 from afpjax.model_source import check_source, network_of, outlined, preset_of
 from afpjax.network.fixed_point import QFormat
@@ -307,12 +309,12 @@ def _refuse_beyond_memory(experiment: Experiment) -> None:
     """Images as bytes and floats, parameters, and one image's activations at once."""
     config, graph = experiment.config, experiment.graph
     count = sum(image_counts(len(experiment.dataset.test), config))
-    values = config.model.image_size**2 * config.model.channels
+    values = math.prod(rows_columns(config.model.image_size)) * config.model.channels
     each = max(layer.inputs + layer.outputs for layer in graph.layers)
     batch = config.export.batch if config.run.job in ("export", "serve") else 1
     parameters = sum(layer.weights + layer.biases for layer in graph.layers)
     wanted = count * values * 5 + parameters * 12 + batch * each * 8
-    what = f"{count:,} images of model.image_size = {config.model.image_size}, and their network,"
+    what = f"{count:,} images of {pixels(config.model.image_size)} pixels, and their network,"
     advice = "lower model.image_size, search.images, search.held_out or campaign.images"
     refuse_beyond(wanted, what, f"{advice}, or export.batch" if batch > 1 else advice)
 

@@ -11,6 +11,7 @@ from afpjax.array_files import read_npz
 from afpjax.checks import class_numbers
 from afpjax.errors import InputError
 from afpjax.files import Kind, read_bytes
+from afpjax.image_size import image_size
 from afpjax.images import Frame, Images, Split
 
 _RECORD = 1 + 3 * 32 * 32  # bytes of one CIFAR-10 image: its label, then red, green and blue
@@ -91,23 +92,28 @@ def _checked(
 
 
 def in_memory(held: Images, frame: Frame | None = None) -> Split:
-    """Images in memory as a split; without a frame, square images as they are."""
-    if frame is None:
-        side, _, channels = held.images.shape[1:]
-        frame = Frame(side, side, channels, Image.Resampling.BILINEAR)
-    ready = held.images.shape[1:] == frame.shape and frame.resize == frame.side
+    """Images in memory as a split; without a frame, as they are.
 
-    def image(place: int) -> UInt8[np.ndarray, "side side channels"]:
+    Raises `InputError` where they are too small for the frame.
+    """
+    rows, columns, channels = held.images.shape[1:]
+    if frame is None:
+        size = image_size(rows, columns)
+        frame = Frame(min(rows, columns), size, channels, Image.Resampling.BILINEAR)
+    resized = frame.resized(columns, rows)
+    ready = held.images.shape[1:] == frame.shape and resized == (columns, rows)
+
+    def image(place: int) -> UInt8[np.ndarray, "rows columns channels"]:
         return held.images[place] if ready else _framed(held.images[place], frame)
 
     def stamp() -> Iterator[bytes | memoryview]:
-        yield repr((frame, held.images.shape)).encode()
+        yield f"({frame.stamp}, {held.images.shape})".encode()
         yield np.ascontiguousarray(held.images).data
 
     return Split(held.labels, frame.shape, image, stamp, parallel=not ready)
 
 
-def _framed(pixels: UInt8[np.ndarray, "H W C"], frame: Frame) -> UInt8[np.ndarray, "S S c"]:
+def _framed(pixels: UInt8[np.ndarray, "H W C"], frame: Frame) -> UInt8[np.ndarray, "R S c"]:
     """Channel by channel, since Pillow has no images of two; grey fills all channels."""
     planes = [frame.cut(Image.fromarray(plane)) for plane in np.moveaxis(pixels, 2, 0)]
     return np.broadcast_to(np.stack(planes, axis=-1), frame.shape)

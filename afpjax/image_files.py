@@ -45,18 +45,18 @@ def in_files(tree: Tree, frame: Frame, *, classes: int, skip: bool) -> Split:
         )
     labels, paths = zip(*tree.files, strict=True)
 
-    def image(place: int) -> UInt8[np.ndarray, "side side channels"]:
+    def image(place: int) -> UInt8[np.ndarray, "rows columns channels"]:
         return decoded(paths[place], root, frame)
 
     def stamp() -> Iterator[bytes]:
-        yield repr(frame).encode()
+        yield frame.stamp.encode()
         for path in paths:
             yield repr((_name(path, root), *_version(path))).encode()
 
     return Split(np.asarray(labels, np.int32), frame.shape, image, stamp, skip=skip)
 
 
-def decoded(path: Path, root: Path, frame: Frame) -> UInt8[np.ndarray, "side side channels"]:
+def decoded(path: Path, root: Path, frame: Frame) -> UInt8[np.ndarray, "rows columns channels"]:
     """One image file in its frame. Raises `Unreadable`, which names it relative to `root`."""
     try:
         with opened(path, "data.path", IMAGE) as file:
@@ -67,7 +67,7 @@ def decoded(path: Path, root: Path, frame: Frame) -> UInt8[np.ndarray, "side sid
         raise _unreadable(path, root, error) from error
 
 
-def _pixels(file: BufferedReader, frame: Frame) -> UInt8[np.ndarray, "side side *channels"]:
+def _pixels(file: BufferedReader, frame: Frame) -> UInt8[np.ndarray, "rows columns *channels"]:
     with Image.open(file, formats=_FORMATS) as picture:
         size = picture.width * picture.height
         if size > _MOST_PIXELS:

@@ -15,6 +15,7 @@ from jaxtyping import Int32, Integer, UInt8
 from PIL import Image
 
 from afpjax.errors import InputError
+from afpjax.image_size import ImageSize, pixels, rows_columns
 
 #: Told after each image that was read: how many are done, and of how many.
 Progress = Callable[[int, int], Any]
@@ -42,23 +43,55 @@ class UnreadableWarning(UserWarning):
 
 
 class Frame(NamedTuple):
-    """How any image comes to be [side, side, channels]."""
+    """How any image comes to be [rows, columns, channels]."""
 
-    resize: int  # shorter side after resizing, pixels
-    side: int
+    resize: int  # shorter side after resizing, pixels; 0: the least that covers `size`
+    size: ImageSize
     channels: int
     filter: Image.Resampling
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        return self.side, self.side, self.channels
+        return *rows_columns(self.size), self.channels
 
-    def cut(self, picture: Image.Image) -> UInt8[np.ndarray, "side side *channels"]:
-        """Resize the shorter side and keep the centre, to the pixel as torchvision does."""
-        short = min(picture.size)
-        size = (picture.width * self.resize // short, picture.height * self.resize // short)
-        left, top = (round((each - self.side) / 2) for each in size)
-        box = (left, top, left + self.side, top + self.side)
+    @property
+    def stamp(self) -> str:
+        """What tells it from other frames. Names of trained weights depend on it."""
+        return (
+            f"Frame(resize={self.resize}, side={self.size}, channels={self.channels}, "
+            f"filter={self.filter!r})"
+        )
+
+    def resized(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height of such a picture before it is cut, as torchvision has them.
+
+        Raises `InputError` where there is less left than what is to be cut from it.
+        """
+        rows, columns, _ = self.shape
+        short = min(width, height)
+        if self.resize:
+            new, old = self.resize, short
+        else:
+            new, old = (rows, height) if width * rows >= height * columns else (columns, width)
+        size = (width * new // old, height * new // old)
+        if size[0] < columns or size[1] < rows:
+            least = max(-(-columns * short // width), -(-rows * short // height))
+            raise InputError(
+                f"data.resize: {self.resize} makes {size[1]} x {size[0]} pixels of an image of "
+                f"{height} x {width}, too few for {pixels(self.size)}; raise it to {least} or "
+                "leave it out"
+            )
+        return size
+
+    def cut(self, picture: Image.Image) -> UInt8[np.ndarray, "rows columns *channels"]:
+        """Resize and keep the centre, to the pixel as torchvision does.
+
+        Raises `InputError` as `resized` does.
+        """
+        rows, columns, _ = self.shape
+        size = self.resized(*picture.size)
+        left, top = round((size[0] - columns) / 2), round((size[1] - rows) / 2)
+        box = (left, top, left + columns, top + rows)
         return np.asarray(picture.resize(size, self.filter).crop(box))
 
 
@@ -67,8 +100,8 @@ class Split:
     """Labelled images of one shape, read when they are taken."""
 
     labels: Int32[np.ndarray, " N"]
-    shape: tuple[int, int, int]  # (side, side, channels)
-    image: Callable[[int], UInt8[np.ndarray, "side side channels"]]  # may raise `Unreadable`
+    shape: tuple[int, int, int]  # (rows, columns, channels)
+    image: Callable[[int], UInt8[np.ndarray, "rows columns channels"]]  # may raise `Unreadable`
     stamp: Callable[[], Iterable[bytes | memoryview]]  # what tells these images from others
     parallel: bool = True  # False where an image is only copied: threads would cost more
     skip: bool = False  # leave unreadable images out

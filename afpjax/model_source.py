@@ -14,6 +14,7 @@ from afpjax.config import Config
 from afpjax.data import Dataset, Preset
 from afpjax.errors import InputError, one_line
 from afpjax.faults.model import FaultModel
+from afpjax.image_size import ImageSize, rows_columns
 from afpjax.memory import bytes_of, refuse_beyond
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
@@ -164,8 +165,11 @@ def _from_function(config: Config) -> Source:
 
 
 def _sample(config: Config) -> jax.ShapeDtypeStruct:
-    side, channels = config.model.image_size, config.model.channels
-    return jax.ShapeDtypeStruct((1, side, side, channels), jnp.float32)
+    return _images(config.model.image_size, config.model.channels)
+
+
+def _images(size: ImageSize, channels: int) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((1, *rows_columns(size), channels), jnp.float32)
 
 
 def _traced(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Traced]) -> Traced:
@@ -193,7 +197,7 @@ def _fitting(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Any]) -> 
     ]
     for size, channels in tried:
         try:
-            tracing(jax.ShapeDtypeStruct((1, size, size, channels), jnp.float32))
+            tracing(_images(size, channels))
         except Exception:
             continue
         wrong = {"model.image_size": (size, model.image_size)}

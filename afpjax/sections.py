@@ -66,7 +66,13 @@ class Model:
         metavar="FILE",
     )
     classes: int = setting(10, "classes that the network tells apart", low=2, high=1_000_000)
-    image_size: int = setting(32, "rows and columns of its images, pixels", low=1, high=16_384)
+    image_size: int | tuple[int, int] = setting(
+        32,
+        "size of its images, pixels: one number where they are square, else rows and columns",
+        low=1,
+        high=16_384,
+        metavar="ROWS [COLUMNS]",
+    )
     channels: int = setting(
         3, "channels of its images; grey images fill all of them", low=1, high=4096
     )
@@ -147,12 +153,17 @@ class Data:
     )
     resize: int = setting(
         0,
-        "shorter side after resizing, pixels, 0 for the zoo model's own or model.image_size",
+        "shorter side after resizing, pixels, 0 for the zoo model's own or the least that covers "
+        "model.image_size",
         low=0,
         high=16_384,
     )
-    crop: int = setting(
-        0, "centre square to keep, pixels, 0 for model.image_size", low=0, high=16_384
+    crop: int | tuple[int, int] = setting(
+        0,
+        "centre to keep, as model.image_size, 0 for just that",
+        low=0,
+        high=16_384,
+        metavar="ROWS [COLUMNS]",
     )
     corrupt: str = setting(
         "stop", "what an unreadable image does: stop the run, or skip it", choices=("stop", "skip")

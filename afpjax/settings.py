@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar, cast, get_args, get_origin
 
 from afpjax.errors import InputError
+from afpjax.image_size import ImageSize, image_size
 
 T = TypeVar("T")
 
@@ -36,12 +37,14 @@ def setting(default: T, help: str, **limits: Any) -> T:
 
 
 def is_list(kind: Any) -> bool:
-    """Whether a setting of this annotated type holds several values."""
-    return get_origin(kind) is tuple
+    """Whether a setting of this annotated type may hold several values."""
+    return kind == ImageSize or get_origin(kind) is tuple
 
 
 def item_types(kind: Any) -> tuple[type, ...]:
     """The types that one value of this setting may have: `tuple[int | str, ...]` -> (int, str)."""
+    if kind == ImageSize:
+        return (int,)
     item = get_args(kind)[0] if is_list(kind) else kind
     return get_args(item) or (item,)
 
@@ -49,12 +52,18 @@ def item_types(kind: Any) -> tuple[type, ...]:
 def read_value(value: object, kind: Any, rule: Rule, where: str) -> Any:
     """`value` as the setting's type, or an `InputError` that names `where`.
 
-    A whole number is taken for a number, and a bare value for a list of one.
+    A whole number is taken for a number, and a bare value for a list of one; the size of an image
+    is one number or two.
     """
     if not is_list(kind):
         return _read_item(value, item_types(kind), rule, where)
     items = value if isinstance(value, (list, tuple)) else [value]
-    return tuple(_read_item(item, item_types(kind), rule, where) for item in items)
+    found = tuple(_read_item(item, item_types(kind), rule, where) for item in items)
+    if kind != ImageSize:
+        return found
+    if len(found) not in (1, 2):
+        raise InputError(f"{where}: needs one number, or two, rows and columns; got {len(found)}")
+    return image_size(found[0], found[-1])
 
 
 def from_words(words: Sequence[str], kind: Any) -> object:

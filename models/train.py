@@ -93,8 +93,8 @@ class _Job:
         return zoo.apply_fn_of(self.model.name, image_size=self.model.image_size, **self.size)
 
     def load(self, path: Path | str) -> zoo.Params:
-        name, side = self.model.name, self.model.image_size
-        return zoo.load(name, path, image_size=side, **self.size)[1]
+        name, size = self.model.name, self.model.image_size
+        return zoo.load(name, path, image_size=size, **self.size)[1]
 
     def fault_free(self, progress: Progress) -> zoo.Params:
         """The weights before any fault."""

@@ -11,6 +11,7 @@ from jaxtyping import Array, PRNGKeyArray
 
 from afpjax.data import Preset
 from afpjax.errors import InputError
+from afpjax.image_size import ImageSize, pixels, rows_columns
 from afpjax.settings import listed, nearest
 
 from .alexnet import alexnet
@@ -59,12 +60,12 @@ def create(name: str, *, classes: int, width: float = 1.0, seed: int) -> nnx.Mod
     return nnx.merge(definition, state)
 
 
-def apply_fn_of(name: str, *, classes: int, image_size: int, width: float = 1.0) -> ApplyFn:
+def apply_fn_of(name: str, *, classes: int, image_size: ImageSize, width: float = 1.0) -> ApplyFn:
     """The network as a pure function for `afpjax.trace`, in inference mode.
 
     `apply_fn(params, images)`: params as `params_of` gives them, images float32
-    [B, image_size, image_size, 3], normalised -> logits [B, classes]. Raises `InputError` for an
-    unknown name, and `apply_fn` for images of another shape.
+    [B, rows, columns, 3] of `image_size`, normalised -> logits [B, classes]. Raises `InputError`
+    for an unknown name, and `apply_fn` for images of another shape.
     """
     model = _abstract(name, classes, width)
     model.eval()
@@ -84,7 +85,7 @@ def load(
     weights: str | Path | None = None,
     *,
     classes: int,
-    image_size: int,
+    image_size: ImageSize,
     width: float = 1.0,
     seed: int = 0,
 ) -> tuple[ApplyFn, Params]:
@@ -104,7 +105,7 @@ def load(
 
 
 def abstract(
-    name: str, *, classes: int, image_size: int, width: float = 1.0
+    name: str, *, classes: int, image_size: ImageSize, width: float = 1.0
 ) -> tuple[ApplyFn, Params]:
     """As `load`, with the shapes of its parameters instead of arrays.
 
@@ -127,12 +128,12 @@ def params_of(model: nnx.Module) -> Params:
     return nnx.to_pure_dict(nnx.state(model, (nnx.Param, nnx.BatchStat)))
 
 
-def refuse_images(name: str, shape: Sequence[int], image_size: int) -> None:
-    """Raise `InputError` unless images of this shape are [B, image_size, image_size, 3]."""
-    if tuple(shape[1:]) != (image_size, image_size, 3):
+def refuse_images(name: str, shape: Sequence[int], image_size: ImageSize) -> None:
+    """Raise `InputError` unless images of this shape are [B, rows, columns, 3] of `image_size`."""
+    if tuple(shape[1:]) != (*rows_columns(image_size), 3):
         found = " x ".join(map(str, shape[1:]))
         raise InputError(
-            f"`{name}` reads images of {image_size} x {image_size} x 3, these are {found}; "
+            f"`{name}` reads images of {pixels(image_size)} x 3, these are {found}; "
             "set model.image_size, or give images of three channels"
         )
 

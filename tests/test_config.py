@@ -9,6 +9,7 @@ import pytest
 from afpjax import config as configs
 from afpjax.config import Config, all_settings, check, find_file, first_difference, load, to_toml
 from afpjax.errors import InputError
+from afpjax.image_size import ImageSize, image_size
 from afpjax.settings import item_types
 
 LETTERS = "abcXYZ 019.,:/\\\"'#[]=é中–"
@@ -96,6 +97,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, message):
         ({"data.name": "npz"}, "data.path: say where the npz images lie"),
         ({"data.mean": [0.1, 0.2], "data.std": [0.1]}, "data.std: 1 values for 2 of data.mean"),
         ({"data.resize": 8, "data.crop": 9}, "data.crop: 9 pixels do not fit data.resize = 8"),
+        ({"data.resize": 8, "data.crop": [49, 9]}, "data.crop: 9 pixels do not fit data.resize ="),
         ({"platform.devices": ["eyeriss"]}, "platform.devices: a partition needs two devices"),
         (
             {"run.job": "profile", "platform.devices": []},
@@ -161,6 +163,8 @@ def any_value(draw: random.Random, kind, rule) -> Any:
     types = item_types(kind)
     if kind is types[0]:
         return item(kind)
+    if kind == ImageSize:
+        return image_size(item(int), item(int)) if draw.random() < 0.7 else item(int)
     return tuple(item(draw.choice(types)) for _ in range(draw.randrange(5)))
 
 
@@ -185,7 +189,8 @@ def any_config(draw: random.Random) -> Config:
     values["online.trace"] = tuple(dict.fromkeys(values["online.trace"])) or ("ageing",)
     values["online.policies"] = tuple(dict.fromkeys((*values["online.policies"], "online")))
     values |= any_distribution(draw, values)
-    values["data.crop"] = draw.randint(0, values["data.resize"] or 99)
+    most = values["data.resize"] or 99
+    values["data.crop"] = image_size(draw.randint(0, most), draw.randint(0, 200))
     return load(None, values)
 
 
@@ -218,6 +223,20 @@ def test_any_experiment_reads_back_equal(tmp_path, seed):
 def test_the_written_file_has_every_key():
     lines = to_toml(Config()).splitlines()
     assert len([line for line in lines if " = " in line]) == len(all_settings())
+
+
+def test_a_size_is_one_number_where_it_is_square_and_two_where_it_is_not(tmp_path):
+    """The size of an image could only be a square's."""
+    square = load(None, {"model.image_size": [64, 64]})
+    assert square.model.image_size == 64 and "\nimage_size = 64\n" in to_toml(square)
+    narrow = load(None, {"model.image_size": [49, 10]})
+    assert narrow.model.image_size == (49, 10) and "\nimage_size = [49, 10]\n" in to_toml(narrow)
+    assert first_difference(square, narrow) == "model.image_size: 64 -> [49, 10]"
+    file = tmp_path / "x.toml"
+    file.write_text("model.image_size = 64")
+    assert load(file) == square
+    file.write_text("model.image_size = [49, 10]")
+    assert load(file) == narrow
 
 
 def test_the_first_difference_is_named_and_the_place_is_none():

@@ -6,6 +6,8 @@ from PIL import Image
 
 from afpjax.data import Preset, load, normalise
 from afpjax.errors import InputError
+from afpjax.image_size import image_size
+from afpjax.images import Frame
 from afpjax.sections import Data
 
 RNG = np.random.default_rng(0)
@@ -57,17 +59,18 @@ def test_resize_and_crop_are_pillows_on_the_whole_image(tmp_path):
     np.testing.assert_array_equal(found.test.take([0]).images[0], expected)
 
 
+CLASSES = {"folder": 1, "npz": 2}  # of one image: a folder's classes are those that it has
 #: Any network's, at a size of 16; ImageNet's own numbers would be right by chance.
 PRESET = Preset(resize=20, crop=16, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
 
 
-def by_hand(photo, resize, side):
-    """Pillow's answer: the shorter side to `resize`, the middle square of `side`."""
-    picture = Image.fromarray(photo)
+def by_hand(photo, resize, rows, columns=None):
+    """Pillow's answer: the shorter side to `resize`, the middle of so many rows and columns."""
+    picture, columns = Image.fromarray(photo), columns or rows
     width, height = (each * resize // min(picture.size) for each in picture.size)
-    left, top = (width - side) // 2, (height - side) // 2
+    left, top = (width - columns) // 2, (height - rows) // 2
     small = np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR))
-    return small[top : top + side, left : left + side]
+    return small[top : top + rows, left : left + columns]
 
 
 @pytest.mark.parametrize("name", ["folder", "npz"])
@@ -79,7 +82,7 @@ def test_a_preset_says_how_images_are_resized_cut_and_normalised(tmp_path, name)
 
     def made(image_size=16, preset: Preset | None = PRESET, **settings):
         data = Data(name=name, path=path, **settings)
-        found = load(data, image_size=image_size, classes=1, preset=preset)
+        found = load(data, image_size=image_size, classes=CLASSES[name], preset=preset)
         return found.test.take([0]).images[0], found.mean, found.std
 
     image, mean, std = made()
@@ -106,3 +109,72 @@ def test_a_preset_for_colours_does_not_normalise_grey_images(tmp_path):
 def test_a_crop_that_is_not_the_images_size_or_too_large_is_refused():
     refused(Data(crop=7), "data.crop: 7 is not model.image_size, 8")
     refused(Data(resize=7), "data.resize: 7 is smaller than the 8 pixels")
+
+
+def loaded(tmp_path, name, photo, size, **settings):
+    """One image of a folder or an `.npz` as a network of this size reads it."""
+    paint(tmp_path / "a" / "photo.png", photo)
+    saved(tmp_path / "set.npz", images=photo[None], labels=[0])
+    path = str(tmp_path if name == "folder" else tmp_path / "set.npz")
+    data = Data(name=name, path=path, **settings)
+    split = load(data, image_size=size, classes=CLASSES[name]).test
+    image = split.take([0]).images[0]
+    assert split.shape == image.shape == (*size, 3)
+    return image
+
+
+@pytest.mark.parametrize("name", ["folder", "npz"])
+def test_images_that_are_not_square_are_read_as_they_are(tmp_path, name):
+    """A network of 49 x 10 images could be given no images."""
+    photo = pixels(49, 10, 3)
+    for settings in ({}, {"resize": 10}, {"crop": (49, 10)}):
+        found = loaded(tmp_path, name, photo, (49, 10), **settings)
+        np.testing.assert_array_equal(found, photo)
+
+
+@pytest.mark.parametrize("name", ["folder", "npz"])
+@pytest.mark.parametrize(
+    ("shape", "size", "resize", "least"),
+    [
+        ((40, 80), (16, 20), 0, 16),  # 16 x 32, cut to 20 columns
+        ((40, 80), (16, 32), 0, 16),  # of the same aspect: nothing to cut
+        ((40, 80), (10, 40), 0, 20),  # 20 x 40, cut to 10 rows
+        ((80, 40), (48, 12), 0, 24),  # 48 x 24, cut to 12 columns
+        ((40, 40), (50, 10), 0, 50),  # enlarged: 50 x 50
+        ((40, 80), (16, 20), 24, 24),
+        ((80, 40), (48, 12), 30, 30),
+    ],
+)
+def test_what_is_not_square_is_cut_from_the_least_that_covers_it(
+    tmp_path, name, shape, size, resize, least
+):
+    photo = pixels(*shape, 3)
+    found = loaded(tmp_path, name, photo, size, resize=resize)
+    np.testing.assert_array_equal(found, by_hand(photo, least, *size))
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_least_that_covers_an_image_covers_it_by_less_than_a_pixel(seed):
+    rng = np.random.default_rng(seed)
+    rows, columns, height, width = (int(side) for side in rng.integers(1, 300, 4))
+    frame = Frame(0, image_size(rows, columns), 1, Image.Resampling.BILINEAR)
+    across, down = frame.resized(width, height)
+    scale = max(rows / height, columns / width)
+    assert rows <= down and columns <= across and (rows == down or columns == across)
+    assert abs(down - height * scale) < 1 and abs(across - width * scale) < 1
+
+
+@pytest.mark.parametrize("name", ["folder", "npz"])
+def test_a_resize_that_leaves_too_little_says_how_much_is_enough(tmp_path, name):
+    photo, said = pixels(40, 80, 3), "data.resize: 12 makes 12 x 24 pixels .* 40 x 80, too few"
+    with pytest.raises(InputError, match=f"{said} for 30 x 10; raise it to 30 or leave it out"):
+        loaded(tmp_path, name, photo, (30, 10), resize=12)
+    loaded(tmp_path, name, photo, (30, 10), resize=30)
+    refused(Data(resize=9), "data.resize: 9 is smaller than the 10 pixels", image_size=(49, 10))
+    refused(Data(crop=49), r"data.crop: 49 is not .* 49 10 \(rows columns\)", image_size=(49, 10))
+
+
+def test_digits_fill_what_is_not_square():
+    test = load(Data(), image_size=(12, 8), classes=10).test
+    square = load(Data(), image_size=12, classes=10).test
+    np.testing.assert_array_equal(test.take([0]).images, square.take([0]).images[:, :, 2:10])

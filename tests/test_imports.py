@@ -10,13 +10,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 # What a part may import of afpjax beside itself; every part may import `errors` and `checks`.
-BASE = {"array_files", "cache", "compiler", "files", "settings", "start"}
+BASE = {"array_files", "cache", "compiler", "files", "image_size", "settings", "start"}
 SETTINGS = {
     "sections",
     "deploy_sections",
     "job_sections",
     "config",
     "config_checks",
+    "image_size",
     "settings",
     "progress",
     "outcome",
@@ -29,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "start": set(),
     "files": set(),
     "array_files": {"files"},
-    "settings": set(),
+    "image_size": set(),
+    "settings": {"image_size"},
     "progress": set(),
     "interrupts": set(),
     "notes": set(),
@@ -37,17 +39,17 @@ ALLOWED: dict[str, set[str]] = {
     "deploy_sections": {"settings"},
     "job_sections": {"settings"},
     "sections": {"deploy_sections", "job_sections", "settings"},
-    "config_checks": {"deploy_sections", "job_sections", "sections", "settings"},
+    "config_checks": {"deploy_sections", "image_size", "job_sections", "sections", "settings"},
     "config": {"config_checks", "files", "sections", "settings"},
     "uses": {"sections", "settings"},
     "earlier_run": {"config", "sections", "settings"},
     "memory": set(),
     "outcome": {"config", "progress"},
-    "images": set(),
-    "image_arrays": {"array_files", "files", "images"},
+    "images": {"image_size"},
+    "image_arrays": {"array_files", "files", "image_size", "images"},
     "image_folders": {"files"},
     "image_files": {"files", "image_folders", "images"},
-    "data": {"image_arrays", "image_files", "image_folders", "images", "sections"},
+    "data": {"image_arrays", "image_files", "image_folders", "image_size", "images", "sections"},
     "network": {*BASE, "notes"},
     "hardware": {"files", "network.layers"},
     "faults": {*BASE, "network", "notes"},

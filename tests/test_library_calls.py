@@ -59,6 +59,9 @@ REFUSED = {
     "afpjax.load_onnx(3)": "path: needs",
     "afpjax.load_onnx('missing.onnx', 'large')": "image_size: needs a whole number",
     "afpjax.load_onnx('missing.onnx', 0)": "image_size: 0; give 1 or more",
+    "afpjax.load_onnx('missing.onnx', (49, 0))": "image_size: 0; give 1 or more",
+    "afpjax.load_onnx('missing.onnx', (49, 'x'))": "image_size: needs a whole number",
+    "afpjax.load_onnx('missing.onnx', (1, 2, 3))": "image_size: needs one number, or (rows, col",
     # quantize
     "afpjax.quantize(3, afpjax.QFormat())": "network: needs a network",
     "afpjax.quantize(net, 'int8')": "fmt: needs an afpjax.QFormat",

@@ -4,6 +4,7 @@ Nothing is trained, read or compiled for it: passes follow from the settings, th
 many images there are; time and memory follow from these, to an order of magnitude.
 """
 
+import math
 import os
 from collections.abc import Iterable
 from math import comb
@@ -15,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from afpjax.experiment import Experiment, image_counts
+from afpjax.image_size import rows_columns
 from afpjax.model_source import trains_here
 from afpjax.robust import ablation
 from afpjax.robust.failures import MOST
@@ -122,7 +124,7 @@ def _memory(experiment: Experiment) -> int | float:
     if config.run.job == "profile":
         return _RUNTIME_BYTES
     images = sum(counts(experiment))
-    values = config.model.image_size**2 * config.model.channels
+    values = math.prod(rows_columns(config.model.image_size)) * config.model.channels
     outputs = sum(layer.inputs + layer.outputs for layer in graph.layers)
     return _RUNTIME_BYTES + 12 * parameters + 5 * images * values + 8 * min(images, 256) * outputs
 

@@ -2,8 +2,8 @@
 
 A random part holds 35 to 100 % of an image's area. The 8 % that torchvision takes by default are
 made for 90 epochs and more of ImageNet, cut from whole photographs; here images were already cut to
-a square and 20 epochs are the default, in which a network does not get over labels that no longer
-fit what is seen (short ImageNet recipes take 25 to 35 %).
+the network's size and 20 epochs are the default, in which a network does not get over labels that
+no longer fit what is seen (short ImageNet recipes take 25 to 35 %).
 """
 
 import jax
@@ -36,9 +36,10 @@ def augmented(
 
 def shifted(key: PRNGKeyArray, images: UInt8[Array, "B H W C"]) -> UInt8[Array, "B H W C"]:
     """Each image moved by its own draw of rows and columns; black comes in at the edges."""
-    reach = images.shape[1] // _SHIFT
-    wide = jnp.pad(images, ((0, 0), (reach, reach), (reach, reach), (0, 0)))
-    corners = jax.random.randint(key, (len(images), 2), 0, 2 * reach + 1)
+    down, across = (side // _SHIFT for side in images.shape[1:3])
+    wide = jnp.pad(images, ((0, 0), (down, down), (across, across), (0, 0)))
+    ends = jnp.asarray([[2 * down + 1, 2 * across + 1]])
+    corners = jax.random.randint(key, (len(images), 2), 0, ends)
 
     def cut(image: Array, corner: Array) -> Array:
         return lax.dynamic_slice(image, (corner[0], corner[1], 0), images.shape[1:])

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from afpjax.errors import InputError
+from afpjax.image_size import image_size
 from afpjax.models import zoo
 from afpjax.network.trace import outline, trace
 from afpjax.settings import listed
@@ -93,3 +94,20 @@ def test_shapes_alone_give_the_layers_that_parameters_give(name):
     sample = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
     expected = trace(apply_fn, params, sample).graph
     assert outline(apply_fn, shapes, sample).graph == expected
+
+
+@pytest.mark.parametrize("name", zoo.NETWORKS)
+def test_images_need_not_be_square(name):
+    """As many pixels in another shape: as many layers, and the same last one."""
+    size = dict(classes=3, width=0.1)
+    graphs = []
+    for rows, columns in ((96, 96), (72, 128)):
+        apply_fn, shapes = zoo.abstract(name, image_size=image_size(rows, columns), **size)
+        sample = jax.ShapeDtypeStruct((1, rows, columns, 3), jnp.float32)
+        graphs.append(outline(apply_fn, shapes, sample).graph)
+    square, wide = graphs
+    assert wide.names == square.names
+    assert [layer.weights for layer in wide.layers] == [layer.weights for layer in square.layers]
+    assert wide.layers[0].macs == pytest.approx(square.layers[0].macs, rel=0.1)
+    with pytest.raises(InputError, match="reads images of 72 x 128 x 3, these are 128 x 72 x 3"):
+        apply_fn(shapes, np.zeros((1, 128, 72, 3)))

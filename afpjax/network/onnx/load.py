@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from afpjax.checks import instance, whole
 from afpjax.errors import InputError, one_line
+from afpjax.image_size import ImageSize, image_size, pixels, rows_columns, words
 from afpjax.network.network import Network
 from afpjax.network.onnx.file import WHERE, Graph, read_graph
 from afpjax.network.onnx.plan import Parameter, Plan, plan
@@ -34,17 +35,20 @@ class OnnxModel(NamedTuple):
     image_shape: tuple[int, ...]  # (rows, columns, channels), or (features,)
 
 
-def load_onnx(path: str | Path, image_size: int | None = None, *, fold: bool = True) -> Network:
+def load_onnx(
+    path: str | Path, image_size: ImageSize | None = None, *, fold: bool = True
+) -> Network:
     """Read a trained image classifier from an `.onnx` file and trace it.
 
     The network takes float32 images [B, rows, columns, channels] (NHWC, whatever the file's own
     layout; [B, features] where the file takes vectors) and gives logits [B, classes]. Operator sets
     7 to 21, weights inside the file or beside it, floats of any width (widened to float32). Layers
     are named after the file's tensors (`layer1.0.conv1`), or after the node where an exporter made
-    the tensor's name up. `image_size` is the side in pixels where the file leaves it free (default
-    224); `fold` is `trace`'s. Raises `InputError`, by the name of the file and of the node, for
-    what cannot be read or run, an operator without an implementation, a file of several inputs or
-    outputs, and a graph without a convolution or dense layer.
+    the tensor's name up. `image_size`, in pixels, one number for a square or (rows, columns), is
+    for what the file leaves free (default 224); `fold` is `trace`'s. Raises `InputError`, by the
+    name of the file and of the node, for what cannot be read or run, an operator without an
+    implementation, a file of several inputs or outputs, and a graph without a convolution or dense
+    layer.
     """
     model = read_onnx(path, image_size)
     sample = jax.ShapeDtypeStruct((1, *model.image_shape), jnp.float32)
@@ -52,7 +56,7 @@ def load_onnx(path: str | Path, image_size: int | None = None, *, fold: bool = T
         return trace(model.apply_fn, model.params, sample, fold=fold)
 
 
-def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
+def read_onnx(path: str | Path, image_size: ImageSize | None = None) -> OnnxModel:
     """An `.onnx` file as a function and its parameters, for `trace`; see `load_onnx`.
 
     `apply_fn(params, images)`: float32 [B, *image_shape] -> float32 [B, classes]. It raises
@@ -60,7 +64,7 @@ def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
     """
     instance("path", path, str | Path, "the path of an .onnx file")
     if image_size is not None:
-        whole("image_size", image_size, 1)
+        image_size = _checked(image_size)
     with _naming(Path(path)):
         graph = read_graph(Path(path))
         shape = _image_shape(graph, image_size)
@@ -86,6 +90,14 @@ def read_onnx(path: str | Path, image_size: int | None = None) -> OnnxModel:
     return OnnxModel(apply_fn, planned.parameters, image_shape)
 
 
+def _checked(size: Any) -> ImageSize:
+    """One whole number or two, as the caller gave them."""
+    sides = size if isinstance(size, (tuple, list)) else (size, size)
+    if len(sides) != 2:
+        raise InputError(f"image_size: needs one number, or (rows, columns), got {len(sides)}")
+    return image_size(*(whole("image_size", side, 1) for side in sides))
+
+
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
     """Whatever goes wrong is an `InputError` with the file's name: damage has as many words as
@@ -103,7 +115,7 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _image_shape(graph: Graph, image_size: int | None) -> tuple[int, ...]:
+def _image_shape(graph: Graph, size: ImageSize | None) -> tuple[int, ...]:
     """The file's shape for one image, its free sides filled in."""
     declared = graph.image_shape
     if len(declared) == 2 and declared[1]:
@@ -116,14 +128,16 @@ def _image_shape(graph: Graph, image_size: int | None) -> tuple[int, ...]:
             f"{WHERE}: {graph.path} reads arrays of {held}; afpjax needs images, [N, channels, "
             "rows, columns], with the channels fixed"
         )
-    sides = [declared[axis] or image_size or FREE_SIZE for axis in axes]
-    if image_size is not None and sides != [image_size, image_size]:
+    given = rows_columns(FREE_SIZE if size is None else size)
+    rows, columns = (declared[axis] or own for axis, own in zip(axes, given, strict=True))
+    own = image_size(rows, columns)
+    if size is not None and own != size:
         raise InputError(
-            f"{WHERE}: {graph.path} reads images of {sides[0]} x {sides[1]} pixels, not "
-            f"{image_size}; set model.image_size to its size"
+            f"{WHERE}: {graph.path} reads images of {pixels(own)} pixels, not {words(size)}; set "
+            f"model.image_size to {words(own)}"
         )
     filled = [1, channels, channels, channels]
-    filled[axes[0]], filled[axes[1]] = sides
+    filled[axes[0]], filled[axes[1]] = rows, columns
     return tuple(filled)
 
 

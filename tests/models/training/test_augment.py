@@ -40,6 +40,14 @@ def test_images_move_by_up_to_an_eighth_and_black_comes_in(image):
     assert {places[each.tobytes()] for each in augmented("shift", image)} == set(places.values())
 
 
+def test_rows_and_columns_move_by_an_eighth_of_their_own(image):
+    """Of 16 x 8 pixels, columns moved by up to 2 of 8."""
+    narrow = image[:, :8]
+    wide = np.pad(narrow, ((2, 2), (1, 1), (0, 0)))
+    places = {wide[r : r + 16, c : c + 8].tobytes() for r in range(5) for c in range(3)}
+    assert {each.tobytes() for each in augmented("shift", narrow)} == places
+
+
 def test_a_shifted_image_is_mirrored_or_not_whatever_its_place(image):
     plain, turned = windows(image), windows(image[:, ::-1])
     made = [each.tobytes() for each in augmented("shift-flip", image, 2000)]

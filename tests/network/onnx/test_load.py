@@ -1,6 +1,7 @@
 """Small ONNX files of every kind against ONNX Runtime."""
 
 import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -231,6 +232,61 @@ def test_a_size_that_the_file_leaves_free_is_the_caller_s(tmp_path):
     fixed = saved(tmp_path, classifier())
     with pytest.raises(afpjax.InputError, match=r"images of 9 x 9 pixels, not 12; set"):
         load_onnx(fixed, image_size=12)
+
+
+def test_a_size_of_rows_and_columns_is_taken_where_the_file_has_it_or_leaves_it_free(tmp_path):
+    images = drawn(2, 14, 11, 3)
+    for sides in ((14, 11), ("H", "W"), (14, "W"), ("H", 11)):
+        path = saved(tmp_path, classifier(image=("N", 3, *sides)))
+        network = load_onnx(path, image_size=(14, 11))
+        assert network.program.image_shape == (14, 11, 3)
+        assert_agrees(network, images, expected(path, images))
+    with pytest.raises(
+        afpjax.InputError, match=r"of 14 x 11 pixels, not 14; set .* to 14 11 \(rows"
+    ):
+        load_onnx(saved(tmp_path, classifier(image=("N", 3, 14, 11))), image_size=14)
+    with pytest.raises(afpjax.InputError, match=r"of 9 x 9 pixels, not 9 10 .*; set .* to 9$"):
+        load_onnx(saved(tmp_path, classifier()), image_size=(9, 10))
+
+
+@pytest.fixture
+def not_square(tmp_path, monkeypatch) -> str:
+    """Options of an experiment with a network of 49 x 10 pixels, and an `.npz` of such images."""
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, classifier(image=("N", 3, 49, 10))).rename("network.onnx")
+    images = np.random.default_rng(0).integers(0, 256, (24, 49, 10, 3), np.uint8)
+    np.savez("data.npz", images=images, labels=np.arange(24) % 5)
+    return "--model.name network.onnx --model.classes 5 --out run "
+
+
+def answer_of(words: str):
+    assert main(words.split()) == 0
+    return json.loads(Path("run/result.json").read_text())
+
+
+def test_the_advice_on_a_network_that_is_not_square_can_be_followed(not_square, capsys):
+    """No setting fitted a network of 49 x 10 pixels, though the library ran it."""
+    assert main(f"profile {not_square} --model.image_size 49".split()) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "set model.image_size to 49 10 (rows columns)" in error
+    layers = answer_of(f"profile {not_square} --model.image_size 49 10")["model"]["layers"]
+    graph = load_onnx("network.onnx").graph
+    assert [layer["macs"] for layer in layers] == [layer.macs for layer in graph.layers]
+    assert "\nimage_size = [49, 10]\n" in Path("run/config.toml").read_text()
+    assert main(["profile", "--resume", "--out", "run"]) == 0
+
+
+def test_a_campaign_on_images_that_are_not_square(not_square):
+    Path("e.toml").write_text("model.image_size = [49, 10]")
+    words = f"{not_square} --config e.toml --data.name npz --data.path data.npz --search.images 4"
+    answer = answer_of(f"campaign {words} --campaign.strata layer --campaign.trials 2")
+    data = np.load("data.npz")
+    scaled = data["images"] / 255
+    inputs = (scaled - scaled.mean((0, 1, 2))) / scaled.std((0, 1, 2))
+    logits = expected(Path("network.onnx"), inputs.astype(np.float32))
+    held = np.random.default_rng(0).permutation(24)[4:]
+    right = (logits.argmax(1) == data["labels"])[held].mean()
+    assert answer["model"]["accuracy"]["float32"] == pytest.approx(right)
 
 
 def test_what_the_output_does_not_need_is_left_out(tmp_path):
