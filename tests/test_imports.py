@@ -86,7 +86,7 @@ ALLOWED: dict[str, set[str]] = {
         "store",
     },
     "report": {*SETTINGS, "notes", "search", "robust", "faults", "hardware", "network"},
-    "command": {"config", "sections", "settings"},
+    "command": {"config", "image_size", "sections", "settings"},
     "run_folder": {"config", "files"},
     "run": {
         "streams",

@@ -61,8 +61,8 @@ def importance(
     """
     checks.whole("exact_passes", exact_passes, 0)
     checks.whole("classes", classes, 1)
-    network = before_softmax(network)
     known = check(network, images, labels, target)
+    network = before_softmax(network)
     images = checks.array("images", images)
     arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
     inside = any(isinstance(array, Tracer) for array in arrays)
@@ -92,8 +92,8 @@ def taylor(
     that the paper takes it from (SNIP: Lee et al. 2018, arXiv 1810.02340), so what has opposite
     signs in two images cancels.
     """
-    network = before_softmax(network)
     known, images = check(network, images, labels, target), jnp.asarray(images)
+    network = before_softmax(network)
     size = images_at_once(network.program)
     padding = -len(images) % min(size, len(images))
     share = jnp.full(len(images), 1 / len(images), jnp.float32)
@@ -117,8 +117,8 @@ def jsd(network: Scored, images: Num[Any, "B ..."]) -> Scores:
     The mean over images, exact: each neuron is left out in turn, and what depends on its layer runs
     again.
     """
-    network = before_softmax(network)
     check(network, images, None, "winner")
+    network = before_softmax(network)
     layers = network.program.graph.layers
 
     def one(image: Array) -> Scores:
@@ -138,8 +138,8 @@ def jsd_estimate(
     One backward pass for each class has all neurons. The second answer is the probability, a mean
     over images, of the classes whose logits are taken not to change.
     """
-    network = before_softmax(network)
     check(network, images, None, "winner")
+    network = before_softmax(network)
 
     def one(image: Array) -> tuple[Scores, Array]:
         logits = ablation.logits_of(network.program, ablation.clean(network, image))
@@ -184,14 +184,8 @@ def check(network: Scored, images: Any, labels: Any, target: str) -> Int[Array, 
     checks.batch("images", images, network.program.image_shape)
     if labels is None and target != "winner":
         raise InputError(f"labels: none given; target = {target} needs the label of every image")
-    where, given = (
-        ("the network", np.zeros(len(images), np.int32))
-        if labels is None
-        else (
-            "labels",
-            labels,
-        )
-    )
+    none = "the network", np.zeros(len(images), np.int32)
+    where, given = none if labels is None else ("labels", labels)
     known = checks.class_numbers(given, network.program.classes, where)
     checks.same_count(images, known)
     return jnp.asarray(known)
