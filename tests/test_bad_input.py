@@ -100,7 +100,8 @@ CASES = {
         ONNX, r"data\.path: images\.npz is no readable \.npz file", "images.npz", 0.7
     ),
     "a label too large": Case(
-        (*ONNX, "--data.path", "label-5.npz"), r"data\.path: label-5\.npz: label 5 is not in 0\.\.4"
+        (*ONNX, "--data.path", "label-5.npz"),
+        r"data\.path: label-5\.npz: labels: label 5 is not in 0\.\.4",
     ),
     "a label below 0": Case(
         (*ONNX, "--data.path", "label-minus.npz"), r"data\.path: .*: label -1 is not in 0\.\.4"

@@ -218,7 +218,7 @@ def test_scores_of_something_else_are_refused(tmp_path, config_of, content, said
         (["--distribute.devices", "1"], "distribute.devices"),
         (["--distribute.devices", "2"], "cdc needs 3 devices"),
         (["--distribute.devices", "3", "3"], "list each once"),
-        (["--distribute.thresholds", "-0.1"], "less than 0"),
+        (["--distribute.thresholds", "-0.1"], "is outside [0, 1e+12]"),
         (["--distribute.thresholds", "nan"], "finite"),
         (["--distribute.thresholds", "0.1", "0.2"], "distribute.thresholds: 2 for"),
         (["--distribute.failure", "1.5"], "outside [0, 1]"),
