@@ -334,7 +334,7 @@ def test_a_quantised_network_has_scores_of_its_own(case, scores):
         ((np.zeros((2, 5, 4, 2), np.float32),), {}, r"images: of shape \(5, 4, 2\)"),
         ((None,), {"target": "label"}, "labels: none given; target = label needs"),
         ((None,), {"target": "loss"}, "labels: none given; target = loss needs"),
-        ((None, np.zeros(3, np.int32)), {}, f"labels: 3 for {IMAGES} images"),
+        ((None, np.zeros(3, np.int32)), {}, f"labels: {IMAGES} images but 3 labels"),
         ((None,), {"target": "logit"}, "target: 'logit' is none of winner, label, loss"),
     ],
 )

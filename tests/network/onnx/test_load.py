@@ -273,7 +273,7 @@ def test_the_advice_on_a_network_that_is_not_square_can_be_followed(not_square, 
     graph = load_onnx("network.onnx").graph
     assert [layer["macs"] for layer in layers] == [layer.macs for layer in graph.layers]
     assert "\nimage_size = [49, 10]\n" in Path("run/config.toml").read_text()
-    assert main(["profile", "--resume", "--out", "run"]) == 0
+    assert main(["--config", "run/config.toml", "--out", "again"]) == 0
 
 
 def test_a_campaign_on_images_that_are_not_square(not_square):
