@@ -249,7 +249,7 @@ def test_all_is_lost_at_rate_one(network, images):
     ("settings", "message"),
     [
         ({"link_rate": 1.5}, r"link_rate: 1.5 is outside \[0, 1\]"),
-        ({"link_rate": float("nan")}, "link_rate: nan is outside"),
+        ({"link_rate": float("nan")}, "link_rate: needs a number, got NaN"),
         ({"link_rate": 1.0, "link_kind": "resent"}, "always lost is resent for ever"),
         ({"link_kind": "late"}, "link_kind: 'late' is none of bits, zero, last, resent"),
         ({"link_rate": 0.1, "budget": 5}, "budget: counts struck bits of layers, not of the link"),
