@@ -155,7 +155,9 @@ def test_platform_devices_lend_their_rates_in_turn(config_of):
     np.testing.assert_array_equal(np.ravel(faults.weight_rate), np.resize(own, 5))
 
 
-@pytest.mark.parametrize("objective", ["front", "all", "weighted"])
+@pytest.mark.parametrize(
+    "objective", ["weighted", *(pytest.param(o, marks=pytest.mark.slow) for o in ("front", "all"))]
+)
 def test_thresholds_are_searched_and_measured_on_other_images(result_of, objective):
     found = result_of(
         "distribute", **SMALL, distribute__search=-1, distribute__objective=objective,

@@ -206,12 +206,14 @@ def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(outcome_of,
     assert text(plain(outcome_of("online", half, **given).result)) == first
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_stream(outcome_of, result, given):
     other = plain(outcome_of("online", **given, run__seed=5).result)
     seen = [[event["accuracy_observed"] for event in each["events"]] for each in (result, other)]
     assert seen[0] != seen[1]
 
 
+@pytest.mark.slow
 def test_without_labels_canaries_are_compared_with_a_clean_reference(outcome_of, given):
     """An eighth of the labels is wrong: with a reference, these images are canaries too."""
     result = plain(outcome_of("online", **given, online__labels=False).result)
@@ -324,7 +326,7 @@ def test_a_bad_trace_is_refused_in_one_line(config_of, tmp_path, capsys, monkeyp
     words += ["--online.population", "4", "--online.generations", "1", "--faults.trials", "1"]
     assert main(words) == 2
     out = capsys.readouterr()
-    assert re.match(f"afpjax: error: bad.csv: {message}", out.err)
+    assert re.match(f"afpjax: error: online.trace: bad.csv: {message}", out.err)
     assert out.err.count("\n") == 1 and out.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
 

@@ -76,6 +76,10 @@ def test_at_the_same_total_the_race_finds_more_than_equal_shares():
     assert np.mean(gains) > 0.005 and np.sum(np.array(gains) > 0) >= 6
 
 
+#: Of the tests below, those that CI leaves to the slow ones: (fewest draws, new draws a generation).
+SIBLINGS = ((0, False), (4096, False), (4096, True))
+
+
 @pytest.mark.parametrize("renew", [False, True])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 2.0])
 def test_what_is_spent_is_what_was_run_and_never_more_than_the_total(share, renew):
@@ -199,8 +203,13 @@ class Noted:
         return self._evaluator.correct(faults, limits, trials, *rest)
 
 
-@pytest.mark.parametrize("renew", [False, True])
-@pytest.mark.parametrize("few", [0, 4096])
+@pytest.mark.parametrize(
+    ("few", "renew"),
+    [
+        (0, True),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SIBLINGS),
+    ],
+)
 def test_without_a_total_the_search_is_the_one_without_a_race(
     tables, struck, monkeypatch, few, renew
 ):
@@ -219,8 +228,13 @@ def test_without_a_total_the_search_is_the_one_without_a_race(
     assert front.spent is not None and front.spent.total == 0
 
 
-@pytest.mark.parametrize("renew", [False, True])
-@pytest.mark.parametrize("few", [0, 4096])
+@pytest.mark.parametrize(
+    ("few", "renew"),
+    [
+        (0, True),
+        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SIBLINGS),
+    ],
+)
 def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
     tables, eight, monkeypatch, few, renew
 ):

@@ -69,7 +69,9 @@ def test_enumeration_ends_below_4096_genomes(cardinality, method):
     assert explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET).method == method
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
+)
 def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
     tables, struck, monkeypatch, seed
 ):
