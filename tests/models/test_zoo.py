@@ -110,4 +110,4 @@ def test_images_need_not_be_square(name):
     assert [layer.weights for layer in wide.layers] == [layer.weights for layer in square.layers]
     assert wide.layers[0].macs == pytest.approx(square.layers[0].macs, rel=0.1)
     with pytest.raises(InputError, match="reads images of 72 x 128 x 3, these are 128 x 72 x 3"):
-        apply_fn(shapes, np.zeros((1, 128, 72, 3)))
+        jax.eval_shape(apply_fn, shapes, jax.ShapeDtypeStruct((1, 128, 72, 3), jnp.float32))

@@ -76,7 +76,7 @@ def test_at_the_same_total_the_race_finds_more_than_equal_shares():
     assert np.mean(gains) > 0.005 and np.sum(np.array(gains) > 0) >= 6
 
 
-#: Of the tests below, those that CI leaves to the slow ones: (fewest draws, new draws a generation).
+#: What CI leaves to the slow tests: (fewest draws, whether each generation draws anew).
 SIBLINGS = ((0, False), (4096, False), (4096, True))
 
 
