@@ -149,7 +149,7 @@ def test_every_shipped_experiment_is_valid(monkeypatch):
 
 
 def any_value(draw: random.Random, kind, rule) -> Any:
-    def item(each):
+    def item(each) -> Any:
         if rule.choices:
             return draw.choice(rule.choices)
         if each is bool:

@@ -23,6 +23,7 @@ def test_every_number_has_both_ends(name):
 def test_numbers_beyond_the_ends_are_refused(name):
     """faults.trials = 1e23 was a traceback, online.theta = 1e-320 took all memory."""
     kind, rule = all_settings()[name]
+    assert rule.low is not None and rule.high is not None
     draw = random.Random(name)
     beyond = [rule.high + 1, rule.high * 1000 + 1, rule.low - 1, -(10**23), 10**400]
     if float in item_types(kind):
