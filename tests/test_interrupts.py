@@ -113,7 +113,16 @@ def test_cleaning_up_after_an_interrupt_is_not_interrupted(capsys):
     assert cleaned and capsys.readouterr().err == GO_ON
 
 
+@pytest.fixture
+def hang_up_counts():
+    """Also where the tests themselves run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.usefixtures("hang_up_counts")
 def test_handlers_are_put_back(number):
     before = [signal.getsignal(each) for each in (number, signal.SIGURG)], sys.unraisablehook
 

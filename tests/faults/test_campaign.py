@@ -217,7 +217,9 @@ def test_strata_stop_after_the_same_trials_however_they_run(
     evaluator = evaluator_of(quantized, pictures, labels, memory)
     asked = []
     under = evaluator.under
-    monkeypatch.setattr(evaluator, "under", lambda f, p: asked.append(len(f)) or under(f, p))
+    monkeypatch.setattr(
+        evaluator, "under", lambda f, p, **how: asked.append(len(f)) or under(f, p, **how)
+    )
     tally = run(walk_of(evaluator, wanted, margin=MARGIN))
     assert tally.trials.tolist() == trials
     np.testing.assert_allclose(tally.sums("sdc1"), sums, atol=1e-9)
