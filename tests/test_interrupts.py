@@ -269,6 +269,7 @@ except SystemExit:
         ([LAST], 0, ""),
     ],
 )
+@pytest.mark.usefixtures("hang_up_counts")
 def test_signals_before_and_after_the_run(words, status, said):
     ended = subprocess.run([sys.executable, "-c", *words], capture_output=True, text=True)
     assert (ended.returncode, ended.stderr) == (status, said)
