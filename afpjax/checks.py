@@ -23,7 +23,9 @@ T = TypeVar("T")
 
 
 def whole(where: str, value: Any, low: int | None = None, high: int | None = None) -> int:
-    """A whole number within limits (both included)."""
+    """A whole number within limits (both included), or an array that is one."""
+    if getattr(value, "shape", None) == () and getattr(value.dtype, "kind", None) in ("i", "u"):
+        value = int(value)
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise InputError(f"{where}: needs a whole number, got {shown(value)}")
     _refuse_outside(where, int(value), low, high)
