@@ -7,13 +7,11 @@ setting's name. Of arrays that JAX traces, shape and dtype are checked, the valu
 
 import math
 import numbers
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
 
 from afpjax.errors import InputError, quoted
 
@@ -86,7 +84,7 @@ def array(where: str, value: Any) -> Any:
             value = np.asarray(value)
         except (ValueError, TypeError):  # rows of several lengths
             raise InputError(f"{where}: needs an array of numbers, got {shown(value)}") from None
-    real = jnp.issubdtype(value.dtype, jnp.floating) or jnp.issubdtype(value.dtype, jnp.integer)
+    real = _is_of(value.dtype, np.floating, np.integer)
     if not (real or value.dtype == bool):
         held = "no numbers" if value.dtype.kind in "OUSM" else str(value.dtype)
         raise InputError(f"{where}: needs an array of real numbers, got {held}")
@@ -116,7 +114,7 @@ def batch(where: str, images: Any, shape: tuple[int, ...]) -> Any:
 
 def finite(where: str, values: Any) -> Any:
     """An array without NaN and infinity."""
-    if is_traced(values) or not jnp.issubdtype(values.dtype, jnp.floating):
+    if is_traced(values) or not _is_of(values.dtype, np.floating):
         return values
     if not np.isfinite(np.asarray(values)).all():
         raise InputError(f"{where}: they hold NaN or infinity; give finite numbers")
@@ -144,7 +142,7 @@ def class_numbers(labels: Any, classes: int, where: str = "labels") -> Any:
         raise InputError(
             f"{where}: of shape {tuple(labels.shape)}, but needed is one class number an image, [N]"
         )
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
+    if not _is_of(labels.dtype, np.integer):
         raise InputError(f"{where}: they are {_no_integers(labels)}")
     if is_traced(labels) or len(labels) == 0:
         return labels.astype(np.int32)
@@ -172,7 +170,7 @@ def mappings(where: str, given: Any, layers: int, devices: int | None = None) ->
             f"{where}: of shape {tuple(found.shape)}, but the network has {layers} layers; give "
             "the device of each"
         )
-    if not jnp.issubdtype(found.dtype, jnp.integer):
+    if not _is_of(found.dtype, np.integer):
         raise InputError(f"{where}: they are {found.dtype}; devices are whole numbers from 0")
     if is_traced(found) or found.size == 0:
         return found
@@ -188,18 +186,30 @@ def key(where: str, given: Any) -> Any:
     if isinstance(given, int | np.integer) and not isinstance(given, bool):
         return given
     dtype = getattr(given, "dtype", None)
-    if dtype is not None and (
-        jnp.issubdtype(dtype, jax.dtypes.prng_key) or jnp.issubdtype(dtype, jnp.integer)
-    ):
+    if dtype is not None and (_is_of(dtype, np.integer) or _is_random_key(dtype)):
         return given
     raise InputError(
         f"{where}: needs a jax.random.key or a whole number as seed, got {shown(given)}"
     )
 
 
+def _is_of(dtype: Any, *kinds: type) -> bool:
+    """Whether a dtype is of some of NumPy's kinds; JAX's small floats are floats too."""
+    import jax.numpy as jnp  # not at the top: a service's devices check their files without JAX
+
+    return any(jnp.issubdtype(dtype, kind) for kind in kinds)
+
+
+def _is_random_key(dtype: Any) -> bool:
+    import jax
+
+    return jax.numpy.issubdtype(dtype, jax.dtypes.prng_key)
+
+
 def is_traced(value: Any) -> bool:
     """Whether an array is a shape and a dtype alone, so that its values cannot be looked at."""
-    return isinstance(value, Tracer | jax.ShapeDtypeStruct)
+    jax = sys.modules.get("jax")  # without it there is no such array
+    return jax is not None and isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
 def shown(value: Any) -> str:
