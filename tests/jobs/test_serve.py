@@ -50,6 +50,7 @@ def small():
         return logits, dict(file)
 """
 COUNT = 160
+NETWORK = "afpjax_by_hand:small"  # code, so that each run has to name it
 ZEROS = [np.zeros_like(each) for each in byhand.SUBSTITUTES]
 
 
@@ -77,7 +78,7 @@ def experiment(tmp_path_factory):
     np.savez(folder / "images.npz", images=images, labels=labels)
     sys.path.insert(0, str(folder))
     yield {
-        "model.name": "afpjax_by_hand:small",
+        "model.name": NETWORK,
         "model.classes": byhand.SIZES[-1],
         "model.image_size": 3,
         "model.channels": 2,
@@ -130,7 +131,14 @@ def mapping(experiment, tmp_path_factory):
 def run(export, seed=3, **changes):
     given = {f"serve.{name}": value for name, value in changes.items()}
     config = configuration.load(
-        None, {"run.job": "serve", "run.seed": seed, "serve.export": export, **given}
+        None,
+        {
+            "run.job": "serve",
+            "run.seed": seed,
+            "serve.export": export,
+            "model.name": NETWORK,
+            **given,
+        },
     )
     return plain(serve.run(config, Work({}, SILENT)).result)
 
