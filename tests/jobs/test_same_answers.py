@@ -99,12 +99,18 @@ def compared(out: Path) -> str:
 
 @pytest.fixture(scope="module")
 def small(module, file, tmp_path_factory) -> list[str]:
-    """The experiment of three layers, as words of the command line."""
+    """The experiment of three layers: a file, as no job uses all of it, and the network's name."""
     del module  # importable from the folder that PYTHONPATH has
-    words = {"model.name": "afpjax_tiny_model:tiny", "model.classes": "4", "model.image_size": "8"}
-    words |= {"data.name": "npz", "data.path": str(file), "data.mean": "0.5", "data.std": "0.25"}
-    words |= {"format.frac": "5", "search.allow_latency": "9", "search.allow_energy": "9"}
-    return [word for key, value in words.items() for word in (f"--{key}", value)]
+    path = tmp_path_factory.mktemp("small") / "small.toml"
+    path.write_text(
+        f"""
+model = {{ classes = 4, image_size = 8 }}
+data = {{ name = "npz", path = "{file}", mean = 0.5, std = 0.25 }}
+format = {{ frac = 5 }}
+search = {{ allow_latency = 9, allow_energy = 9 }}
+"""
+    )
+    return ["--config", str(path), "--model.name", "afpjax_tiny_model:tiny"]
 
 
 @pytest.fixture(autouse=True)

@@ -77,12 +77,13 @@ def test_an_image_of_another_shape_is_refused(network, normal):
 
 
 def test_control_flow_between_layers_ends_for_every_image_by_itself(normal):
-    def looping(params, images):
-        hidden = images @ params["w"]
-        hidden = jax.lax.while_loop(lambda h: (h**2).sum() > 1, lambda h: h / 2, hidden)
-        return hidden @ params["v"]
+    def halved(hidden):
+        return jax.lax.while_loop(lambda h: (h**2).sum() > 1, lambda h: h / 2, hidden)
 
-    params = {"w": normal(3, 4) * 10, "v": normal(4, 2)}
+    def looping(params, images):
+        return jax.vmap(halved)(images @ params["w"]) @ params["v"]
+
+    params, images = {"w": normal(3, 4) * 10, "v": normal(4, 2)}, normal(5, 3)
     network = trace(looping, params, normal(1, 3))
-    one_by_one = [looping(params, image[None])[0] for image in normal(5, 3)]
-    np.testing.assert_allclose(network(normal(5, 3)), jnp.stack(one_by_one), rtol=1e-5)
+    one_by_one = [halved(image @ params["w"]) @ params["v"] for image in images]
+    np.testing.assert_allclose(network(images), jnp.stack(one_by_one), rtol=1e-5)
