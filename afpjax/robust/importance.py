@@ -20,7 +20,7 @@ from afpjax.errors import InputError
 from afpjax.network.program import Program
 from afpjax.network.softmax import before_softmax
 from afpjax.robust import ablation
-from afpjax.robust.ablation import Kept, Scored
+from afpjax.robust.ablation import Kept, Run, Scored
 from afpjax.robust.divergence import jensen_shannon
 from afpjax.robust.first_order import (
     TARGETS,
@@ -119,11 +119,12 @@ def jsd(network: Scored, images: Num[Any, "B ..."]) -> Scores:
     """
     check(network, images, None, "winner")
     network = before_softmax(network)
-    layers = network.program.graph.layers
 
     def one(image: Array) -> Scores:
-        kept = ablation.clean(network, image)
-        return {layer.name: divergences(network, kept, n) for n, layer in enumerate(layers)}
+        kept, found = ablation.clean(network, image), {}
+        for run in ablation.runs(network.program):
+            found |= divergences(network, kept, run)
+        return found
 
     size = min(images_at_once(network.program), len(images))
     found = lax.map(one, jnp.asarray(images), batch_size=size)
@@ -150,17 +151,21 @@ def jsd_estimate(
     return jax.tree.map(lambda each: each.mean(axis=0), found)
 
 
-def divergences(network: Scored, kept: Kept, layer: int) -> Float[Array, "C"]:
-    """Divergence of each neuron of a layer, for the image that `kept` is of."""
-    program = network.program
-    neurons = program.graph.layers[layer].neurons
+def divergences(network: Scored, kept: Kept, run: Run) -> Scores:
+    """Divergence of each neuron of a run's layers, for the image that `kept` is of."""
+    program, layers = network.program, network.program.graph.layers
     logits = ablation.logits_of(program, kept)
 
     @jax.checkpoint  # or a gradient would hold the activations of every neuron's run
-    def one(present: Array) -> Array:
-        return jensen_shannon(logits, ablation.without(network, kept, layer, present))
+    def one(neuron: Array) -> Array:
+        return jensen_shannon(logits, ablation.without(network, kept, run, neuron))
 
-    return lax.map(one, ~jnp.eye(neurons, dtype=bool), batch_size=at_once(program, layer))
+    neurons = [(place, neuron) for place in run for neuron in range(layers[place].neurons)]
+    size = at_once(program, run, len(neurons))
+    found = lax.map(one, jnp.array(neurons, jnp.int32), batch_size=size)
+    ends = np.cumsum([layers[place].neurons for place in run])[:-1]
+    names = [layers[place].name for place in run]
+    return dict(zip(names, jnp.split(found, ends), strict=True))
 
 
 def images_at_once(program: Program, copies: int = 1) -> int:
@@ -170,11 +175,10 @@ def images_at_once(program: Program, copies: int = 1) -> int:
     return int(np.clip(ROOM // (4 * copies * largest), 1, BATCH))
 
 
-def at_once(program: Program, layer: int) -> int:
-    """Neurons of a layer to leave out in one call on a batch of images."""
-    call = 4 * images_at_once(program) * ablation.largest_value(program, layer)
-    most = min(NEURONS, program.graph.layers[layer].neurons)
-    return int(np.clip(ROOM // call, 1, most))
+def at_once(program: Program, run: Run, neurons: int) -> int:
+    """How many of some neurons of a run's layers one call on a batch of images leaves out."""
+    call = 4 * images_at_once(program) * ablation.largest_value(program, run)
+    return int(np.clip(ROOM // call, 1, min(NEURONS, neurons)))
 
 
 def check(network: Scored, images: Any, labels: Any, target: str) -> Int[Array, " B"]:

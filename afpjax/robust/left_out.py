@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int
 from afpjax import compiler
 from afpjax.network.program import Value
 from afpjax.robust import ablation
-from afpjax.robust.ablation import Scored
+from afpjax.robust.ablation import Run, Scored
 from afpjax.robust.divergence import LARGEST, jensen_shannon
 from afpjax.robust.halvings import block_means
 from afpjax.robust.importance import at_once
@@ -76,33 +76,37 @@ class _Programs:
 
     clean: compiler.Compiled
     values: Sequence[Value]  # what a clean run gives, in order
-    without: Mapping[int, compiler.Compiled]
+    without: Mapping[Run, compiler.Compiled]
+    sizes: Mapping[Run, int]  # neurons of a call
 
     @classmethod
     def of(cls, subject: Subject, wanted: Mapping[int, Int[np.ndarray, "_"]]) -> "_Programs":
         network, batch = subject.network, subject.batches()[0]
         kept = jax.eval_shape(clean_values, network, batch.images)
-        lowered = [lower(clean_values, network, batch.images)]
-        for layer, neurons in wanted.items():
-            needed = _needed(network, layer, kept)
-            masks = jax.ShapeDtypeStruct(_masks(network, layer, len(neurons)), bool)
-            lowered.append(lower(_without(layer), network, needed, batch.labels, masks))
+        lowered, sizes = [lower(clean_values, network, batch.images)], {}
+        for run in ablation.runs(network.program):
+            if most := max((len(wanted[layer]) for layer in run if layer in wanted), default=0):
+                sizes[run] = _size(network, run, most)
+                needed = _needed(network, run, kept)
+                neurons = jax.ShapeDtypeStruct((sizes[run], 2), np.int32)
+                lowered.append(lower(_without(run), network, needed, batch.labels, neurons))
         first, *rest = compiler.compile_all(lowered)
-        return cls(first, sorted(kept), dict(zip(wanted, rest, strict=True)))
+        return cls(first, sorted(kept), dict(zip(sizes, rest, strict=True)), sizes)
 
     def run(
         self, subject: Subject, layer: int, neurons: Int[np.ndarray, "N"], advance: Advance
     ) -> Vectors:
         network = subject.network
-        group, width = _masks(network, layer, len(neurons))
-        masks = np.ones((-(-len(neurons) // group) * group, width), bool)
-        masks[np.arange(len(neurons)), neurons] = False
-        several = [masks[start : start + group] for start in range(0, len(masks), group)]
+        (run,) = (run for run in self.sizes if layer in run)
+        size = self.sizes[run]
+        pairs = np.stack([np.full(len(neurons), layer), neurons], axis=1).astype(np.int32)
+        pairs = np.pad(pairs, [(0, -len(pairs) % size), (0, 0)], mode="edge")
+        several = [pairs[start : start + size] for start in range(0, len(pairs), size)]
 
         def work(batch: Batch) -> Any:
             made = self.clean(network, batch.images)
-            kept = _needed(network, layer, dict(zip(self.values, made, strict=True)))
-            parts = [self.without[layer](network, kept, batch.labels, m) for m in several]
+            kept = _needed(network, run, dict(zip(self.values, made, strict=True)))
+            parts = [self.without[run](network, kept, batch.labels, each) for each in several]
             return [
                 np.concatenate([np.asarray(each, np.float64) for each in both])[:, : batch.count]
                 for both in zip(*parts, strict=True)
@@ -121,26 +125,26 @@ class _Programs:
         }
 
 
-def _needed(network: Scored, layer: int, kept: Mapping[Value, Any]) -> dict[Value, Any]:
-    return {value: kept[value] for value in ablation.read_again(network.program, layer)}
+def _needed(network: Scored, run: Run, kept: Mapping[Value, Any]) -> dict[Value, Any]:
+    return {value: kept[value] for value in ablation.read_again(network.program, run)}
 
 
-def _masks(network: Scored, layer: int, count: int) -> tuple[int, int]:
-    """Shape of the masks of one call: of `count` neurons as many as go at once, by neurons."""
-    calls = -(-count // at_once(network.program, layer))
-    return -(-count // calls), network.program.graph.layers[layer].neurons
+def _size(network: Scored, run: Run, count: int) -> int:
+    """Neurons of one call: of `count` of a layer as many as go at once, in equal calls."""
+    calls = -(-count // at_once(network.program, run, count))
+    return -(-count // calls)
 
 
-def _without(layer: int) -> Callable[..., Any]:
-    """(network, kept [B], labels [B], masks [N C]) -> divergences [N B], right or wrong [N B].
+def _without(run: Run) -> Callable[..., Any]:
+    """(network, kept [B], labels [B], neurons [N 2]) -> divergences [N B], right or wrong [N B].
 
     Where a neuron's absence makes logits NaN or infinite, nothing is left of the answer: the
     divergence is the largest, and the image is not right.
     """
 
-    def one(network: Scored, kept: Any, label: Array, present: Array) -> tuple[Array, Array]:
+    def one(network: Scored, kept: Any, label: Array, neuron: Array) -> tuple[Array, Array]:
         logits = ablation.logits_of(network.program, kept)
-        others = ablation.without(network, kept, layer, present)
+        others = ablation.without(network, kept, run, neuron)
         sound = jnp.isfinite(others).all()
         far = jnp.where(sound, jensen_shannon(logits, others), LARGEST)
         return far, sound & (others.argmax() == label)

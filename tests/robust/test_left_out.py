@@ -11,7 +11,7 @@ from afpjax.errors import InputError
 from afpjax.network.trace import trace
 from afpjax.robust import ablation, measure
 from afpjax.robust.divergence import LARGEST
-from afpjax.robust.importance import jsd_estimate, taylor
+from afpjax.robust.importance import jsd, jsd_estimate, taylor
 from afpjax.robust.left_out import left_out
 from afpjax.robust.subject import Subject, remembered
 
@@ -44,6 +44,43 @@ def test_divergences_and_drops_are_those_of_a_direct_loop(case, monkeypatch):
             right = (others.argmax(axis=1) == case.labels).mean()
             assert lost.drop[neuron] == pytest.approx(clean - right, abs=1e-12)
     assert sum(steps) == IMAGES * sum(layer.neurons for layer in case.network.layers)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_layers_that_share_a_program_have_the_divergences_of_their_own(case, monkeypatch, most):
+    own = left_out(_subject(case), _every(case.network))
+    monkeypatch.setattr(ablation, "RUNS", most)
+    ablation.runs.cache_clear()
+    assert len(ablation.runs(case.network.program)) == most
+    shared, library = left_out(_subject(case), _every(case.network)), jsd(case.network, case.images)
+    ablation.runs.cache_clear()
+    for number, layer in enumerate(case.network.layers):
+        expected = own[number].divergence
+        np.testing.assert_allclose(shared[number].divergence, expected, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(library[layer.name], expected, rtol=1e-3, atol=1e-8)
+        np.testing.assert_array_equal(shared[number].drop, own[number].drop)
+
+
+def test_a_deep_network_has_few_programs(case):
+    """Each layer in one run, in order; what is compiled grows with the layers, not their square."""
+
+    def deep(params, images):
+        value = images.reshape(len(images), -1)
+        for kernel in params:
+            value = jnp.tanh(value @ kernel)
+        return value
+
+    def products(layers):
+        shapes = [(50, 4), *[(4, 4)] * (layers - 1)]
+        params = [np.ones(shape, np.float32) for shape in shapes]
+        network = trace(deep, params, case.images)
+        runs = ablation.runs(network.program)
+        assert [place for run in runs for place in run] == list(range(layers))
+        assert len(runs) == ablation.RUNS
+        text = str(jax.make_jaxpr(lambda images: jsd(network, images))(case.images))
+        return text.count("dot_general[")
+
+    assert products(40) < 2.3 * products(20)
 
 
 def _twins(params, images):
@@ -89,16 +126,16 @@ def test_only_what_depends_on_a_layer_runs_again(case):
     cut = ablation.cut(network.program)
 
     def again(name):
-        numbers = ablation.affected(network.program, place[name])
+        numbers = ablation.affected(network.program, (place[name],))
         return {cut[n].layer for n in numbers} - {None}
 
     assert again("main") == {place[n] for n in SHAPES} - {place["stem"]}
     assert again("left") == {place[n] for n in ("left", "fc", "head")}
     macs = {n: network.layers[place[n]].macs for n in SHAPES}
     share = (macs["fc"] + macs["head"]) / sum(macs.values())
-    assert ablation.passes(network.program, place["left"]) == pytest.approx(share)
-    assert ablation.passes(network.program, place["head"]) == 0
-    total = sum(ablation.passes(network.program, n) * layer.neurons
+    assert ablation.passes(network.program, (place["left"],)) == pytest.approx(share)
+    assert ablation.passes(network.program, (place["head"],)) == 0
+    total = sum(ablation.passes(network.program, (n,)) * layer.neurons
                 for n, layer in enumerate(network.layers))  # fmt: skip
     assert ablation.exact_passes(network.program, 10) == pytest.approx(10 * total)
 
