@@ -168,7 +168,7 @@ def _cells(campaign: Campaign) -> list[masks.Cell]:
         layers=campaign.layers,
         crossing=campaign.crossing,
         rates=settings.rates,
-        network=campaign.experiment.quantized.layers,
+        network=campaign.experiment.outline.layers,
     )
 
 

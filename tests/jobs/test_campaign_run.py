@@ -208,6 +208,34 @@ def test_every_job_has_a_plan_and_writes_nothing_for_it(here, capsys, file, job)
     assert out.err == "" and everything(here) == [] and not (here.parent / "cache").exists()
 
 
+ZOO = "--model.name resnet18 --model.width 0.02 --model.image_size 16"
+PLANS = [
+    *JOB_NAMES,
+    "campaign --campaign.design neyman",
+    "campaign --campaign.design exhaustive",
+    "campaign --campaign.design bernoulli --campaign.rates 1e-3",
+    "campaign --campaign.design bernoulli --campaign.rates 1e-9 --faults.shared read",
+    "campaign --campaign.design listed --campaign.sites fc/weights/0/3",
+    "campaign --campaign.targets weights activations link",
+    "distribute --distribute.flips true",
+    "distribute --distribute.search 20",
+    "online --online.trace radiation-burst",
+    "importance --importance.exact_passes 0",
+    "export --export.kind placement",
+    "serve --export.kind placement",
+]
+
+
+@pytest.mark.parametrize("words", PLANS)
+def test_no_plan_trains_a_network_of_the_zoo(here, capsys, monkeypatch, words):
+    """A Bernoulli campaign's took 20 s, for the network that it had trained."""
+    trained: list[Any] = []
+    monkeypatch.setattr("afpjax.models.train.trained", lambda *given, **_: trained.append(given))
+    assert main([*words.split(), *ZOO.split(), "--dry-run"]) == 0
+    assert re.search(r"^time ", capsys.readouterr().out, re.M)
+    assert not trained and everything(here) == []
+
+
 def test_a_dry_run_writes_nothing(here, capsys, good):
     assert main([*good, "--dry-run"]) == 0
     out = capsys.readouterr()
