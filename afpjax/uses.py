@@ -162,6 +162,7 @@ USES: dict[str, tuple[Use, ...]] = {
     "search.held_out": _use(_P, _O, _D, _E) + _use(_S, when=[_UNEXPORTED]),
     "search.population": _SEARCHES + _use(_D, when=[_FOUND]),
     "search.generations": _SEARCHES + _use(_D, when=[_FOUND]),
+    "search.effort": _SEARCHES + _use(_D, when=[_FOUND]),
     "search.final_trials": _SEARCHES + _AGAIN + _use(_D, when=[_FLIPS]),
     "campaign": _use(_C),
     "campaign.targets": _use(_C, when=[_UNLISTED]),
