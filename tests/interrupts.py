@@ -137,6 +137,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume-every", type=int, default=5)
     given = parser.parse_args()
+    for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(kind, signal.SIG_DFL)  # ignored under nohup, and then in what it begins
     draw = random.Random(given.seed)
     with tempfile.TemporaryDirectory(prefix="interrupts-") as name:
         home = Path(name)
