@@ -31,8 +31,7 @@ COMMON = [
 ]
 RUNS = {
     "partition": "partition",
-    "partition-searched": "partition --platform.devices eyeriss simba simba-ecc "
-    f"{HERE}/golden_device.toml",
+    "partition-searched": "partition --platform.devices eyeriss simba simba-ecc golden_device.toml",
     "online": "online --online.trace radiation-burst",
     "distribute": "distribute --distribute.flips --distribute.search 2",
     "campaign": "campaign --campaign.margin 0.15",
@@ -99,9 +98,10 @@ def ran(folders, tmp_path_factory):
             for module in NEEDS.get(name, ()):
                 pytest.importorskip(module)
             folder = tmp_path_factory.mktemp("golden") / "run"
+            words = [str(HERE / w) if w.endswith(".toml") else w for w in RUNS[name].split()]
             sys.path.insert(0, str(HERE))
             try:
-                assert main([*RUNS[name].split(), *COMMON, "--out", str(folder)]) == 0
+                assert main([*words, *COMMON, "--out", str(folder)]) == 0
             finally:
                 sys.path.remove(str(HERE))
             folders[name] = folder
