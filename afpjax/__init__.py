@@ -4,23 +4,23 @@ import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from afpjax.start import prepare
+from afpjax.network.start import prepare
 
 if TYPE_CHECKING:
-    from afpjax.errors import InputError as InputError
-    from afpjax.faults.evaluate import accuracy as accuracy
+    from afpjax.evaluate.evaluator import accuracy as accuracy
     from afpjax.faults.model import FaultModel as FaultModel
     from afpjax.hardware.platform import Platform as Platform
     from afpjax.hardware.platform import load_platform as load_platform
+    from afpjax.inputs.errors import InputError as InputError
     from afpjax.network.fixed_point import QFormat as QFormat
     from afpjax.network.network import Network as Network
     from afpjax.network.onnx import load_onnx as load_onnx
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
     from afpjax.network.trace import trace as trace
-    from afpjax.robust.distribute import distribute as distribute
-    from afpjax.robust.importance import importance as importance
-    from afpjax.robust.placement import Placement as Placement
+    from afpjax.neurons.distribute import distribute as distribute
+    from afpjax.neurons.importance import importance as importance
+    from afpjax.neurons.placement import Placement as Placement
     from afpjax.search.partition import Front as Front
     from afpjax.search.partition import partition as partition
 
@@ -30,8 +30,8 @@ prepare(os.environ)
 
 # Imported at first use: `python -m afpjax.run --help` must not wait for JAX.
 _HOMES = {
-    "InputError": "errors",
-    "accuracy": "faults.evaluate",
+    "InputError": "inputs.errors",
+    "accuracy": "evaluate.evaluator",
     "FaultModel": "faults.model",
     "Platform": "hardware.platform",
     "load_platform": "hardware.platform",
@@ -41,9 +41,9 @@ _HOMES = {
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
     "trace": "network.trace",
-    "distribute": "robust.distribute",
-    "importance": "robust.importance",
-    "Placement": "robust.placement",
+    "distribute": "neurons.distribute",
+    "importance": "neurons.importance",
+    "Placement": "neurons.placement",
     "Front": "search.partition",
     "partition": "search.partition",
 }

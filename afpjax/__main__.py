@@ -2,7 +2,7 @@
 
 from typing import NoReturn
 
-from afpjax import interrupts
+from afpjax.command import interrupts
 
 
 def entry() -> NoReturn:

@@ -1,6 +1,6 @@
 """`python -m afpjax.run`: read the command line, run one job, write its run folder."""
 
-from afpjax import interrupts
+from afpjax.command import interrupts
 
 if __name__ == "__main__":
     interrupts.start()  # before what takes long to import
@@ -16,17 +16,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from afpjax import __version__, streams
-from afpjax.cache import cache_folder
-from afpjax.command import PROGRAM, Request, read
-from afpjax.config import Config, first_difference, is_function, load
-from afpjax.earlier_run import load_settings
-from afpjax.errors import Halted, InputError
-from afpjax.interrupts import INTERRUPTED, Interrupts
-from afpjax.notes import covered, texts
-from afpjax.outcome import Job, Outcome, Work, plain, result_text, tables
-from afpjax.progress import on_stderr
-from afpjax.run_folder import (
+from afpjax import __version__
+from afpjax.command import streams
+from afpjax.command.command import PROGRAM, Request, read
+from afpjax.command.interrupts import INTERRUPTED, Interrupts
+from afpjax.command.progress import on_stderr
+from afpjax.command.run_folder import (
     RunFolder,
     begin,
     discard,
@@ -36,8 +31,15 @@ from afpjax.run_folder import (
     started_with,
     without_place,
 )
-from afpjax.store import RowStore, summed
-from afpjax.uses import refuse_unused
+from afpjax.command.store import RowStore, summed
+from afpjax.config.config import Config, first_difference, is_function, load
+from afpjax.config.earlier_run import load_settings
+from afpjax.config.uses import refuse_unused
+from afpjax.config.work import Work
+from afpjax.inputs.cache import cache_folder
+from afpjax.inputs.errors import Halted, InputError
+from afpjax.inputs.notes import covered, texts
+from afpjax.jobs.shared.outcome import Job, Outcome, plain, result_text, tables
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
@@ -200,7 +202,7 @@ def _resumed(request: Request) -> tuple[Config, RunFolder]:
 def _work(job: Job, config: Config, folder: RunFolder, started: float) -> tuple[Outcome, float]:
     """What the job found, and how many seconds earlier attempts at it took."""
     _keep_compiled_programs()
-    from afpjax.compiler import keep_memory  # and with it JAX, which now knows of the cache
+    from afpjax.network.compiler import keep_memory  # and with it JAX, which now knows of the cache
 
     keep_memory()
     with (

@@ -49,7 +49,7 @@ def _run(chosen: Sequence[str], effort: Effort, out: Path | None) -> int:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     from rich.console import Console
 
-    from afpjax import compiler
+    from afpjax.network import compiler
     from benchmarks import machine, table
 
     compiler.keep_memory()  # for this process, the rivals too

@@ -11,11 +11,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int16, Num
 
 import afpjax
-from afpjax import compiler
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults import bits
-from afpjax.faults.evaluate import Evaluator
 from afpjax.faults.model import Thresholds, thresholds
 from afpjax.faults.strike import Draws, logits_of_trial
+from afpjax.network import compiler
 from afpjax.network.quantized import Quantized, encoded
 from benchmarks import networks
 from benchmarks.timing import Contestant, faster, in_threads

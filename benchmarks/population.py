@@ -13,8 +13,8 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Int
 
-from afpjax import compiler
 from afpjax.faults.model import Thresholds
+from afpjax.network import compiler
 from benchmarks import ours
 from benchmarks.agreement import check_equal
 from benchmarks.table import Row, number

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 Params = dict[Any, Any]  # nested; attribute names and list indices -> ... -> arrays
 

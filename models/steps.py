@@ -6,7 +6,7 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 class Steps(nnx.List):

@@ -15,11 +15,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from afpjax import sections
-from afpjax.cache import cache_folder
-from afpjax.data import Dataset
-from afpjax.errors import InputError
+from afpjax.config import sections
+from afpjax.data.dataset import Dataset
 from afpjax.faults import bits
+from afpjax.inputs.cache import cache_folder
+from afpjax.inputs.errors import InputError
 
 from . import zoo
 from .training.batches import Batches, Reading
@@ -48,8 +48,8 @@ def trained(
     """A network of the zoo, trained on a data set's training images: once, then from the cache.
 
     From scratch, or, where `model.weights` names a file, from there. Where `settings.faults` is set
-    it then learns on under `conditions`. Each of the two is an `.npz` state dict in
-    `afpjax.cache.cache_folder()`, named after everything that its weights depend on; one that
+    it then learns on under `conditions`. Each of the two is an `.npz` state dict in the cache
+    folder (`afpjax.inputs.cache`), named after everything that its weights depend on; one that
     cannot be read is made again. Beside it lies a folder with the checkpoints of a training under
     way, from which the next call goes on; it goes when the weights are there.
 

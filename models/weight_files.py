@@ -11,10 +11,10 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from afpjax.array_files import read_npz
-from afpjax.errors import InputError, one_line
-from afpjax.files import MIB, Kind, opened, understood
-from afpjax.settings import listed
+from afpjax.config.settings import listed
+from afpjax.inputs.array_files import read_npz
+from afpjax.inputs.errors import InputError, one_line
+from afpjax.inputs.files import MIB, Kind, opened, understood
 
 from .state_dict import Params, state_dict
 

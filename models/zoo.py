@@ -9,10 +9,10 @@ import jax
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from afpjax.data import Preset
-from afpjax.errors import InputError
-from afpjax.image_size import ImageSize, pixels, rows_columns
-from afpjax.settings import listed, nearest
+from afpjax.config.settings import listed, nearest
+from afpjax.data.dataset import Preset
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import ImageSize, pixels, rows_columns
 
 from .alexnet import alexnet
 from .convnext import convnext_tiny

@@ -90,11 +90,20 @@ def interrupted(folder: Path, compiled: Path, number: int, wanted: str, after_s:
         time.sleep(0.001)
     time.sleep(after_s)
     struck, at = phase(folder), time.monotonic()
-    early = process.poll() is not None
+    early = process.poll() is not None or leaving(process.pid)
     process.send_signal(number)
     said = process.communicate(timeout=300)[1]
     waited = None if early else time.monotonic() - at
     return Ended(process.returncode, said, waited, struck)
+
+
+def leaving(pid: int) -> bool:
+    """Whether the system is taking the process apart: it has ended, and nothing reaches it now."""
+    try:
+        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return True
+    return bool(int(words[6]) & 0x4)  # PF_EXITING of its flags
 
 
 def faults(folder: Path, ended: Ended) -> list[str]:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from afpjax import __version__
-from afpjax.config import Config, load, to_toml
-from afpjax.errors import InputError
+from afpjax.command.store import RowStore
+from afpjax.config.config import Config, load, to_toml
+from afpjax.inputs.errors import InputError
 from afpjax.models import weight_files
 from afpjax.run import main
-from afpjax.store import RowStore
 
 EVIL = "afpjax_evil"
 NAME = f"{EVIL}:make"

@@ -5,11 +5,12 @@ import re
 
 import pytest
 
-from afpjax import __version__, command
-from afpjax.command import JOB_LINES, read
-from afpjax.config import all_settings, load, sections
-from afpjax.errors import InputError
-from afpjax.sections import JOB_NAMES
+from afpjax import __version__
+from afpjax.command import command
+from afpjax.command.command import JOB_LINES, read
+from afpjax.config.config import all_settings, load, sections
+from afpjax.config.sections import JOB_NAMES
+from afpjax.inputs.errors import InputError
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh
 
-from afpjax import compiler
-from afpjax.errors import InputError
-from afpjax.faults import programs
+from afpjax.evaluate import programs
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 
 
 def lowered(function, *arguments):
@@ -153,7 +153,7 @@ def test_memory_that_is_kept_is_not_mapped_anew_and_twice_does_no_harm():
     """In a process of its own: page faults of ten arrays of 64 MB, one after the other."""
     program = """
 import resource, numpy as np
-from afpjax.compiler import keep_memory
+from afpjax.network.compiler import keep_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(10):

@@ -6,11 +6,19 @@ from typing import Any
 
 import pytest
 
-from afpjax import config as configs
-from afpjax.config import Config, all_settings, check, find_file, first_difference, load, to_toml
-from afpjax.errors import InputError
-from afpjax.image_size import ImageSize, image_size
-from afpjax.settings import item_types
+from afpjax.config import config as configs
+from afpjax.config.config import (
+    Config,
+    all_settings,
+    check,
+    find_file,
+    first_difference,
+    load,
+    to_toml,
+)
+from afpjax.config.settings import item_types
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import ImageSize, image_size
 
 LETTERS = "abcXYZ 019.,:/\\\"'#[]=é中–"
 

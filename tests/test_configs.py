@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax import config as configuration
-from afpjax.config import find_file, shipped
+from afpjax.config import config as configuration
+from afpjax.config.config import find_file, shipped
 from afpjax.models import create, save
 from afpjax.models.zoo import params_of
 from afpjax.run import main

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax.data import Preset, load, normalise
-from afpjax.errors import InputError
-from afpjax.image_size import image_size
-from afpjax.images import Frame
-from afpjax.sections import Data
+from afpjax.config.sections import Data
+from afpjax.data.dataset import Preset, load, normalise
+from afpjax.data.images import Frame
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import image_size
 
 RNG = np.random.default_rng(0)
 

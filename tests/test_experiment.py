@@ -9,12 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax import config as configuration
-from afpjax.errors import InputError
-from afpjax.experiment import Experiment, prepare, scaled
+from afpjax.config import config as configuration
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import Experiment, prepare, scaled
 from afpjax.faults.model import FaultModel
-from afpjax.outcome import Work
-from afpjax.progress import SILENT
+from afpjax.inputs.errors import InputError
 
 COUNT = 20
 MODEL = """

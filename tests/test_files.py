@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afpjax.array_files import read_npz
-from afpjax.errors import InputError, quoted
-from afpjax.files import CSV, TOML, Kind, parsed, read_bytes, read_json, read_text, read_toml
+from afpjax.inputs.array_files import read_npz
+from afpjax.inputs.errors import InputError, quoted
+from afpjax.inputs.files import CSV, TOML, Kind, parsed, read_bytes, read_json, read_text, read_toml
 
 from .test_imports import LIBRARY, MODELS
 
@@ -40,13 +40,16 @@ OPENERS = {
 }
 #: Who may call them, with why.
 ALLOWED = {
-    "afpjax.files": {"open"},
-    "afpjax.array_files": {"ZipFile", "open"},  # on what `files.opened` gives; a zip's member
-    "afpjax.image_files": {"Image.open"},  # on what `files.opened` gives
+    "afpjax.inputs.files": {"open"},
+    "afpjax.inputs.array_files": {
+        "ZipFile",
+        "open",
+    },  # on what `opened` gives; a zip's member
+    "afpjax.data.image_files": {"Image.open"},  # on what `files.opened` gives
     "afpjax.models.weight_files": {"safe_open", "torch.load", "open", "import_module"},
     "afpjax.network.identity": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
-    "afpjax.store": {"sqlite3.connect"},
-    "afpjax.streams": {"open", "os.open"},  # the null device
+    "afpjax.command.store": {"sqlite3.connect"},
+    "afpjax.command.streams": {"open", "os.open"},  # the null device
 }
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from afpjax.data import load
-from afpjax.errors import InputError
-from afpjax.sections import Data
+from afpjax.config.sections import Data
+from afpjax.data.dataset import load
+from afpjax.inputs.errors import InputError
 
 RNG = np.random.default_rng(0)
 
@@ -188,7 +188,7 @@ def test_a_file_without_permission_is_refused(tmp_path, monkeypatch):
     def denied(*_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("afpjax.files.os.open", denied)
+    monkeypatch.setattr("afpjax.inputs.files.os.open", denied)
     refused(data, "set.npz cannot be read: Permission denied")
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax.data import load
-from afpjax.errors import InputError
-from afpjax.sections import Data
+from afpjax.config.sections import Data
+from afpjax.data.dataset import load
+from afpjax.inputs.errors import InputError
 
 RNG = np.random.default_rng(0)
 

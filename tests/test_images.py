@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax import image_files
-from afpjax.data import Split, Unreadable, UnreadableWarning, load
-from afpjax.errors import InputError
-from afpjax.image_arrays import in_memory
-from afpjax.images import Images
-from afpjax.sections import Data
+from afpjax.config.sections import Data
+from afpjax.data import image_files
+from afpjax.data.dataset import Split, Unreadable, UnreadableWarning, load
+from afpjax.data.image_arrays import in_memory
+from afpjax.data.images import Images
+from afpjax.inputs.errors import InputError
 
 RNG = np.random.default_rng(0)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"

@@ -5,110 +5,39 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[1]
 
-# What a part may import of afpjax beside itself; every part may import `errors` and `checks`.
-BASE = {"array_files", "cache", "compiler", "files", "image_size", "settings", "start"}
-SETTINGS = {
-    "sections",
-    "deploy_sections",
-    "job_sections",
-    "config",
-    "config_checks",
-    "image_size",
-    "settings",
-    "progress",
-    "outcome",
-}
+#: Room -> the rooms that it may import; every one may import `inputs`.
 ALLOWED: dict[str, set[str]] = {
-    "errors": set(),
-    "checks": set(),
-    "cache": set(),
-    "compiler": {"start"},
-    "start": set(),
-    "files": set(),
-    "array_files": {"files"},
-    "image_size": set(),
-    "settings": {"image_size"},
-    "progress": set(),
-    "interrupts": set(),
-    "notes": set(),
-    "store": set(),
-    "deploy_sections": {"settings"},
-    "job_sections": {"settings"},
-    "sections": {"deploy_sections", "job_sections", "settings"},
-    "config_checks": {"deploy_sections", "image_size", "job_sections", "sections", "settings"},
-    "config": {"config_checks", "files", "sections", "settings"},
-    "uses": {"sections", "settings"},
-    "earlier_run": {"config", "sections", "settings"},
-    "memory": set(),
-    "outcome": {"config", "progress"},
-    "images": {"image_size"},
-    "image_arrays": {"array_files", "files", "image_size", "images"},
-    "image_folders": {"files"},
-    "image_files": {"files", "image_folders", "images"},
-    "data": {"image_arrays", "image_files", "image_folders", "image_size", "images", "sections"},
-    "network": {*BASE, "notes"},
-    "hardware": {"files", "network.layers"},
-    "faults": {*BASE, "network", "notes"},
-    "search": {"faults", "files", "hardware", "network", "notes"},
-    "robust": {*BASE, "network", "faults", "hardware"},
-    "model_source": {*SETTINGS, "data", "faults", "memory", "network"},
-    "experiment_faults": {*SETTINGS, "faults", "hardware"},
+    "inputs": set(),
+    "statistics": set(),
+    "config": set(),
+    "data": {"config.sections"},
+    "network": set(),
+    "hardware": {"network.layers"},
+    "faults": {"network"},
+    "evaluate": {"faults", "network"},
+    "campaigns": {"evaluate", "faults", "network", "statistics"},
+    "search": {"evaluate", "faults", "hardware", "network"},
+    "neurons": {"evaluate", "faults", "hardware", "network", "search", "statistics"},
+    "online": {"evaluate", "faults", "hardware", "search", "statistics"},
+    "deploy": {"evaluate", "network", "neurons"},
     "experiment": {
-        *SETTINGS,
-        "experiment_faults",
-        "data",
-        "faults",
-        "hardware",
-        "memory",
-        "model_source",
-        "network",
-        "robust",
-        "search",
+        *("config", "data", "evaluate", "faults", "hardware", "network", "neurons", "search"),
     },
-    "deploy": {*BASE, "faults", "network", "robust"},
+    "report": set(),
+    "command": {"config"},
     "jobs": {
-        *SETTINGS,
-        "data",
-        "deploy",
-        "experiment",
-        "faults",
-        "files",
-        "hardware",
-        "model_source",
-        "network",
-        "notes",
-        "robust",
-        "search",
-        "store",
+        *("campaigns", "command.store", "config", "data", "deploy", "evaluate", "experiment"),
+        *("faults", "hardware", "network", "neurons", "online", "report", "search", "statistics"),
     },
-    "report": {*SETTINGS, "notes", "search", "robust", "faults", "hardware", "network"},
-    "command": {"config", "image_size", "sections", "settings"},
-    "run_folder": {"config", "files"},
-    "run": {
-        "streams",
-        *SETTINGS,
-        *BASE,
-        "command",
-        "earlier_run",
-        "interrupts",
-        "notes",
-        "run_folder",
-        "store",
-        "jobs",
-        "report",
-        "uses",
-    },
-    "streams": set(),
-    "__main__": {"interrupts", "run"},
+    "run": {"command", "config", "jobs", "network.compiler", "report"},
+    "__main__": {"command", "run"},
     # The public names, each imported at its first use.
-    "__init__": {"network", "hardware", "faults", "robust", "search", "start"},
+    "__init__": {"evaluate", "faults", "hardware", "network", "neurons", "search"},
 }
 #: The zoo is a package beside the library's parts, installed into it.
-ZOO = {*BASE, "data", "faults", "images", "sections", "network"}
+ZOO = {"config", "data", "faults", "network"}
 
 
 def modules(folder: Path, package: str) -> dict[str, Path]:
@@ -154,28 +83,34 @@ def within(name: str, allowed: set[str]) -> bool:
     return any(name == each or name.startswith(f"{each}.") for each in allowed)
 
 
-@pytest.mark.parametrize("name", LIBRARY)
-def test_a_module_imports_only_what_lies_below_it(name):
-    part = name.split(".")[1]
-    assert part in ALLOWED, f"say here what `{part}` may import"
-    allowed = {*ALLOWED[part], part, "errors", "checks"}
-    wrong = {each for each in internal(LIBRARY[name], name) if not within(each, allowed)}
-    assert not wrong, f"{name} imports {sorted(wrong)}"
+def test_modules_import_only_what_lies_below_them():
+    wrong = {}
+    for name, path in LIBRARY.items():
+        part = name.split(".")[1]
+        assert part in ALLOWED, f"say here what `{part}` may import"
+        allowed = {*ALLOWED[part], part, "inputs"}
+        wrong[name] = {each for each in internal(path, name) if not within(each, allowed)}
+    assert not {name: found for name, found in wrong.items() if found}
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_the_zoo_imports_nothing_of_faults_and_search(name):
-    allowed = {*ZOO, "models", "errors", "checks"}
-    wrong = {each for each in internal(MODELS[name], name) if not within(each, allowed)}
-    assert not wrong, f"{name} imports {sorted(wrong)}"
+def test_rooms_lie_above_one_another():
+    """What a room may import makes an order: none is allowed, over others, to import itself."""
+    rooms = {room: {each.split(".")[0] for each in below} for room, below in ALLOWED.items()}
+    assert {*TopologicalSorter(rooms).static_order()} >= {*ALLOWED}
 
 
-@pytest.mark.parametrize("name", LIBRARY)
-def test_nothing_imports_the_zoo(name):
+def test_the_zoo_imports_nothing_of_search():
+    allowed = {*ZOO, "models", "inputs"}
+    for name, path in MODELS.items():
+        assert not {each for each in internal(path, name) if not within(each, allowed)}, name
+
+
+def test_nothing_imports_the_zoo():
     """A zoo network comes in as a user's own would: by name, when a run asks for it."""
-    named = set(imports(LIBRARY[name], name))
-    assert not {each for each in named if each.split(".")[:2] == ["afpjax", "models"]}
-    assert not {each for each in named if each.split(".")[0] in ("models", "configs")}
+    for name, path in LIBRARY.items():
+        named = {tuple(each.split(".")) for each in imports(path, name)}
+        assert not {each for each in named if each[:2] == ("afpjax", "models")}, name
+        assert not {each for each in named if each[0] in ("models", "configs")}, name
 
 
 def test_modules_do_not_import_one_another_in_a_circle():

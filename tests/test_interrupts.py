@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.outcome import Outcome
+from afpjax.jobs.shared.outcome import Outcome
 from afpjax.report import page
 from afpjax.run import main
 
@@ -232,7 +232,7 @@ runpy.run_module(sys.argv[2], run_name="__main__")
 
 AFTERWARDS = """
 import os, signal
-from afpjax import interrupts
+from afpjax.command import interrupts
 interrupts.start()
 from afpjax.run import main
 try:
@@ -245,7 +245,7 @@ except SystemExit:
 # What Python takes apart last; signals have their default meaning by then.
 LAST = """
 import os, signal, sys
-from afpjax import interrupts
+from afpjax.command import interrupts
 interrupts.start()
 class Last:
     def __del__(self):
@@ -262,8 +262,8 @@ except SystemExit:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        ([IMPORTING, "afpjax.config", "afpjax.run"], 130, BEFORE),
-        ([IMPORTING, "afpjax.config", "afpjax"], 130, BEFORE),
+        ([IMPORTING, "afpjax.config.config", "afpjax.run"], 130, BEFORE),
+        ([IMPORTING, "afpjax.config.config", "afpjax"], 130, BEFORE),
         ([IMPORTING, "tyro", "afpjax.run"], 130, BEFORE),
         ([AFTERWARDS], 130, "afpjax: interrupted when all was done\n"),
         ([LAST], 0, ""),

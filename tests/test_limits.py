@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.config import all_settings, load
-from afpjax.errors import InputError
+from afpjax.config.config import all_settings, load
+from afpjax.config.settings import SMALLEST, item_types
+from afpjax.inputs.errors import InputError
 from afpjax.run import main
-from afpjax.settings import SMALLEST, item_types
 
 NUMBERS = [name for name, (kind, _) in all_settings().items() if {int, float} & {*item_types(kind)}]
 
@@ -36,7 +36,7 @@ def test_numbers_beyond_the_ends_are_refused(name):
 
 @pytest.mark.parametrize("name", NUMBERS)
 def test_the_ends_themselves_are_taken(name):
-    from afpjax.settings import read_value
+    from afpjax.config.settings import read_value
 
     kind, rule = all_settings()[name]
     for end in (rule.low, rule.high):

@@ -6,7 +6,8 @@ import sys
 
 from rich.console import Console
 
-from afpjax.progress import PATIENCE, SILENT, Bars, counted, on_stderr
+from afpjax.command.progress import PATIENCE, Bars, on_stderr
+from afpjax.config.work import SILENT, counted
 
 
 class Terminal(io.StringIO):

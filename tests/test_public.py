@@ -38,7 +38,7 @@ def test_types_for_checkers_are_the_names_at_run_time():
     assert listed == set(afpjax.__all__) - {"__version__"}
 
 
-@pytest.mark.parametrize("module", ["afpjax", "afpjax.run", "afpjax.config"])
+@pytest.mark.parametrize("module", ["afpjax", "afpjax.run", "afpjax.config.config"])
 def test_importing_it_waits_for_neither_jax_nor_numpy(module):
     code = (
         f"import sys; import {module}; "

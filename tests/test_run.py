@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from afpjax import __version__
-from afpjax.config import load
-from afpjax.errors import InputError
-from afpjax.notes import Note, records
-from afpjax.outcome import Outcome, plain, result_text, tables
+from afpjax.config.config import load
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.notes import Note, records
+from afpjax.jobs.shared.outcome import Outcome, plain, result_text, tables
 from afpjax.report import page
 from afpjax.run import main
 
@@ -30,7 +30,7 @@ PAGE = "<html>é</html>"
 # standard output.
 SLOW = """
 import hashlib, sys, time
-from afpjax.outcome import Outcome
+from afpjax.jobs.shared.outcome import Outcome
 from afpjax.run import main
 
 def slow(config, work):

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.config import Config, first_difference, load
-from afpjax.errors import InputError
-from afpjax.run_folder import begin, discard, find, publish, started_with
+from afpjax.command.run_folder import begin, discard, find, publish, started_with
+from afpjax.config.config import Config, first_difference, load
+from afpjax.inputs.errors import InputError
 
 FILES = {"result.json": b"{}", "report.html": b"<p>"}
 

@@ -4,9 +4,17 @@ import tomllib
 
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.image_size import ImageSize
-from afpjax.settings import Rule, from_words, listed, nearest, range_text, read_value, toml_value
+from afpjax.config.settings import (
+    Rule,
+    from_words,
+    listed,
+    nearest,
+    range_text,
+    read_value,
+    toml_value,
+)
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import ImageSize
 
 NUMBERS = tuple[float, ...]
 SHARE = Rule("a share", low=0.0, high=1.0)

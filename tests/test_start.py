@@ -2,7 +2,7 @@
 
 import pytest
 
-from afpjax import start
+from afpjax.network import start
 
 FLAG = f"--{start.LEFT_TO_YNNPACK}={start.PRODUCTS_ALONE}"
 SUMS = start.SUMS_ONLY | {"NPROC": "6"}

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.store import RowStore, summed
+from afpjax.command.store import RowStore, summed
+from afpjax.inputs.errors import InputError
 
 
 def test_it_is_a_mapping(tmp_path):
@@ -128,7 +128,8 @@ def test_a_row_that_is_not_what_was_written_is_missing(tmp_path):
 def test_a_killed_process_loses_no_row_that_it_wrote(tmp_path):
     """The child says each number after it is stored; all that it said must be there."""
     child = (
-        "import sys, itertools; from pathlib import Path; from afpjax.store import RowStore\n"
+        "import sys, itertools; from pathlib import Path\n"
+        "from afpjax.command.store import RowStore\n"
         "store = RowStore(Path(sys.argv[1]))\n"
         "for i in itertools.count():\n"
         "    store.update({b'%d.%d' % (i, j): bytes(99) for j in range(3)})\n"

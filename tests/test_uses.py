@@ -2,11 +2,11 @@
 
 import pytest
 
-from afpjax.config import Config, all_settings, load
-from afpjax.earlier_run import load_settings
-from afpjax.errors import InputError
-from afpjax.sections import JOB_NAMES
-from afpjax.uses import USES, refuse_unused, uses_of
+from afpjax.config.config import Config, all_settings, load
+from afpjax.config.earlier_run import load_settings
+from afpjax.config.sections import JOB_NAMES
+from afpjax.config.uses import USES, refuse_unused, uses_of
+from afpjax.inputs.errors import InputError
 
 
 def config_of(job: str, **changes) -> Config:

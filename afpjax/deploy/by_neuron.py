@@ -12,7 +12,7 @@ from afpjax.deploy.manifest import Pieces, Send, Tensor
 from afpjax.deploy.source import LOGITS, Known, Source, free
 from afpjax.deploy.tasks import Split, Work, tasks_of
 from afpjax.network.program import Equation, LayerCall, Value
-from afpjax.robust.placement import Placement
+from afpjax.neurons.placement import Placement
 
 Values = Sequence[Float[np.ndarray, "_"]]  # by layer
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from afpjax.deploy.manifest import Manifest, joined
 from afpjax.deploy.part import Part
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 Arrays = dict[str, np.ndarray]
 

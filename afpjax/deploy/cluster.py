@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from afpjax.deploy.janitor import scratch_folder
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 # Ray lays its sockets in there, and the system takes no longer paths for them than 107 characters.
 _LONGEST_FOLDER = 20
@@ -62,7 +62,7 @@ def _quiet_import() -> Any:
 
 def _connect(ray: Any, address: str, folder: str) -> None:
     if address:
-        from afpjax.faults.fleet import connect
+        from afpjax.evaluate.fleet import connect
 
         connect(address)
         return

@@ -11,7 +11,7 @@ from afpjax.deploy.elementwise import ELEMENTWISE, Rule
 from afpjax.deploy.graph import Graph, Operand, Ref
 from afpjax.deploy.shaping import SHAPING
 from afpjax.deploy.windows import WINDOWS
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.hidden import CALLS, CUSTOM, inner_jaxpr
 from afpjax.network.program import Equation
 

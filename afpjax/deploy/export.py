@@ -16,10 +16,10 @@ from afpjax.deploy.by_neuron import by_neuron
 from afpjax.deploy.manifest import NAME, Device, Image, Manifest, Model, sha256, to_json
 from afpjax.deploy.source import Source
 from afpjax.deploy.tasks import Split
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.program import Value
 from afpjax.network.quantized import Quantized
-from afpjax.robust.placement import Placement
+from afpjax.neurons.placement import Placement
 
 MAPPING = "mapping.json"
 _MOST_BYTES = 2**31 - 2**24  # protobuf's limit, with room for the graph itself

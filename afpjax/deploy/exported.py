@@ -11,7 +11,7 @@ from afpjax.deploy.flow import Plan, Task, plan_of
 from afpjax.deploy.layout import NoRoom
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.ready import ManifestPart
-from afpjax.files import PART, read_bytes
+from afpjax.inputs.files import PART, read_bytes
 
 MB = 1e6
 

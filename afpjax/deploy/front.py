@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from afpjax.deploy.requests import Request, State
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 HOST = "127.0.0.1"
 _HEADER_BYTES = 4096  # what an .npy file may have beside its pixels

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import onnx
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 OPSET, IR_VERSION = 18, 8
 

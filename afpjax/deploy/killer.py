@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import psutil
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 Process = psutil.Process
 

@@ -15,7 +15,7 @@ from afpjax.deploy.device import Loadable
 from afpjax.deploy.flow import Plan
 from afpjax.deploy.members import Member, Members
 from afpjax.deploy.requests import DEVICE_ERROR, NO_MAPPING, NO_ROOM
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 class NoRoom(InputError):

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from afpjax.errors import InputError
-from afpjax.robust.placement import Placement
+from afpjax.inputs.errors import InputError
+from afpjax.neurons.placement import Placement
 
 NAME = "manifest.json"
 KINDS = ("mapping", "placement")

@@ -10,8 +10,8 @@ import numpy as np
 from afpjax import __version__
 from afpjax.deploy.manifest import KINDS, NAME, Manifest, Pieces, Send, sha256
 from afpjax.deploy.records import made
-from afpjax.errors import InputError, shortened
-from afpjax.files import MIB, PART, Kind, parsed, read_bytes, understood
+from afpjax.inputs.errors import InputError, shortened
+from afpjax.inputs.files import MIB, PART, Kind, parsed, read_bytes, understood
 
 _WHOLE = Kind("manifest of a whole export; export again", 32 * MIB)
 _MOST_BYTES = 2**31  # that a tensor, or a batch of images, may have

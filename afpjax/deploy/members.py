@@ -11,7 +11,7 @@ from typing import Any
 
 from afpjax.deploy.device import Device, Loadable, Pulse, Work
 from afpjax.deploy.killer import Process, process_of, strike
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 START_S = 120.0  # for processes to begin, and for a device to load what it runs
 _GROUPS = {"work": 1, "pulse": 1}  # threads of a device: a long task does not stop its heart

@@ -10,8 +10,8 @@ import onnx
 
 from afpjax.deploy.graph import leading
 from afpjax.deploy.manifest import Manifest, Task, Tensor
-from afpjax.errors import InputError
-from afpjax.files import PART, read_bytes, understood
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.files import PART, read_bytes, understood
 
 _SETTING = "serve.export"
 

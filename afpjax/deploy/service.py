@@ -23,7 +23,7 @@ from afpjax.deploy.layout import Exported, Layout, Replan
 from afpjax.deploy.members import START_S, Member, Members
 from afpjax.deploy.requests import ALL_DEAD, DEADLINE, DEVICE_ERROR, Ledger, Request, State
 from afpjax.deploy.watch import Watch
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 _TICK_S = 0.02  # where something may come that no device tells of
 

@@ -9,7 +9,7 @@ from jax.extend import core
 
 from afpjax.deploy.elementwise import Rule, output
 from afpjax.deploy.graph import Graph, Operand, Ref, cast, reshaped, transposed
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 def reshape(graph: Graph, eqn: core.JaxprEqn, operands: Sequence[Operand]) -> Operand:

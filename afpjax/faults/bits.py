@@ -31,7 +31,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Bool, Int, Num, UInt32
 
-from afpjax import checks
+from afpjax.inputs import checks
 
 WEIGHTS, ACTIVATIONS, LINK = 0, 1, 2  # targets
 DRAWS = 2  # raise it whenever a seed's draws change: weights learnt under others are not reused

@@ -21,8 +21,8 @@ from jax import lax
 from jaxtyping import Array, Float, UInt32
 
 from afpjax.faults import bits
+from afpjax.faults.model import words
 from afpjax.faults.patterns import struck
-from afpjax.faults.plan import words
 from afpjax.network.execute import Hook, Runner, run_steps
 from afpjax.network.fixed_point import QFormat, encode
 from afpjax.network.program import LayerParameters, Program, Value

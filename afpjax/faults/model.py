@@ -9,13 +9,13 @@ import numpy as np
 from jax import core, tree_util
 from jaxtyping import Array, Bool, Int, UInt32
 
-from afpjax import checks
-from afpjax.errors import InputError
 from afpjax.faults.bits import any_rare, threshold
 from afpjax.faults.model_checks import BITWISE as BITWISE
 from afpjax.faults.model_checks import KINDS as KINDS
 from afpjax.faults.model_checks import SCOPES as SCOPES
 from afpjax.faults.model_checks import check, checked_rates
+from afpjax.inputs import checks
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph, stored
 from afpjax.network.quantized import Quantized
 from afpjax.network.wires import wires
@@ -247,3 +247,8 @@ def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:
     if unknown:
         raise InputError(f"faults.layers: no layer {unknown[0]!r}; layers: {', '.join(names)}")
     return np.isin(names, chosen)
+
+
+def words(limits: UInt32[np.ndarray, "..."]) -> bytes:
+    """Thresholds as a strike has them: nothing where no bit can flip."""
+    return np.ascontiguousarray(limits, np.uint32).tobytes() if limits.any() else b""

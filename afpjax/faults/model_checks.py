@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from afpjax.checks import array, whole
-from afpjax.errors import InputError
+from afpjax.inputs.checks import array, whole
+from afpjax.inputs.errors import InputError
 
 if TYPE_CHECKING:
     from afpjax.faults.model import FaultModel

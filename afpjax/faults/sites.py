@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt32
 
-from afpjax.errors import InputError
 from afpjax.faults.model import keepers
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import HOW
 from afpjax.network.layers import Layer
 from afpjax.network.quantized import Quantized

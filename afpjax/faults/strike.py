@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
-from afpjax import checks
-from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.budget import once, within_budget
 from afpjax.faults.link import over_links, stream_of
 from afpjax.faults.model import BITWISE, FaultModel, Thresholds, keepers, thresholds
 from afpjax.faults.patterns import struck
+from afpjax.inputs import checks
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.program import LayerCall
 from afpjax.network.quantized import Quantized, Strikes, layer_on_codes

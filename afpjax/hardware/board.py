@@ -9,15 +9,15 @@ are fitted to what. Shipped boards are the files of `boards/`, beside this one.
 from dataclasses import dataclass
 from pathlib import Path
 
-from afpjax.files import read_toml
 from afpjax.hardware.schema import from_table, nearest, need, need_positive
+from afpjax.inputs.files import read_toml
 
 _FOLDER = Path(__file__).parent / "boards"
 
 
 @dataclass(frozen=True)
 class Board:
-    """One edge computer; `robust/resources.py` has the equations.
+    """One edge computer; `neurons/resources.py` has the equations.
 
     Memory in MB (1e6 bytes), times in ms, power in W. A layer takes `launch_ms` and then the longer
     of MACs / `peak_gmac_s` and bytes / `bandwidth_gb_s`; an image takes `image_ms` besides (read,

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.errors import InputError, shortened
 from afpjax.hardware.layer_rows import LayerRow
 from afpjax.hardware.schema import need
 from afpjax.hardware.tables import CostTables
+from afpjax.inputs.errors import InputError, shortened
 from afpjax.network.layers import LayerGraph
 
 

@@ -10,9 +10,9 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-from afpjax.errors import quoted
-from afpjax.files import CSV, parsed, read_text
 from afpjax.hardware.schema import need
+from afpjax.inputs.errors import quoted
+from afpjax.inputs.files import CSV, parsed, read_text
 
 LAYER_COLUMN, LATENCY_COLUMN, ENERGY_COLUMN = "Layer", "Latency [ms]", "Energy [mJ]"
 

@@ -10,9 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from afpjax.checks import instance, names
-from afpjax.errors import InputError, shortened
-from afpjax.files import read_toml
 from afpjax.hardware.layer_rows import read_layer_table
 from afpjax.hardware.schema import (
     from_table,
@@ -21,6 +18,9 @@ from afpjax.hardware.schema import (
     need_fraction,
     need_positive,
 )
+from afpjax.inputs.checks import instance, names
+from afpjax.inputs.errors import InputError, shortened
+from afpjax.inputs.files import read_toml
 
 _HERE = Path(__file__).parent
 DATAFLOWS = ("row-stationary", "weight-stationary", "fixed")

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, TypeVar
 
-from afpjax.errors import InputError, quoted
+from afpjax.inputs.errors import InputError, quoted
 
 T = TypeVar("T")
 Names = Iterable[str]

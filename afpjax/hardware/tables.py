@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from afpjax.errors import InputError
 from afpjax.hardware.platform import Platform
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph
 
 

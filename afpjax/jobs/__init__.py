@@ -4,18 +4,19 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from afpjax.sections import JOB_NAMES
+from afpjax.config.sections import JOB_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from afpjax.config import Config
-    from afpjax.outcome import Job, Outcome, Work
+    from afpjax.config.config import Config
+    from afpjax.config.work import Work
+    from afpjax.jobs.shared.outcome import Job, Outcome
 
 
 def _late(name: str) -> "Job":
     def job(config: "Config", work: "Work", /) -> "Outcome":
-        return import_module(f"{__name__}.{name}").run(config, work)
+        return import_module(f"{__name__}.{name}.run").run(config, work)
 
     return job
 
@@ -27,7 +28,7 @@ JOBS: Mapping[str, "Job"] = {name: _late(name) for name in JOB_NAMES}
 
 def _late_plan(name: str) -> "Callable[[Config, Work], object]":
     def plan(config: "Config", work: "Work", /) -> object:
-        return import_module(f"{__name__}.{name}").plan(config, work)
+        return import_module(f"{__name__}.{name}.run").plan(config, work)
 
     return plan
 

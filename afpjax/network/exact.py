@@ -22,12 +22,12 @@ from jax import lax
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float
 
-from afpjax import compiler
-from afpjax.cache import cache_folder
-from afpjax.errors import InputError
-from afpjax.files import DIGEST, read_text
+from afpjax.inputs.cache import cache_folder
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.files import DIGEST, read_text
+from afpjax.network import compiler
+from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
 from afpjax.network.units import multiply, precision
-from afpjax.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
 
 Numbers = Float[np.ndarray, "..."]
 

@@ -8,7 +8,7 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.program import (
     Equation,
     LayerCall,

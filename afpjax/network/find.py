@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax.extend import core
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.hidden import kernel_operand
 from afpjax.network.inline import Inliner
 from afpjax.network.layers import Layer

@@ -14,8 +14,8 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, Int
 
-from afpjax.checks import choice, whole
-from afpjax.errors import InputError
+from afpjax.inputs.checks import choice, whole
+from afpjax.inputs.errors import InputError
 
 KINDS = ("fixed", "float32", "bfloat16")
 SCALES = ("global", "tensor", "channel")

@@ -20,7 +20,7 @@ import jax
 import numpy as np
 from jax.extend import core
 
-from afpjax import compiler
+from afpjax.network import compiler
 from afpjax.network.program import Equation, Program
 
 #: Processor features that decide how wide vectors are, and whether products are fused into sums.

@@ -5,7 +5,7 @@ from typing import Any
 
 from jax.extend import core
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.hidden import (
     CALLS,
     CUSTOM,

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 @dataclass(frozen=True, eq=False)

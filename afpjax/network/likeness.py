@@ -23,8 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from afpjax import compiler
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 from afpjax.network.execute import execute
 from afpjax.network.network import Network
 from afpjax.network.program import LayerCall, Program

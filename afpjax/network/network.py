@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Float, Num
 
-from afpjax.checks import shaped
+from afpjax.inputs.checks import shaped
 from afpjax.network.execute import execute
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import Parameters, Program

@@ -26,8 +26,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from afpjax import checks, compiler
-from afpjax.errors import InputError
+from afpjax.inputs import checks
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 from afpjax.network.execute import Hook, affine, execute
 from afpjax.network.fixed_point import QFormat, encode, round_through
 from afpjax.network.layers import Layer, LayerGraph

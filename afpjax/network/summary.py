@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
+from afpjax.inputs.notes import covered
 from afpjax.network.layers import Layer
 from afpjax.network.program import Program
-from afpjax.notes import covered
 
 _HEAD = ("layer", "kind", "kernel", "output", "neurons", "MACs", "weights", "biases")
 _WORDS = 4  # columns that are text, on the left

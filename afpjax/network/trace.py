@@ -9,8 +9,8 @@ import numpy as np
 from jax.extend import core
 from jaxtyping import Array
 
-from afpjax import checks
-from afpjax.errors import InputError
+from afpjax.inputs import checks
+from afpjax.inputs.errors import InputError
 from afpjax.network import exact
 from afpjax.network.coverage import coverage
 from afpjax.network.find import find_layers

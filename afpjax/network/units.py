@@ -37,7 +37,7 @@ or more (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor
 is exact above stays so, and the bounds of inexact sums are three times as large. All of this is
 about algorithms that sum the products; Winograd's and Fourier's do not. cuDNN may choose them for
 a convolution, of float32 too, unless `TF_ENABLE_WINOGRAD_NONFUSED=0` and
-`TF_ENABLE_FFT_TILING_FORWARD=0` are in the environment: `afpjax.start` puts them there, and
+`TF_ENABLE_FFT_TILING_FORWARD=0` are in the environment: `afpjax.network.start` puts them there, and
 `network/exact.py` holds what comes out against NumPy's integers.
 """
 
@@ -53,8 +53,8 @@ from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
 from jaxtyping import Array, BFloat16, Float
 
-from afpjax.compiler import UNITS
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
+from afpjax.network.compiler import UNITS
 from afpjax.network.hidden import LINEAR
 
 ONE_PART = 9  # bits of the widest code that bfloat16 holds

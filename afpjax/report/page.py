@@ -7,7 +7,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-from afpjax.notes import covered, texts
+from afpjax.inputs.notes import covered, texts
 from afpjax.report.markup import Html, details, html, join, paragraph, table
 from afpjax.report.story import Result, Story
 from afpjax.report.style import CSS
@@ -53,8 +53,8 @@ def render(result: Result, config: object) -> Page:
 
 def _story(job: str) -> Story:
     """The job's own, or one that has only the settings."""
-    name = f"{__package__}.{job}"
-    if job.isidentifier() and find_spec(name):
+    name = f"afpjax.jobs.{job}"
+    if job.isidentifier() and find_spec(name) and find_spec(name := f"{name}.view"):
         story = getattr(import_module(name), "STORY", None)
         if isinstance(story, Story):
             return story

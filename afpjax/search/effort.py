@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search.comparisons import Pool, contested, estimates, points
 from afpjax.search.hypervolume import non_dominated
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search.hypervolume import non_dominated
 from afpjax.search.pareto import Fitness, crowding
 

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int, PRNGKeyArray
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search.evaluated import Evaluated, best, feasible, joined
 from afpjax.search.hypervolume import hypervolume
 from afpjax.search.nsga2 import NSGA2

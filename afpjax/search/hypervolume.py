@@ -6,7 +6,7 @@ Legend: N points, M objectives, all minimised.
 import numpy as np
 from jaxtyping import Bool, Num
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 def non_dominated(points: Num[np.ndarray, "N M"]) -> Bool[np.ndarray, " N"]:

@@ -30,7 +30,7 @@ from evosax.types import State as BaseState
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search.operators import (
     polynomial_mutation,
     random_categories,

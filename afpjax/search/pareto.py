@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int, Shaped, UInt
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 
 class Fitness(NamedTuple):

@@ -13,18 +13,18 @@ import jax
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
-from afpjax import checks
-from afpjax.errors import InputError
-from afpjax.faults import soundness
+from afpjax.evaluate.evaluator import MOST_TRIALS, Evaluator, Progress
 from afpjax.faults.bits import as_key
-from afpjax.faults.evaluate import MOST_TRIALS, Evaluator, Progress
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import Platform
 from afpjax.hardware.tables import CostTables, check_capacity
+from afpjax.inputs import checks
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.notes import warn
+from afpjax.network import soundness
 from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
-from afpjax.notes import warn
 from afpjax.search.effort import Plan, Race, Spent
 from afpjax.search.explore import Budget, Explored, Settle, explore, few, populations
 from afpjax.search.hypervolume import hypervolume

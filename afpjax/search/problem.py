@@ -11,11 +11,11 @@ import jax
 import numpy as np
 from jaxtyping import Float, Int
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator, Progress
+from afpjax.evaluate.evaluator import Evaluator, Progress
+from afpjax.evaluate.sensitivity import drops_alone
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
-from afpjax.faults.sensitivity import drops_alone
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
+from afpjax.inputs.errors import InputError
 from afpjax.search.effort import Race
 from afpjax.search.evaluated import Evaluated, Infeasible, as_fitness, thinned
 from afpjax.search.explore import Evaluate, Settle

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from afpjax.images import Images, Split
+from afpjax.data.images import Images, Split
 
 #: Told how many images are read, and of how many.
 Reading = Callable[[int, int], Any]

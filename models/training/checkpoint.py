@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.files import DIGEST, MIB, Kind, opened, read_text
+from afpjax.inputs.files import DIGEST, MIB, Kind, opened, read_text
 
 _PIECE = Kind("piece of a checkpoint", 16 * 1024 * MIB)
 _KEPT = 2  # newest checkpoints that stay, so that a damaged one costs little

@@ -18,10 +18,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Float32, Int32, PRNGKeyArray, UInt8
 
-from afpjax import sections
-from afpjax.data import normalise
+from afpjax.config import sections
+from afpjax.data.dataset import normalise
+from afpjax.data.images import Images
 from afpjax.faults.model import FaultModel, layer_mask
-from afpjax.images import Images
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.network import Network
 from afpjax.network.program import Parameters, Program

@@ -2,7 +2,7 @@
 
 A step is one compiled program and an epoch is a Python loop over it: on a CPU, XLA (jaxlib 0.10)
 runs convolutions inside `lax.scan` eight times slower than outside. The switch of
-`afpjax.compiler` was measured too, and gains nothing here.
+`afpjax.network.compiler` was measured too, and gains nothing here.
 """
 
 from functools import partial
@@ -16,9 +16,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int32, PRNGKeyArray, UInt8
 
-from afpjax import sections
-from afpjax.data import normalise
-from afpjax.images import Images
+from afpjax.config import sections
+from afpjax.data.dataset import normalise
+from afpjax.data.images import Images
 
 from .augment import augmented
 from .batches import Batches

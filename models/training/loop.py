@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from afpjax.errors import InputError
-from afpjax.images import Images
+from afpjax.data.images import Images
+from afpjax.inputs.errors import InputError
 
 from .batches import Batches
 from .checkpoint import Checkpoints

@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from afpjax import compiler
+from afpjax.network import compiler
 from benchmarks import __main__ as command
 from benchmarks import machine, rivals
 from benchmarks.agreement import Disagrees

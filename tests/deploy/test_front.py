@@ -15,7 +15,7 @@ import pytest
 from afpjax.deploy import front as module
 from afpjax.deploy.front import HOST, Front
 from afpjax.deploy.requests import ALL_DEAD, Ledger
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 SHAPE = (4, 5, 3)
 

@@ -7,7 +7,7 @@ import psutil
 import pytest
 
 from afpjax.deploy.killer import Kill, planned, process_of, strike
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 NAMES = ("eyeriss", "simba", "simba-2")
 

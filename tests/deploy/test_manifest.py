@@ -12,7 +12,7 @@ from afpjax import __version__
 from afpjax.deploy.chain import Chain
 from afpjax.deploy.manifest import NAME, Pieces, Tensor, joined
 from afpjax.deploy.manifest_read import read
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 from .chains import drawn, mapped, quantized_of
 

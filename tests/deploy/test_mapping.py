@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from afpjax.deploy import export
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
 from .chains import NAMES, assert_near, chain_of, drawn, mapped, quantized_of

@@ -9,7 +9,7 @@ import pytest
 from jax import lax
 
 from afpjax.deploy.convert import RULES
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.hidden import CALLS, CUSTOM
 

@@ -9,9 +9,9 @@ import pytest
 from jax import lax
 
 from afpjax.deploy.exported import FromManifest
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
-from afpjax.robust.placement import Placement
+from afpjax.neurons.placement import Placement
 
 from .chains import FLOAT, NAMES, assert_near, chain_of, drawn, placed, quantized_of
 

@@ -26,7 +26,7 @@ from afpjax.deploy.requests import (
     State,
 )
 from afpjax.deploy.service import Limits, Service
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 
 from . import byhand
 

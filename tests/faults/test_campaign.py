@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults import campaign
-from afpjax.faults.campaign import PILOT, Rules, Walk
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import OUTCOME
-from afpjax.faults.sampling import neyman, sample_size
-from afpjax.faults.sequential import looks, stopped
+from afpjax.campaigns import walk as campaign
+from afpjax.campaigns.strata import Kind, faults_of, strata
+from afpjax.campaigns.tally import Tally
+from afpjax.campaigns.walk import PILOT, Rules, Walk
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import OUTCOME
 from afpjax.faults.sites import NOWHERE, Site
-from afpjax.faults.strata import Kind, faults_of, strata
-from afpjax.faults.tally import Tally
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.sampling import neyman, sample_size
+from afpjax.statistics.sequential import looks, stopped
 
 from .words import forward, kernels_of, right
 

@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.faults import masks
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import RIGHT_BIT
+from afpjax.campaigns import masks
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import RIGHT_BIT
 from afpjax.faults.model import FaultModel
-from afpjax.faults.permutation import places
-from afpjax.faults.proportions import KINDS, interval
-from afpjax.faults.sequential import level, looks, stopped
 from afpjax.faults.sites import Site
-from afpjax.faults.statistics import accuracy_interval, masks_interval
+from afpjax.statistics.intervals import accuracy_interval, masks_interval
+from afpjax.statistics.permutation import places
+from afpjax.statistics.proportions import KINDS, interval
+from afpjax.statistics.sequential import level, looks, stopped
 
 CAMPAIGNS = 500
 LEAST = 0.93

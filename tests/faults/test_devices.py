@@ -15,12 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax import compiler
-from afpjax.faults import bits, engine
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS, OUTCOME
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS, OUTCOME
+from afpjax.faults import bits
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Places, Site
+from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace

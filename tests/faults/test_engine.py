@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax import compiler
-from afpjax.faults import engine, execution
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.execution import Execution
+from afpjax.evaluate import engine, execution
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.execution import Execution
 from afpjax.faults.model import FaultModel, thresholds
+from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.stages import stages

@@ -8,12 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from afpjax import compiler
-from afpjax.errors import InputError
-from afpjax.faults import engine
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.execution import Execution
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.execution import Execution
 from afpjax.faults.model import FaultModel, thresholds
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 
 KEY, TRIALS = 11, (0, 3, 4)
 FAULTS = FaultModel(weight_rate=(0.0, 0.1, 0.3), activation_rate=(0.0, 0.05, 0.3))

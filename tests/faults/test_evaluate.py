@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from afpjax import compiler
-from afpjax.errors import InputError
-from afpjax.faults import engine
-from afpjax.faults.evaluate import Evaluator, accuracy
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator, accuracy
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 
 FAULTS = FaultModel(weight_rate=(0.0, 0.2, 0.4), activation_rate=(0.0, 0.1, 0.4))

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afpjax.campaigns.expected import in_cell, under_mapping
+from afpjax.campaigns.masks import Cell
 from afpjax.faults import bits
-from afpjax.faults.expected import in_cell, under_mapping
-from afpjax.faults.masks import Cell
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.strike import Draws, flips_of_trial
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults import fleet
-from afpjax.faults.engine import Engine
-from afpjax.faults.evaluate import Evaluator, as_they_are
-from afpjax.faults.fleet import Fleet
-from afpjax.faults.judge import OUTCOME
+from afpjax.evaluate import fleet
+from afpjax.evaluate.engine import Engine
+from afpjax.evaluate.evaluator import Evaluator, as_they_are
+from afpjax.evaluate.fleet import Fleet
+from afpjax.evaluate.metric import OUTCOME
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Site
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
@@ -40,8 +40,8 @@ def maker(quantized, images, labels):
         def make():  # travels as it stands: what it needs is imported in the worker
             import runpy
 
-            from afpjax.faults.evaluate import Evaluator
-            from afpjax.faults.judge import OUTCOME
+            from afpjax.evaluate.evaluator import Evaluator
+            from afpjax.evaluate.metric import OUTCOME
             from afpjax.network.fixed_point import QFormat
 
             network = runpy.run_path(conftest)["make_network"](QFormat(frac=frac))

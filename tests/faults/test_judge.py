@@ -4,9 +4,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.faults import engine, judge
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS, OUTCOME, RIGHT, Judged, outcomes
+from afpjax.evaluate import engine
+from afpjax.evaluate import metric as judge
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS, OUTCOME, RIGHT, Judged, outcomes
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Site
 from afpjax.faults.strike import Draws

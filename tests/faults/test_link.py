@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
 from afpjax.faults.link import arrived
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.strike import Draws
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace

@@ -13,14 +13,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.faults import bits, engine
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
+from afpjax.evaluate.plan import Plan
+from afpjax.evaluate.sensitivity import sensitivity
+from afpjax.faults import bits
 from afpjax.faults.link import arrived
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.patterns import struck
-from afpjax.faults.plan import Plan
-from afpjax.faults.sensitivity import sensitivity
 from afpjax.faults.strike import Draws
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import Strikes, layer_on_codes, quantize

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults import masks
-from afpjax.faults.evaluate import Evaluator, accuracy
-from afpjax.faults.judge import OUTCOME, RIGHT_BIT, SDC1
-from afpjax.faults.masks import Cell
+from afpjax.campaigns import masks
+from afpjax.campaigns.masks import Cell
+from afpjax.evaluate.evaluator import Evaluator, accuracy
+from afpjax.evaluate.metric import OUTCOME, RIGHT_BIT, SDC1
 from afpjax.faults.model import FaultModel
-from afpjax.faults.statistics import accuracy_interval, masks_interval
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.intervals import accuracy_interval, masks_interval
 
 FAULTS = FaultModel(
     bits=(2, 9), bit_profile=(1.0, 0.25), weight_rate=(0.5, 0.125), activation_rate=(0.0, 0.25)

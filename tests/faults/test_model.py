@@ -4,8 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.faults.model import KINDS, SCOPES, FaultModel, layer_mask, thresholds
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
 REFUSED = {

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.faults import bits, engine
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
+from afpjax.faults import bits
 from afpjax.faults.model import KINDS, FaultModel, thresholds
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.network.trace import trace

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.permutation import LARGEST, SORTED, places
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.permutation import LARGEST, SORTED, places
 
 SIZES = [*range(1, 40), 255, 256, 257, SORTED - 1, SORTED, SORTED + 1, 2**14, 2**14 + 1, 10_007]
 

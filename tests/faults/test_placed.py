@@ -5,11 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults import engine
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.sites import NOWHERE, Fault, Places, Site
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import HOW
 from afpjax.network.layers import Layer
 

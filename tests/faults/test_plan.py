@@ -6,7 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from afpjax.faults.plan import (
+from afpjax.evaluate.plan import (
     CLEAN,
     Group,
     Hits,

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.proportions import KINDS, interval, score_limits
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.proportions import KINDS, interval, score_limits
 
 COUNTS = [(0, 10), (1, 10), (3, 10), (10, 10), (997, 1000), (1, 100_000), (400, 900)]
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from afpjax.campaigns.masks import Cell, limits_of
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
 from afpjax.faults.budget import _highest, scale_both
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
-from afpjax.faults.masks import Cell, limits_of
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.strike import Draws, flips_of_trial
 

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.sampling import apportion, deviation, equal, neyman, proportional, sample_size
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.sampling import (
+    apportion,
+    deviation,
+    equal,
+    neyman,
+    proportional,
+    sample_size,
+)
 
 RESNET18 = 178_600_000
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.sensitivity import drops_alone, sensitivity
 from afpjax.faults.model import FaultModel
-from afpjax.faults.sensitivity import drops_alone, sensitivity
 
 FAULTS = FaultModel(weight_rate=(0.0, 0.4), activation_rate=(0.0, 0.4), bits=range(8))
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.proportions import KINDS, interval
-from afpjax.faults.sampling import sample_size
-from afpjax.faults.sequential import RECURSION, coverage, level, looks, stopped
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.proportions import KINDS, interval
+from afpjax.statistics.sampling import sample_size
+from afpjax.statistics.sequential import RECURSION, coverage, level, looks, stopped
 
 
 @pytest.mark.parametrize("margin", [0.3, 0.05, 0.01, 0.002])

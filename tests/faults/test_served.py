@@ -5,13 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.patterns import struck
 from afpjax.faults.strike import Draws
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import Strikes, layer_on_codes, quantize

@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 
 import afpjax
-from afpjax.errors import InputError
-from afpjax.faults import masks, strata
+from afpjax.campaigns import masks, strata
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import CLASS_SHIFT, LOGITS, OUTCOME
+from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.faults.bits import WEIGHTS, flip_mask, seed_words, stream, threshold
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import CLASS_SHIFT, LOGITS, OUTCOME
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.sensitivity import sensitivity
 from afpjax.faults.sites import Fault, Site
 from afpjax.faults.strike import Draws, flips_of_trial
 from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import load_platform
 from afpjax.hardware.tables import check_capacity, mapping_cost
+from afpjax.inputs.errors import InputError
 
 BITS, FRAC, STEPS, KEY = 8, 4, 3, 5
 RNG = np.random.default_rng(2)

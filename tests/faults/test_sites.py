@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Site
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import afpjax
-from afpjax.faults import soundness
+from afpjax.network import soundness
 
 CLASSES, PIXELS = 10, 12
 rng = np.random.default_rng(0)

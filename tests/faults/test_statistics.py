@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.statistics import (
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.intervals import (
     accuracy_interval,
     difference_interval,
     images_interval,

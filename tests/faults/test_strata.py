@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.campaigns.strata import Kind, faults_of, site_names, strata
 from afpjax.faults.sites import NOWHERE, check_fault
-from afpjax.faults.strata import Kind, faults_of, site_names, strata
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
 WEIGHTS, INPUTS = (48, 64, 32), (6, 8, 8)

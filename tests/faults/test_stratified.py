@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults.proportions import KINDS, interval
-from afpjax.faults.stratified import Estimate
-from afpjax.faults.stratified import stratified as of_arrays
+from afpjax.inputs.errors import InputError
+from afpjax.statistics.proportions import KINDS, interval
+from afpjax.statistics.stratified import Estimate
+from afpjax.statistics.stratified import stratified as of_arrays
 
 MILLION = 10**6
 

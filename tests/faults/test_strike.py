@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.faults import bits
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.strike import Draws, flips_of_trial, logits_of_trial
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
 SIZES = dict(a=(6, 8), b=(8, 8), c=(8, 4))  # kernels of the fixture's network

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from afpjax.faults import judge
-from afpjax.faults.tally import KEPT, Tally
+from afpjax.campaigns.tally import KEPT, Tally
+from afpjax.evaluate import metric as judge
 
 STRATA, IMAGES, CLASSES = 3, 7, 5
 TRIALS = (40, 25, 60)

@@ -56,10 +56,9 @@ def network() -> tuple[Any, dict[str, Any]]:
 def _train() -> None:
     import optax
 
-    from afpjax.config import load
-    from afpjax.experiment import prepare
-    from afpjax.outcome import Work
-    from afpjax.progress import SILENT
+    from afpjax.config.config import load
+    from afpjax.config.work import SILENT, Work
+    from afpjax.experiment.prepare import prepare
 
     experiment = prepare(load(WEIGHTS.with_name("golden.toml"), {}), Work({}, SILENT))
     training, test = experiment.train, experiment.dataset.test

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.outcome import result_text
+from afpjax.jobs.shared.outcome import result_text
 from afpjax.run import main
 
 HERE = Path(__file__).parent

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import load_link
 from afpjax.hardware.board import Board, load_board, shipped_boards
+from afpjax.inputs.errors import InputError
 
 BOARD = """
 name = "mine"

@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import Platform, Sizes, cost_tables, layer_cost, load_device, load_link
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph, Tensor
 
 SHAPES = (

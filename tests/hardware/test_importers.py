@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import (
     LayerRow,
     cost_tables,
@@ -13,6 +12,7 @@ from afpjax.hardware import (
     read_timeloop_stats,
     replace_column,
 )
+from afpjax.inputs.errors import InputError
 
 HEAD = "No.;Layer;Latency [ms];Energy [mJ]\n"
 TABLE = HEAD + (

@@ -6,10 +6,10 @@ import math
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import active_lanes
 from afpjax.hardware.lanes import Loops, best_splits, loops
 from afpjax.hardware.platform import PEArray
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
 
 

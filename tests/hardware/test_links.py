@@ -2,8 +2,8 @@
 
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import Link, load_link, shipped_links
+from afpjax.inputs.errors import InputError
 
 BYTES = 802816  # 64 channels of 112x112 in bytes: the transfer of CNNParted's own example
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import (
     Sizes,
     layer_cost,
@@ -16,6 +15,7 @@ from afpjax.hardware import (
     shipped_devices,
     shipped_links,
 )
+from afpjax.inputs.errors import InputError
 
 SHIPPED = ("eyeriss", "simba", "simba-ecc")
 

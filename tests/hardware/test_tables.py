@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import (
     CostTables,
     Platform,
@@ -19,6 +18,7 @@ from afpjax.hardware import (
     load_link,
     mapping_cost,
 )
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph, Tensor
 from afpjax.network.trace import trace
 

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.hardware import Device, Sizes, active_lanes, layer_cost, load_device
 from afpjax.hardware.platform import Energies, Memories, PEArray
+from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
 
 

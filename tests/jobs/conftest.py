@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afpjax import config as configuration
-from afpjax.config import Config
-from afpjax.experiment import SCENARIOS
+from afpjax.config import config as configuration
+from afpjax.config.config import Config
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import SCENARIOS
 from afpjax.jobs import JOBS
-from afpjax.outcome import Outcome, Work, plain
-from afpjax.progress import SILENT
+from afpjax.jobs.shared.outcome import Outcome, plain
 
 # What a user would write: parameters from a fixed seed, and a pure function of them.
 MODEL = """

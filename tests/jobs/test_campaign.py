@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.faults import engine
+from afpjax.config.work import SILENT, Work
+from afpjax.evaluate import engine
+from afpjax.experiment.prepare import prepare
 from afpjax.faults.model import FaultModel
 from afpjax.faults.sites import Site
-from afpjax.jobs import campaign
-from afpjax.outcome import Work, plain, result_text, tables
-from afpjax.progress import SILENT
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.campaign import run as campaign
+from afpjax.jobs.shared.outcome import plain, result_text, tables
 
 WEIGHTS = {"stem": 162, "hidden": 36, "head": 24}
 INPUTS = {"stem": 192, "hidden": 6, "head": 6}

@@ -10,13 +10,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.jobs.campaign_list import FILE
-from afpjax.jobs.campaign_published import ENOUGH
-from afpjax.jobs.fault_lists import read_list
-from afpjax.outcome import Work, plain
-from afpjax.progress import SILENT
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.campaign.fault_file import FILE
+from afpjax.jobs.campaign.fault_lists import read_list
+from afpjax.jobs.campaign.published import ENOUGH
+from afpjax.jobs.shared.outcome import plain
 
 COUNT, SIDE, CLASSES = 24, 6, 3
 TWO = np.array(2, np.float32)

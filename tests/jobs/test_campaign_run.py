@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from afpjax import store
-from afpjax.faults import engine
+from afpjax.command import store
+from afpjax.command.store import RowStore
+from afpjax.config.sections import JOB_NAMES
+from afpjax.evaluate import engine
 from afpjax.report import page
 from afpjax.run import main
-from afpjax.sections import JOB_NAMES
-from afpjax.store import RowStore
 
 
 @pytest.fixture(autouse=True)

@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.jobs import distribute as job
-from afpjax.jobs import distribute_chance
-from afpjax.outcome import Work, plain, result_text
-from afpjax.progress import SILENT
-from afpjax.robust.distribute import distribute
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.distribute import chance as distribute_chance
+from afpjax.jobs.distribute import run as job
+from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.neurons.distribute import distribute
 from afpjax.run import main
 
 METHODS = {"robustdice", "lop", "cdc", "cdc-safe-spare", "replication"}

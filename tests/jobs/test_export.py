@@ -9,15 +9,15 @@ import onnxruntime
 import pytest
 from rich.console import Console
 
-from afpjax.data import normalise
+from afpjax.config.work import SILENT, Work
+from afpjax.data.dataset import normalise
 from afpjax.deploy.chain import Chain
 from afpjax.deploy.manifest_read import read
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.jobs import export
-from afpjax.jobs.export_summary import summary
-from afpjax.outcome import Work, plain, result_text
-from afpjax.progress import SILENT
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.export import run as export
+from afpjax.jobs.export.summary import summary
+from afpjax.jobs.shared.outcome import plain, result_text
 from afpjax.run import main
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}

@@ -9,15 +9,15 @@ import pytest
 from rich.console import Console
 from scipy.stats import spearmanr
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.jobs import importance as job
-from afpjax.jobs import scoring
-from afpjax.outcome import Work, plain, result_text, tables
-from afpjax.progress import SILENT
-from afpjax.robust import importance as scores
-from afpjax.robust import subject
-from afpjax.store import RowStore
+from afpjax.command.store import RowStore
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.importance import run as job
+from afpjax.jobs.shared import scoring
+from afpjax.jobs.shared.outcome import plain, result_text, tables
+from afpjax.neurons import importance as scores
+from afpjax.neurons import subject
 
 NEURONS = {"stem": 6, "hidden": 6, "head": 4}
 ESTIMATE = {"importance__exact_passes": 0, "importance__sample": 3, "importance__classes": 3}
@@ -45,6 +45,16 @@ def seen(config_of):
     """Images and labels that the scores are of: there are no training images."""
     experiment = prepare(config_of(), Work({}, SILENT))
     return np.asarray(experiment.inputs(experiment.searched)), experiment.searched.labels
+
+
+def test_scores_of_a_network_that_guesses_say_so(result_of, file, tmp_path):
+    assert result_of("importance")["notes"] == []
+    with np.load(file) as known:
+        images, labels = known["images"], (known["labels"] + 1) % 4
+    np.savez(tmp_path / "shifted.npz", images=images, labels=labels)
+    notes = result_of("importance", data__path=str(tmp_path / "shifted.npz"))["notes"]
+    assert [note["kind"] for note in notes] == ["chance"]
+    assert notes[0]["images"] == 16 and notes[0]["accuracy"] <= notes[0]["guess"]
 
 
 def test_every_neuron_of_every_layer_is_scored(result_of):
@@ -201,8 +211,8 @@ def test_what_is_known_does_not_run_again(outcome_of, monkeypatch):
     def never(*args, **options):
         raise AssertionError("it is known already")
 
-    monkeypatch.setattr("afpjax.robust.first_order.total_gradient", never)
-    monkeypatch.setattr("afpjax.robust.left_out._Programs.of", never)
+    monkeypatch.setattr("afpjax.neurons.first_order.total_gradient", never)
+    monkeypatch.setattr("afpjax.neurons.left_out._Programs.of", never)
     again = outcome_of("importance", memory)
     assert result_text(plain(again.result)) == result_text(plain(first.result))
 

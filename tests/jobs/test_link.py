@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
 from afpjax.hardware import load_link
-from afpjax.outcome import Work
-from afpjax.progress import SILENT
+from afpjax.inputs.errors import InputError
 from afpjax.search.partition import partition, tables_for
 from afpjax.search.problem import costs
 

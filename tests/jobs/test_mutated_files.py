@@ -22,28 +22,27 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from afpjax import config
+from afpjax.command.run_folder import RunFolder, started_with
+from afpjax.command.store import RowStore
+from afpjax.config import config
+from afpjax.config.work import SILENT, Work
+from afpjax.data.image_arrays import cifar10, npz
+from afpjax.data.image_files import decoded
+from afpjax.data.image_folders import folders
+from afpjax.data.images import Frame
 from afpjax.deploy.exported import FromManifest
 from afpjax.deploy.manifest import NAME
 from afpjax.deploy.manifest_read import read as read_manifest
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
+from afpjax.experiment.prepare import prepare
 from afpjax.hardware import cost_tables, load_board, load_link, load_platform
 from afpjax.hardware.layer_rows import read_layer_table, read_timeloop_stats
-from afpjax.image_arrays import cifar10, npz
-from afpjax.image_files import decoded
-from afpjax.image_folders import folders
-from afpjax.images import Frame
-from afpjax.jobs import scoring
-from afpjax.jobs.export_choice import choice
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.export.choice import choice
+from afpjax.jobs.shared import scoring
 from afpjax.models import weight_files
 from afpjax.network.onnx import load_onnx
-from afpjax.outcome import Work
-from afpjax.progress import SILENT
-from afpjax.run_folder import RunFolder, started_with
-from afpjax.search import environment
-from afpjax.search.trace_files import read_trace
-from afpjax.store import RowStore
+from afpjax.online import environment
+from afpjax.online.trace_files import read_trace
 
 from ..deploy.chains import drawn, mapped, quantized_of
 from ..network.onnx.onnx_files import classifier
@@ -52,8 +51,8 @@ COUNT = 120  # mutations of each reader's file
 ONNX_COUNT = 60  # of an ONNX file: each may be traced
 MOST_BYTES = 2 * 2**30
 SECONDS = 10.0
-HARDWARE = Path(config.__file__).parent / "hardware"
-TRACES = Path(config.__file__).parent / "search" / "traces"
+HARDWARE = Path(config.__file__).parents[1] / "hardware"
+TRACES = Path(config.__file__).parents[1] / "online" / "traces"
 
 NUMBERS = (
     *("9" * 400, "9" * 5000, "-" + "9" * 30, "0x" + "f" * 6000, "1e308", "1e-320", "-1", "0"),

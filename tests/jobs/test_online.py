@@ -6,14 +6,14 @@ import re
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
 from afpjax.jobs import JOBS
-from afpjax.outcome import Work, plain, result_text
-from afpjax.progress import SILENT
+from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.online.environment import built_for
+from afpjax.online.stream import at
 from afpjax.run import main
-from afpjax.search.environment import built_for
-from afpjax.search.stream import at
 
 POLICIES = ("never", "online", "safest", "stored", "oracle")
 #: The device that does all the work is struck hard, and recovers; or it leaves, and comes back.

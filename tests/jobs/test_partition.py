@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from afpjax.experiment import SCENARIOS, prepare
-from afpjax.outcome import Work, result_text, tables
-from afpjax.progress import SILENT
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import SCENARIOS, prepare
+from afpjax.jobs.shared.outcome import result_text, tables
 
 LAYERS = ["stem", "hidden", "head"]
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")

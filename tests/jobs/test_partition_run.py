@@ -6,18 +6,18 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from afpjax import compiler
-from afpjax.errors import InputError
-from afpjax.faults import engine
+from afpjax.command.store import RowStore
+from afpjax.config.work import SILENT, Work
+from afpjax.evaluate import engine
 from afpjax.hardware import platform
-from afpjax.jobs import partition as job
-from afpjax.jobs import searched
-from afpjax.jobs.summary import comparison
-from afpjax.outcome import Work, plain, result_text
-from afpjax.progress import SILENT
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.partition import run as job
+from afpjax.jobs.shared import searched
+from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.summary import comparison
+from afpjax.network import compiler
 from afpjax.search import explore
 from afpjax.search.problem import costs
-from afpjax.store import RowStore
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
 

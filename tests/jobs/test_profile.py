@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from afpjax.config import load
-from afpjax.experiment import prepare
+from afpjax.config.config import load
+from afpjax.config.work import SILENT, Work
+from afpjax.experiment.prepare import prepare
 from afpjax.hardware.cost import layer_cost
 from afpjax.hardware.traffic import Sizes
 from afpjax.jobs import JOBS
-from afpjax.outcome import Work
-from afpjax.progress import SILENT
 
 
 @pytest.mark.parametrize("batch", [1, 4])

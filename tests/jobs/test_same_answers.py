@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from afpjax.outcome import result_text
+from afpjax.jobs.shared.outcome import result_text
 
 #: Of job serve, what the contract has where it stands though it is a time, or memory of a process.
 MEASURED = ("fps", "latency_ms")

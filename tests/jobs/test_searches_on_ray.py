@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.faults.fleet import Fleet
-from afpjax.outcome import plain
+from afpjax.evaluate.fleet import Fleet
+from afpjax.jobs.shared.outcome import plain
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 

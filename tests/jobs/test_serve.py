@@ -19,15 +19,16 @@ import numpy as np
 import psutil
 import pytest
 
-from afpjax import config as configuration
+from afpjax.config import config as configuration
+from afpjax.config.work import SILENT, Work
 from afpjax.deploy.cluster import ray_cluster
 from afpjax.deploy.manifest import to_json
 from afpjax.deploy.source import Source
-from afpjax.errors import InputError
-from afpjax.experiment import prepare
-from afpjax.jobs import serve, serve_again
-from afpjax.outcome import Work, plain
-from afpjax.progress import SILENT
+from afpjax.experiment.prepare import prepare
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.serve import again as serve_again
+from afpjax.jobs.serve import run as serve
+from afpjax.jobs.shared.outcome import plain
 
 from ..deploy import byhand
 

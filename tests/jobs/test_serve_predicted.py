@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from afpjax.faults.statistics import wilson
-from afpjax.jobs.serve_predicted import _interval
+from afpjax.jobs.serve.predicted import _interval
+from afpjax.statistics.intervals import wilson
 
 
 @pytest.mark.parametrize("share", [0.2, 0.7, 0.95, 0.996, 1.0])

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from afpjax import config as configuration
-from afpjax.config import Config
-from afpjax.errors import InputError
-from afpjax.outcome import plain, result_text
-from afpjax.settings import Rule
-from afpjax.uses import uses_of
+from afpjax.config import config as configuration
+from afpjax.config.config import Config
+from afpjax.config.settings import Rule
+from afpjax.config.uses import uses_of
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.shared.outcome import plain, result_text
 
 #: Refused beside others, though no job needs them there: what they contradict is said.
 CONTRADICTING = {"train.faults", "faults.scope"}

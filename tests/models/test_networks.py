@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 from afpjax import QFormat, quantize
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.models import zoo
 from afpjax.network.trace import trace
 

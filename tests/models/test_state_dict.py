@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.models import zoo
 from afpjax.models.state_dict import from_state_dict, state_dict
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from afpjax import data, sections
-from afpjax.errors import InputError
+from afpjax.config import sections
+from afpjax.data import dataset as data
 from afpjax.faults import bits
+from afpjax.inputs.errors import InputError
 from afpjax.models import train, zoo
 from afpjax.models.training import batches, from_scratch
 from afpjax.models.training.batches import Batches

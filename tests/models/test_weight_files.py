@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.models import weight_files
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

@@ -6,11 +6,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.image_size import image_size
+from afpjax.config.settings import listed
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import image_size
 from afpjax.models import zoo
 from afpjax.network.trace import outline, trace
-from afpjax.settings import listed
 
 SMALL = dict(classes=3, width=0.05)
 

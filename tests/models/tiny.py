@@ -7,9 +7,10 @@ import jax
 import numpy as np
 from flax import nnx
 
-from afpjax import data, sections
+from afpjax.config import sections
+from afpjax.data import dataset as data
+from afpjax.data.images import Split
 from afpjax.faults.model import FaultModel
-from afpjax.images import Split
 from afpjax.models import train, zoo
 from afpjax.network.fixed_point import QFormat
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.trace import trace
 

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
 
 

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 import afpjax
+from afpjax.inputs.notes import covered
 from afpjax.network.trace import outline, trace
-from afpjax.notes import covered
 
 rng = np.random.default_rng(0)
 WORDS, CHANNELS, PLACES, CLASSES = 50, 16, 7, 4

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax import compiler
-from afpjax.errors import InputError
-from afpjax.network import exact
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler, exact
 
 # jax-ml/jax#39103: wrong in jaxlib 0.10.2 with its own options, and with two of ours of before.
 ROWS = {np.float32: (32_769, 32_783, 65_537, 100_003), np.float64: (16_385, 16_399, 32_769)}

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import affine, execute
 from afpjax.network.trace import trace
 

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import HOW, QFormat, change, encode, round_through
 
 WIDTHS = range(4, 17)

@@ -10,10 +10,9 @@ import numpy as np
 import pytest
 
 import afpjax
-from afpjax import compiler
-from afpjax.faults.evaluate import Evaluator
-from afpjax.network import identity
-from afpjax.robust.subject import Subject
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.network import compiler, identity
+from afpjax.neurons.subject import Subject
 
 KERNEL = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 IMAGES = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)

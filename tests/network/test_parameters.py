@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.names import layer_name
 from afpjax.network.trace import trace
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.fixed_point import QFormat, change
 from afpjax.network.quantized import Quantized, Strikes, encoded, layer_on_codes, quantize

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
+from afpjax.inputs.errors import InputError
 from afpjax.models import zoo
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize

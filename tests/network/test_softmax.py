@@ -9,8 +9,8 @@ import pytest
 from scipy.special import log_softmax, softmax
 
 import afpjax
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.model import thresholds
 from afpjax.network.program import Equation
 from afpjax.network.softmax import before_softmax

@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 from jax import lax
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.network.execute import execute
 from afpjax.network.layers import Tensor
 from afpjax.network.trace import trace

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax import compiler
-from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
 from afpjax.network.execute import affine, execute
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize, run_clean

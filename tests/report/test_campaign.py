@@ -8,7 +8,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from afpjax.jobs.campaign_summary import summary
+from afpjax.jobs.campaign.summary import summary
 from afpjax.report.page import render
 from afpjax.report.style import CSS
 

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from afpjax.report.campaign_cells import COLOURS, ENDINGS, apart, endings, share, span
-from afpjax.report.campaign_figures import Line, curves, ends, heat, ranking, step
+from afpjax.jobs.campaign.view_cells import COLOURS, ENDINGS, apart, endings, share, span
+from afpjax.jobs.campaign.view_figures import Line, curves, ends, heat, ranking, step
 from afpjax.report.style import HEAT, contrast
 
 from .campaigns import cell

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 
+from afpjax.jobs.distribute.view_curve import curve
+from afpjax.jobs.distribute.view_layers import copies, lanes, runs
+from afpjax.jobs.distribute.view_rows import Row, bars, dots, spreads
+from afpjax.jobs.distribute.view_search import fronts
+from afpjax.jobs.distribute.view_words import METHOD_NAMES, method_look
 from afpjax.report import style
-from afpjax.report.distribute_curve import curve
-from afpjax.report.distribute_layers import copies, lanes, runs
-from afpjax.report.distribute_rows import Row, bars, dots, spreads
-from afpjax.report.distribute_search import fronts
-from afpjax.report.distribute_words import METHOD_NAMES, method_look
 
 from .distributions import distribution, near
 from .test_figures import SVG, drawn, is_linear, texts

@@ -2,7 +2,7 @@
 
 import pytest
 
-from afpjax.report.distribute_where import loads
+from afpjax.jobs.distribute.view_where import loads
 from afpjax.report.page import render
 
 from .conftest import Reader

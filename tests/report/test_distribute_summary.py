@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from afpjax.jobs.distribute_summary import summary
+from afpjax.jobs.distribute.summary import summary
 
 from .distributions import distribution, near
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from afpjax.report.importance_figures import SHOWN, shown
+from afpjax.jobs.importance.view_figures import SHOWN, shown
 from afpjax.report.page import render
 
 from .conftest import Reader

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from afpjax.report.online_figures import NAMES, over_time, seen
+from afpjax.jobs.online.view_figures import NAMES, over_time, seen
 from afpjax.report.page import render
 from afpjax.report.style import INK, TOOLS
 

@@ -2,7 +2,9 @@
 
 import pytest
 
-from afpjax.report import partition, partition_detail, partition_mapping
+from afpjax.jobs.partition import view as partition
+from afpjax.jobs.partition import view_detail as partition_detail
+from afpjax.jobs.partition import view_mapping as partition_mapping
 from afpjax.report.tools import worst_rate
 
 from .conftest import near, plain, row_of

@@ -4,7 +4,9 @@ import re
 
 import pytest
 
-from afpjax.report import partition, partition_detail, partition_mapping
+from afpjax.jobs.partition import view as partition
+from afpjax.jobs.partition import view_detail as partition_detail
+from afpjax.jobs.partition import view_mapping as partition_mapping
 
 from .conftest import TABLE, Reader, near, plain, row_of
 

@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from afpjax.jobs.serve_summary import summary
+from afpjax.jobs.serve.summary import summary
 
 from .servings import serving
 

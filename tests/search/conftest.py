@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel
 from afpjax.hardware.platform import Platform, load_platform
 from afpjax.hardware.tables import CostTables

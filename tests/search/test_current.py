@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.search.current import GRID, Curve, curve, estimate, log_likelihood
+from afpjax.online.current import GRID, Curve, curve, estimate, log_likelihood
 
 CANARIES, PROBES = 8, 8
 #: Share that fails at each rate, rising to nine in ten, and how alike a draw's canaries are.

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.effort import Plan, Race
 from afpjax.search.evaluated import Evaluated, as_fitness, thinned

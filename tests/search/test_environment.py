@@ -4,9 +4,9 @@ import itertools
 
 import pytest
 
-from afpjax.deploy_sections import TRACES
-from afpjax.errors import InputError
-from afpjax.search.environment import (
+from afpjax.config.deploy_sections import TRACES
+from afpjax.inputs.errors import InputError
+from afpjax.online.environment import (
     ROLES,
     Change,
     Trace,
@@ -15,7 +15,7 @@ from afpjax.search.environment import (
     random_trace,
     states,
 )
-from afpjax.search.trace_files import read_trace, shipped_traces
+from afpjax.online.trace_files import read_trace, shipped_traces
 
 NAMES = ("eyeriss", "simba", "simba-ecc")
 BUILT = built_for((0.02, 0.2, 0.0), (0.03, 0.3, 0.0))

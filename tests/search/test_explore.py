@@ -7,7 +7,7 @@ import moocore
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.evaluated import Infeasible, as_fitness
 from afpjax.search.explore import Budget, explore

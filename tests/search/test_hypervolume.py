@@ -4,7 +4,7 @@ import moocore
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search.hypervolume import hypervolume, non_dominated
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search import operators, pareto
 from afpjax.search.nsga2 import NSGA2, front_metrics
 from afpjax.search.pareto import Fitness

@@ -7,9 +7,9 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
-from afpjax.search.costs_now import (
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.inputs.errors import InputError
+from afpjax.online.costs_now import (
     System,
     as_front,
     least_energy_delay_now,
@@ -18,9 +18,8 @@ from afpjax.search.costs_now import (
     safest_within,
     scaled,
 )
-from afpjax.search.environment import built_for
-from afpjax.search.explore import Budget
-from afpjax.search.online import (
+from afpjax.online.environment import built_for
+from afpjax.online.online import (
     _CHOICE,
     _given,
     best_stored,
@@ -28,8 +27,9 @@ from afpjax.search.online import (
     expected_drops,
     repartition,
 )
+from afpjax.online.stream import at
+from afpjax.search.explore import Budget
 from afpjax.search.problem import costs
-from afpjax.search.stream import at
 
 BUILT = built_for((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
 STRUCK = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))

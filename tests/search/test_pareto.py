@@ -15,7 +15,7 @@ from pymoo.operators.survival.rank_and_crowding.metrics import (
     get_crowding_function,
 )
 
-from afpjax.errors import InputError
+from afpjax.inputs.errors import InputError
 from afpjax.search import pareto
 from afpjax.search.pareto import Fitness
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import afpjax
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel
+from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.explore import Budget
 from afpjax.search.partition import measure, reference_point, search, tables_for

@@ -8,18 +8,18 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.deploy_sections import POLICIES as OFFERED
-from afpjax.faults.evaluate import Evaluator
+from afpjax.config.deploy_sections import POLICIES as OFFERED
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel
-from afpjax.search.costs_now import limits, safest_within
-from afpjax.search.environment import Change, Trace, built_for, states
+from afpjax.online.costs_now import limits, safest_within
+from afpjax.online.environment import Change, Trace, built_for, states
+from afpjax.online.online import System, expected_drops
+from afpjax.online.operation import Event, Operation, Price, Streamed, means, time_above
+from afpjax.online.policies import POLICIES, streamed
+from afpjax.online.stream import Stream, answers, shares
+from afpjax.online.watch import rule
 from afpjax.search.explore import Budget
-from afpjax.search.online import System, expected_drops
-from afpjax.search.operation import Event, Operation, Price, Streamed, means, time_above
-from afpjax.search.policies import POLICIES, streamed
 from afpjax.search.problem import costs
-from afpjax.search.stream import Stream, answers, shares
-from afpjax.search.watch import rule
 
 BUILT = built_for((0.0, 0.2, 0.0), (0.0, 0.2, 0.0))  # two devices to trust
 NAMES = ("eyeriss", "simba", "simba-ecc")

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
 from afpjax.faults.model import FaultModel
 from afpjax.hardware.tables import CostTables, mapping_cost
+from afpjax.inputs.errors import InputError
 from afpjax.search.evaluated import Infeasible
 from afpjax.search.partition import tables_for
 from afpjax.search.problem import (

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
-from afpjax.search.current import GRID
-from afpjax.search.environment import built_for
-from afpjax.search.stream import Stream, answers, at, shares
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.inputs.errors import InputError
+from afpjax.online.current import GRID
+from afpjax.online.environment import built_for
+from afpjax.online.stream import Stream, answers, at, shares
 
 BUILT = built_for((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
 LOST = BUILT._replace(present=(True, False, True))

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.errors import InputError
-from afpjax.faults.evaluate import Evaluator
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
-from afpjax.robust.distribute import distribute
-from afpjax.robust.failures import every
-from afpjax.robust.levels import ladders
-from afpjax.robust.thresholds import Chosen, Trade, best_within, remeasured
+from afpjax.neurons.distribute import distribute
+from afpjax.neurons.failures import every
+from afpjax.neurons.levels import ladders
+from afpjax.neurons.separable import alone, combined, genomes_alone, penalties
+from afpjax.neurons.threshold_sets import Chosen, Trade, best_within, remeasured
+from afpjax.neurons.thresholds import search_thresholds, step_mutation
+from afpjax.neurons.weighted import weighted
 from afpjax.search.hypervolume import hypervolume
-from afpjax.search.separable import alone, combined, genomes_alone, penalties
-from afpjax.search.thresholds import search_thresholds, step_mutation
-from afpjax.search.weighted import weighted
 
 CONSTANTS = (0.1, 0.2, 0.4, 0.8, 10.0)
 DEVICES, NAMES = 4, ("l1", "taylor", "jsd")

@@ -6,8 +6,8 @@ from math import comb
 import numpy as np
 import pytest
 
-from afpjax.errors import InputError
-from afpjax.search.watch import Rule, alarms, count_alarms, nothing_seen, observed, rule, seen
+from afpjax.inputs.errors import InputError
+from afpjax.online.watch import Rule, alarms, count_alarms, nothing_seen, observed, rule, seen
 
 LIMIT = 0.15
 

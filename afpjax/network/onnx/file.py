@@ -13,8 +13,8 @@ import onnx.inliner
 from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper, version_converter
 
-from afpjax.errors import InputError, one_line
-from afpjax.files import PART, Kind, opened, read_bytes
+from afpjax.inputs.errors import InputError, one_line
+from afpjax.inputs.files import PART, Kind, opened, read_bytes
 from afpjax.network.onnx.constants import tensor_value
 from afpjax.network.onnx.control import names_read
 

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from afpjax.checks import instance, whole
-from afpjax.errors import InputError, one_line
-from afpjax.image_size import ImageSize, image_size, pixels, rows_columns, words
+from afpjax.inputs.checks import instance, whole
+from afpjax.inputs.errors import InputError, one_line
+from afpjax.inputs.image_size import ImageSize, image_size, pixels, rows_columns, words
 from afpjax.network.network import Network
 from afpjax.network.onnx.file import WHERE, Graph, read_graph
 from afpjax.network.onnx.plan import Parameter, Plan, plan

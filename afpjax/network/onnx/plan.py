@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import onnx
 
-from afpjax.errors import InputError, one_line
+from afpjax.inputs.errors import InputError, one_line
 from afpjax.network.onnx import quantised
 from afpjax.network.onnx.constants import CONSTANTS, Room, worked_out
 from afpjax.network.onnx.control import written_out

@@ -8,8 +8,8 @@ import warnings
 import numpy as np
 import pytest
 
-from afpjax import data
-from afpjax.images import UnreadableWarning
+from afpjax.data import dataset as data
+from afpjax.data.images import UnreadableWarning
 from afpjax.models.training import batches
 from afpjax.models.training.batches import Batches
 

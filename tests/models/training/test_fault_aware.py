@@ -11,9 +11,9 @@ import optax
 import pytest
 
 import afpjax
-from afpjax.data import normalise
-from afpjax.errors import InputError
+from afpjax.data.dataset import normalise
 from afpjax.faults.model import FaultModel
+from afpjax.inputs.errors import InputError
 from afpjax.models import zoo
 from afpjax.models.training.batches import Batches
 from afpjax.models.training.fault_aware import Conditions, train_under_faults

@@ -5,8 +5,8 @@ import onnx
 from onnx import numpy_helper
 
 import afpjax
-from afpjax.faults.evaluate import Evaluator
-from afpjax.faults.judge import LOGITS
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.sites import Fault, Site
 
 from .onnx_files import N, assert_agrees, conv_tensors, drawn, expected, made, saved, tail

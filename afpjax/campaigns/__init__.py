@@ -1,0 +1,1 @@
+"""Which faults to inject: strata, designs, the walk through them, counts."""

@@ -1,0 +1,1 @@
+"""Labelled images: arrays, folders, splits."""

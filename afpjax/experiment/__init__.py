@@ -1,0 +1,1 @@
+"""What every job starts from: network, data, platform, faults, each made when asked for."""

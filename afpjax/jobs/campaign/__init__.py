@@ -1,0 +1,1 @@
+"""Job `campaign`: how vulnerable a network is, layer by layer and bit by bit."""

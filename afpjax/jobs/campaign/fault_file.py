@@ -1,0 +1,200 @@
+"""A file's faults, struck one by one: what each did, and those of a layer or a bit together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.campaigns.strata import site_names
+from afpjax.campaigns.tally import KEPT, Tally
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import CHANGED, NON_FINITE, RIGHT_BIT, SDC1
+from afpjax.experiment.prepare import Experiment
+from afpjax.faults.patterns import how_of
+from afpjax.faults.sites import Fault, Site
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.campaign.fault_lists import Counts, FaultList, list_text, read_list
+from afpjax.jobs.campaign.single import ALL, confusion
+from afpjax.jobs.shared.records import Record
+from afpjax.network.quantized import Quantized
+from afpjax.statistics.intervals import images_interval
+
+FILE = "faults.csv"
+CHUNK = 2048  # faults that an evaluator is handed at once
+_KINDS = ("flip", "stuck-at-0", "stuck-at-1")
+_ESTIMAND = (
+    "share of (fault, image) pairs whose class is another than without faults, over the faults "
+    "of the list and images drawn like these"
+)
+
+
+def read(experiment: Experiment) -> FaultList:
+    """The list that the experiment names, checked."""
+    settings, kind = experiment.config.campaign, experiment.faults.kind
+    if settings.sites:
+        raise InputError("campaign.list: campaign.sites names faults too; leave one of them out")
+    if kind not in _KINDS:
+        raise InputError(f"faults.kind: a list has bits; use {', '.join(_KINDS)}, not {kind}")
+    return read_list(Path(settings.list), experiment.outline)
+
+
+@dataclass(frozen=True, eq=False)
+class Struck:
+    """What became of a list's F faults on B images.
+
+    Faults of one layer and bit are a cell; C cells, in the order of layers and bits.
+    """
+
+    quantized: Quantized
+    faults: FaultList
+    counts: Counts
+    detected: Int[np.ndarray, "F"]  # images whose output is seen to be wrong: neither of `counts`
+    changed: Int[np.ndarray, "C B"]  # faults that change an image's class
+    right: Int[np.ndarray, "C B"]
+    tally: Tally
+
+    @cached_property
+    def cells(self) -> list[tuple[int, int]]:
+        """Layer and bit of each."""
+        return _cells(self.faults)[0]
+
+    @cached_property
+    def which(self) -> Int[np.ndarray, "F"]:
+        """The cell of each fault."""
+        return _cells(self.faults)[1]
+
+    def parts(self) -> Iterator[tuple[object, object, list[int]]]:
+        """Layer, bit and cells, of all that an answer is given for: a cell, a layer, a bit, all."""
+        names, every = self.quantized.graph.names, range(len(self.cells))
+        yield from ((names[layer], bit, [n]) for n, (layer, bit) in enumerate(self.cells))
+        for layer in sorted({layer for layer, _ in self.cells}):
+            yield names[layer], ALL, [n for n in every if self.cells[n][0] == layer]
+        for bit in sorted({bit for _, bit in self.cells}):
+            yield ALL, bit, [n for n in every if self.cells[n][1] == bit]
+        yield ALL, ALL, list(every)
+
+
+def strike(experiment: Experiment, evaluator: Evaluator, faults: FaultList) -> Struck:
+    """Strike all faults of a list, layer by layer, so that what layers share is computed once."""
+    cells, which = _cells(faults)
+    reference, count = evaluator.reference, evaluator.count
+    tally = Tally(len(cells), count, reference.argmax(axis=1), reference.shape[1])
+    ended = np.zeros((4, len(faults)), np.int64)  # masked, non-critical, critical, detected
+    changed, right = (np.zeros((len(cells), count), np.int32) for _ in range(2))
+    at = _Places(evaluator.quantized, faults, how_of(experiment.faults.kind))
+    order = np.argsort(faults.layer, kind="stable")
+    with experiment.work.progress.task("Striking", len(faults)) as task:
+        for start in range(0, len(order), CHUNK):
+            rows = order[start : start + CHUNK]
+            each = [at.fault(row) for row in rows.tolist()]
+            answers = evaluator.under(each, task.advance, shared=experiment.config.faults.shared)
+            ended[:, rows] = _ended(answers)
+            for cell in np.unique(which[rows]).tolist():
+                mine = answers[which[rows] == cell]
+                tally.add(cell, 0, mine)
+                changed[cell] += (mine & SDC1 > 0).sum(axis=0)
+                right[cell] += (mine & RIGHT_BIT > 0).sum(axis=0)
+    counts = Counts(np.full(len(faults), count), *ended[:3])
+    return Struck(evaluator.quantized, faults, counts, ended[3], changed, right, tally)
+
+
+def found(experiment: Experiment, struck: Struck) -> Record:
+    """Cells by layer and bit, by layer, by bit and over all; the worst faults."""
+    settings = experiment.config.campaign
+    cells = [
+        {"layer": layer, "bit": bit, "target": "weights"}
+        | _cell(struck, members, settings.confidence)
+        for layer, bit, members in struck.parts()
+    ]
+    return {
+        "design": {
+            "name": "listed",
+            "fault": experiment.faults.kind,
+            "estimand": {"weights": _ESTIMAND},
+            "interval": "by image",
+            "confidence": settings.confidence,
+            "level": settings.confidence,
+            "trials": len(struck.faults),
+            "strata": len(struck.cells),
+        },
+        "cells": cells,
+        "confusion": confusion(struck.tally.confusion),
+        "worst": list(_worst(struck, how_of(experiment.faults.kind))),
+    }
+
+
+def table(struck: Struck, more: dict[str, Sequence[object]]) -> bytes:
+    """The list again, with what its faults did here, as `FILE`; `read_list` reads it."""
+    own = {name: array.tolist() for name, array in zip(_COLUMNS, struck.counts, strict=True)}
+    columns = own | {"detected": struck.detected.tolist()} | more
+    return list_text(struck.quantized, struck.faults, columns).encode()
+
+
+_COLUMNS = ("n_injections", "masked", "non_critical", "critical")
+
+
+class _Places:
+    """Rows of a list as faults of the kernels that their tensors became."""
+
+    def __init__(self, quantized: Quantized, faults: FaultList, how: str) -> None:
+        self._faults, self._how, self._calls = faults, how, quantized.program.calls
+
+    def fault(self, row: int) -> Fault:
+        faults = self._faults
+        layer, element, bit = (int(e[row]) for e in (faults.layer, faults.element, faults.bit))
+        places = self._calls[layer].stored.in_kernel(element)
+        return Fault.at(*(Site(layer, place, bit) for place in places), how=self._how)
+
+
+def _cells(faults: FaultList) -> tuple[list[tuple[int, int]], Int[np.ndarray, "F"]]:
+    """Layers and bits that there are, and the cell of each fault."""
+    pairs = np.stack([faults.layer, faults.bit], axis=1)
+    known, which = np.unique(pairs, axis=0, return_inverse=True)
+    return [(int(layer), int(bit)) for layer, bit in known], which.ravel()
+
+
+def _ended(answers: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "4 K"]:
+    """How many images of each fault are masked, non-critical, critical and detected."""
+    masked = (answers & CHANGED == 0).sum(axis=1)
+    critical = (answers & SDC1 > 0).sum(axis=1)
+    detected = (answers & NON_FINITE > 0).sum(axis=1)
+    rest = answers.shape[1] - masked - critical - detected
+    return np.stack([masked, rest, critical, detected])
+
+
+def _cell(struck: Struck, members: Sequence[int], confidence: float) -> Record:
+    tally, own = struck.tally, list(members)
+    trials = tally.trials[own]
+    total = int(trials.sum())
+
+    def estimate(name: str, stem: str, hits: Int[np.ndarray, "B"]) -> Record:
+        interval = images_interval(hits, total, confidence)
+        return {name: hits.mean() / total, f"{stem}_interval": list(interval)}
+
+    return {
+        "trials": total,
+        "images": tally.images,
+        **estimate("accuracy", "accuracy", struck.right[own].sum(axis=0)),
+        **estimate("sdc_rate", "sdc", struck.changed[own].sum(axis=0)),
+        **tally.shares(own, trials / total),
+    }
+
+
+def _worst(struck: Struck, how: str) -> Iterator[Record]:
+    """The faults that change most images; of equals, those that are listed first."""
+    places = _Places(struck.quantized, struck.faults, how)
+    names, critical = struck.quantized.graph.names, struck.counts.critical
+    for row in np.argsort(-critical, kind="stable")[:KEPT].tolist():
+        if critical[row]:
+            yield {
+                "layer": names[struck.faults.layer[row]],
+                "bit": int(struck.faults.bit[row]),
+                "target": "weights",
+                "trial": row,
+                "sdc_rate": critical[row] / struck.counts.images[row],
+                "sites": site_names(struck.quantized, places.fault(row)),
+                "same_in_every_image": True,
+            }

@@ -1,0 +1,112 @@
+"""Faults struck again by their names, as a report lists them: LAYER/TARGET/ELEMENT/BIT."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from afpjax.campaigns.strata import KINDS
+from afpjax.campaigns.tally import Tally
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import CLASS_SHIFT
+from afpjax.experiment.prepare import Experiment
+from afpjax.faults.patterns import how_of
+from afpjax.faults.sites import Fault, Site, check_sites
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.campaign.single import confusion
+from afpjax.jobs.shared.records import Record
+from afpjax.statistics.proportions import interval
+
+
+def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
+    """The fault of each name. Raises `InputError` for one that is not in the network."""
+    if not sites:
+        raise InputError("campaign.sites: name faults to strike, LAYER/TARGET/ELEMENT/BIT")
+    if experiment.faults.kind not in KINDS:
+        raise InputError(
+            f"faults.kind: {experiment.faults.kind} has no single faults; use "
+            f"campaign.design = bernoulli, or one of {', '.join(KINDS)}"
+        )
+    how = how_of(experiment.faults.kind)
+    found = {name: _parsed(experiment, name) for name in sites}
+    for name, parts in found.items():
+        try:
+            check_sites(parts, experiment.graph.layers, experiment.format.width)
+        except InputError as error:
+            raise InputError(f"campaign.sites: {name}: {error}") from error
+    return {name: Fault.at(*parts, how=how) for name, parts in found.items()}
+
+
+def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]) -> Record:
+    """One cell for each fault: its images are what varies."""
+    with experiment.work.progress.task("Striking", len(wanted)) as task:
+        answers = evaluator.under(
+            list(wanted.values()), task.advance, shared=experiment.config.faults.shared
+        )
+    reference = evaluator.reference
+    tally = Tally(len(wanted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
+    for place in range(len(wanted)):
+        tally.add(place, 0, answers[place : place + 1])
+    confidence = experiment.config.campaign.confidence
+    cells = [_cell(name, tally, place, confidence) for place, name in enumerate(wanted)]
+    said = [
+        {"site": name, "image": image, "before": int(before), "after": int(after)}
+        for name, row in zip(wanted, answers, strict=True)
+        for image, (before, after) in enumerate(
+            zip(reference.argmax(axis=1), row >> CLASS_SHIFT, strict=True)
+        )
+        if before != after
+    ]
+    return {
+        "design": {
+            "name": "listed",
+            "fault": experiment.faults.kind,
+            "estimand": {"listed": "share of images, drawn like these, that the fault reaches"},
+            "interval": "wilson",
+            "confidence": confidence,
+            "level": confidence,
+            "trials": len(wanted),
+            "strata": len(wanted),
+        },
+        "cells": cells,
+        "confusion": confusion(tally.confusion),
+        "changed": said,
+    }
+
+
+def _parsed(experiment: Experiment, name: str) -> list[Site]:
+    names = list(experiment.graph.names)
+    layer, *rest = name.rsplit("/", 3)  # a layer's own name may hold slashes
+    if len(rest) != 3 or layer not in names:
+        raise InputError(
+            f"campaign.sites: {name} is not LAYER/TARGET/ELEMENT/BIT with one of the layers "
+            f"{', '.join(names)}"
+        )
+    target, element, bits = rest
+    try:
+        return [Site(names.index(layer), int(element), int(b), target) for b in bits.split("+")]
+    except ValueError as error:
+        raise InputError(
+            f"campaign.sites: {name}: element and bit are whole numbers, bits joined by +"
+        ) from error
+
+
+def _cell(name: str, tally: Tally, place: int, confidence: float) -> Record:
+    layer, target, _, bits = name.rsplit("/", 3)
+    images = np.array([tally.images])
+
+    def estimate(key: str, stem: str, of: str) -> Record:
+        hits = np.array([round(float(tally.sums(of)[place]) * tally.images)])
+        low, high = interval("wilson", hits, images, confidence=confidence)
+        return {key: tally.sums(of)[place], f"{stem}_interval": [low[0], high[0]]}
+
+    return {
+        "layer": layer,
+        "bit": int(bits) if bits.isdigit() else bits,
+        "target": target,
+        "site": name,
+        "trials": 1,
+        "images": tally.images,
+        **estimate("accuracy", "accuracy", "right"),
+        **estimate("sdc_rate", "sdc", "sdc1"),
+        **tally.shares([place], np.ones(1)),
+    }

@@ -1,0 +1,91 @@
+"""What a campaign is expected to find, from one backward pass, before it strikes anything."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float
+
+from afpjax.data.dataset import Images
+from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, per_flip
+from afpjax.experiment.prepare import Experiment
+from afpjax.faults.sites import stored
+from afpjax.jobs.shared.records import Record
+from afpjax.neurons.agreement import spearman
+
+IMAGES = 256  # the most that a prediction looks at
+ALL = "all"
+
+
+def predict(experiment: Experiment) -> Coefficients:
+    """The coefficients of the expected loss on the campaign's images."""
+    held = Images(*(each[:IMAGES] for each in experiment.held))
+    key = experiment.key("vulnerability")
+    return coefficients(experiment.quantized, experiment.inputs(held), held.labels, key)
+
+
+def foreseen(experiment: Experiment) -> bool:
+    """Whether the faults are those that the prediction is of."""
+    return experiment.faults.kind == "flip" and experiment.config.campaign.design != "listed"
+
+
+def compared(experiment: Experiment, cells: Sequence[Mapping[str, Any]]) -> Record:
+    """Predicted loss of every cell with a layer of its own beside its SDC rate, and how far their
+    orders agree."""
+    known = [
+        cell
+        for cell in cells
+        if cell["layer"] != ALL and cell["target"] in ("weights", "activations")
+    ]
+    finest = [cell for cell in known if cell["bit"] != ALL] or known
+    if not finest:
+        return {}
+    made = predict(experiment)
+    rows = [
+        {key: cell[key] for key in ("layer", "bit", "target", "rate", "device") if key in cell}
+        | {"predicted": _short(_of_cell(experiment, made, cell)), "sdc_rate": cell["sdc_rate"]}
+        for cell in finest
+    ]
+    rows.sort(key=lambda row: -row["predicted"])
+    return {"vulnerability": rows, "vulnerability_correlation": list(_correlations(rows))}
+
+
+def _short(value: float) -> float:
+    """Three digits: the seventh depends on how many devices a process has."""
+    return float(f"{value:.3g}")
+
+
+def _of_cell(experiment: Experiment, made: Coefficients, cell: Mapping[str, Any]) -> float:
+    """Nats that one fault of a cell adds to the loss, or its masks at their rate."""
+    names, layers = experiment.graph.names, experiment.graph.layers
+    place, target = names.index(cell["layer"]), cell["target"]
+    moments = made.weights if target == "weights" else made.activations
+    bits = _bits(experiment, cell)
+    if "rate" in cell:
+        rates = np.zeros(moments.first.shape, np.float32)
+        rates[place, bits] = cell["rate"]
+        return float(increase(moments, jnp.asarray(rates))[place])
+    each: Float[np.ndarray, bits] = np.asarray(per_flip(moments))[place, bits]
+    return float(each.mean()) / stored(layers[place], target)
+
+
+def _bits(experiment: Experiment, cell: Mapping[str, Any]) -> list[int]:
+    if cell["bit"] != ALL:
+        return [int(cell["bit"])]
+    if "rate" in cell:
+        return list(experiment.faults.bits)
+    given = experiment.config.campaign.bits
+    return sorted(given) or list(range(experiment.format.width))
+
+
+def _correlations(rows: Sequence[Record]) -> list[Record]:
+    """Spearman's rank correlation for each target; none where nothing varies."""
+    found = []
+    for target in dict.fromkeys(row["target"] for row in rows):
+        mine = [row for row in rows if row["target"] == target]
+        each = (np.array([float(r[key]) for r in mine]) for key in ("predicted", "sdc_rate"))
+        rank = spearman(*each)
+        if rank is not None:
+            found.append({"target": target, "cells": len(mine), "spearman": rank})
+    return found

@@ -1,0 +1,106 @@
+"""What others measured of a list's faults beside what was measured here: do they agree?
+
+Both struck the very same faults, so that nothing is left to chance but the images. Those of one
+are taken for drawn from those of the other, all of theirs being published as counts alone. Faults
+share the images, and are no independent witnesses: for one fault a standard score is right, for
+many together the interval is over images (`statistics.images_interval`).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from afpjax.jobs.campaign.fault_file import Struck
+from afpjax.jobs.campaign.fault_lists import Counts
+from afpjax.jobs.campaign.single import ALL
+from afpjax.jobs.shared.records import Record
+from afpjax.statistics.intervals import images_interval, subset_scores
+
+ENOUGH = 5  # images that are expected to be critical, and not to be, for a normal score
+_EQUAL = 1e-12  # shares that are as good as one
+_TWO_SIDED = 1.959964  # what one standard score in twenty is beyond
+
+
+def compared(struck: Struck, theirs: Counts, confidence: float) -> Record:
+    """The record `published`: scores of the faults, and shares over bits, layers and all."""
+    scores, enough = _scores(struck, theirs)
+    parts = list(_parts(struck, theirs, confidence))
+    bits = [part for part in parts if part["layer"] == ALL != part["bit"]]
+    layers = [part for part in parts if part["bit"] == ALL != part["layer"]]
+    (whole,) = (part for part in parts if part["layer"] == part["bit"] == ALL)
+    return {
+        "faults": len(struck.faults),
+        "images": int(struck.counts.images[0]),
+        "published_images": int(theirs.images.min()),
+        "confidence": confidence,
+        "whole": _without(whole, "layer", "bit"),
+        "masked": {"rate": _share(struck.counts.masked, struck.counts.images),
+                   "published_rate": _share(theirs.masked, theirs.images)},
+        "scores": {"expected_images": ENOUGH, "faults": int(enough.sum())}
+        | _spread(scores[enough]),
+        "bits_inside": sum(bit["inside"] for bit in bits),
+        "bits": [_without(bit, "layer") for bit in bits],
+        "layers_inside": sum(layer["inside"] for layer in layers),
+        "layers": [_without(layer, "bit") for layer in layers],
+    }  # fmt: skip
+
+
+def columns(struck: Struck, theirs: Counts) -> dict[str, Sequence[object]]:
+    """For the list's own file: their images and critical ones, and the score where it is one."""
+    scores, enough = _scores(struck, theirs)
+    told = [f"{z:.4g}" if known else "" for z, known in zip(scores, enough, strict=True)]
+    return {
+        "published_n_injections": theirs.images.tolist(),
+        "published_critical": theirs.critical.tolist(),
+        "z": told,
+    }
+
+
+def _scores(struck: Struck, theirs: Counts) -> tuple[Float[np.ndarray, "F"], Bool[np.ndarray, "F"]]:
+    """Every fault's standard score, and for which it is nearly normal."""
+    ours = struck.counts
+    scores = subset_scores(ours.critical, ours.images, theirs.critical, theirs.images)
+    expected = theirs.critical / theirs.images * ours.images
+    enough = (expected >= ENOUGH) & (ours.images - expected >= ENOUGH)
+    return scores, enough & np.isfinite(scores)
+
+
+def _spread(scores: Float[np.ndarray, "F"]) -> Record:
+    """Root mean square, mean, and how many are beyond what one in twenty should be."""
+    if not len(scores):
+        return {}
+    return {
+        "rms": float(np.sqrt((scores**2).mean())),
+        "mean": float(scores.mean()),
+        "inside": float((np.abs(scores) <= _TWO_SIDED).mean()),
+    }
+
+
+def _parts(struck: Struck, theirs: Counts, confidence: float) -> Iterator[Record]:
+    """Shares of critical pairs, ours with an interval over their images, and theirs."""
+    for layer, bit, members in struck.parts():
+        if layer != ALL != bit:
+            continue
+        mine = np.isin(struck.which, members)
+        hits, faults = struck.changed[members].sum(axis=0), int(mine.sum())
+        images = float(theirs.images[mine].min())
+        low, high = images_interval(hits, faults, confidence, images=images)
+        known = _share(theirs.critical[mine], theirs.images[mine])
+        yield {
+            "layer": layer,
+            "bit": bit,
+            "faults": faults,
+            "sdc_rate": hits.mean() / faults,
+            "sdc_interval": [low, high],
+            "published_rate": known,
+            "inside": bool(low - _EQUAL <= known <= high + _EQUAL),
+        }
+
+
+def _share(hits: np.ndarray, images: np.ndarray) -> float:
+    return float((hits / images).mean())
+
+
+def _without(record: Record, *names: str) -> Record:
+    return {key: value for key, value in record.items() if key not in names}

@@ -1,0 +1,1 @@
+"""Job `distribute`: RobustDiCE beside its rivals, when devices are lost."""

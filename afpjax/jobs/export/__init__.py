@@ -1,0 +1,1 @@
+"""Job `export`: one deployable model for each device."""

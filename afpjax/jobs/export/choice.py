@@ -1,0 +1,136 @@
+"""What job `export` exports: the choice of an earlier run, or one that is worked out now."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.config.config import Config, load
+from afpjax.experiment.prepare import Experiment
+from afpjax.hardware.platform import load_platform
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.distribute.cases import Distribution
+from afpjax.jobs.shared import scoring, searched
+from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
+from afpjax.neurons.placement import Placement
+
+#: What a run of a job has chosen.
+_KINDS = {"partition": "mapping", "distribute": "placement"}
+
+
+class Choice(NamedTuple):
+    """A mapping of layers, or a placement of neurons, on named devices."""
+
+    where: Int[np.ndarray, " L"] | Placement
+    devices: tuple[str, ...]
+    method: str
+    source: str  # "given", "searched", "distributed", or "partition run", "distribute run"
+    stability: Mapping[str, Any] = {}  # of a placement: how much it depends on scoring images
+
+
+def choice(experiment: Experiment) -> Choice:
+    """As export.* say. Raises `InputError` for a mapping of another network."""
+    given = experiment.config.export
+    kind_of(experiment.config)  # refuses an earlier run of another kind
+    if given.source:
+        return _of_run(Path(given.source), experiment)
+    if given.kind == "placement":
+        return _distributed(experiment)
+    names = experiment.platform.names
+    if given.mapping:
+        return Choice(_checked(given.mapping, experiment), names, "given", "given")
+    return Choice(searched.chosen(experiment), names, "afarepart", "searched")
+
+
+def _checked(mapping: Sequence[int], experiment: Experiment) -> Int[np.ndarray, " L"]:
+    layers, devices = len(experiment.graph.layers), len(experiment.platform.names)
+    if len(mapping) != layers:
+        raise InputError(
+            f"export.mapping: {len(mapping)} devices for a network of {layers} layers; give one "
+            "for each layer"
+        )
+    if max(mapping) >= devices:
+        raise InputError(
+            f"export.mapping: no device {max(mapping)}; those of platform.devices are 0 to "
+            f"{devices - 1}"
+        )
+    return np.array(mapping, np.int64)
+
+
+def _distributed(experiment: Experiment) -> Choice:
+    """As job `distribute` places neurons on its first number of devices."""
+    given = experiment.config
+    distribution = Distribution(experiment, scoring.scored(experiment))
+    method, devices = given.export.method, given.distribute.devices[0]
+    placement = distribution.place(method, devices)
+    stable = distribution.stability(devices) if method == "robustdice" else {}
+    return Choice(placement, numbered(devices), method, "distributed", stable)
+
+
+def device_names(config: Config) -> tuple[str, ...]:
+    """The devices of what would be exported, known before there is anything to export."""
+    given = config.export
+    if kind_of(config) == "mapping":
+        return load_platform(config.platform.devices, config.platform.link).names
+    if not given.source:
+        return numbered(config.distribute.devices[0])
+    theirs = load(Path(given.source) / "config.toml", named=config.model.name)
+    return numbered(theirs.distribute.devices[0])
+
+
+def kind_of(config: Config) -> str:
+    """Of what is exported. Raises `InputError` for an earlier run of neither kind."""
+    given = config.export
+    if not given.source:
+        return given.kind
+    job = result_of("export.source", Path(given.source), tuple(_KINDS))["job"]
+    if given.kind == "placement" != _KINDS[job]:
+        raise InputError(
+            f"export.kind: {given.source} is a run of job {job}, whose choice is a mapping; leave "
+            "export.kind out, or leave export.source out for a placement worked out here"
+        )
+    return _KINDS[job]
+
+
+def numbered(devices: int) -> tuple[str, ...]:
+    """Names of devices that are all alike."""
+    return tuple(f"device{number}" for number in range(devices))
+
+
+def _of_run(folder: Path, experiment: Experiment) -> Choice:
+    name = "export.source"
+    result = result_of(name, folder, tuple(_KINDS))
+    of_job = _mapping_of if result["job"] == "partition" else _placement_of
+    with whole(name, folder):
+        same_network(name, folder, result["model"]["layers"], experiment)
+        return of_job(result, experiment, folder)
+
+
+def _mapping_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
+    names = experiment.platform.names
+    same_devices("export.source", folder, result["devices"], experiment)
+    mapping = mappings([result["selected"]["mapping"]], experiment)[0]
+    return Choice(mapping, names, "afarepart", "partition run")
+
+
+def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
+    """RobustDiCE's, on the first number of devices of that run."""
+    substitute = experiment.config.distribute.substitute
+    if result["substitute"] != substitute:
+        raise InputError(
+            f"export.source: {folder} has lost neurons give {result['substitute']}, and "
+            f"distribute.substitute is {substitute} here; add --config {folder / 'config.toml'}"
+        )
+    devices = load(folder / "config.toml", named=experiment.config.model.name).distribute.devices[0]
+    holds = []
+    for layer, row in zip(experiment.graph.layers, result["placement"], strict=True):
+        masks = [int(mask) for mask in row["held"]]
+        if len(masks) != layer.neurons or not all(0 < mask < 1 << devices for mask in masks):
+            raise ValueError(masks)
+        holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
+    placement = Placement("robustdice", experiment.graph.names, tuple(holds))
+    rows = result.get("stability", ())
+    stable = next((dict(row) for row in rows if row["devices"] == devices), {})
+    return Choice(placement, numbered(devices), "robustdice", "distribute run", stable)

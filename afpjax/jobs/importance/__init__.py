@@ -1,0 +1,1 @@
+"""Job `importance`: scores of every neuron."""

@@ -1,0 +1,185 @@
+"""Job `importance`: RobustDiCE's three scores of every neuron, and how far they agree.
+
+Scores are those of the network in floating point, as in the paper. Its divergence takes one run of
+the network for each neuron: beyond `importance.exact_passes` it is estimated, and a sample of each
+layer's neurons is left out for real, to say how good the estimate is.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jaxtyping import Float, Int
+
+from afpjax.config.config import Config
+from afpjax.config.work import Work
+from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.jobs.importance.summary import summary
+from afpjax.jobs.shared import plans, records, scoring
+from afpjax.jobs.shared.outcome import Outcome
+from afpjax.jobs.shared.records import Record
+from afpjax.neurons import ablation
+from afpjax.neurons.agreement import agreement, spearman
+from afpjax.neurons.distribute import NAMES
+from afpjax.neurons.first_order import Scores
+from afpjax.neurons.importance import l1
+from afpjax.neurons.left_out import Lost, left_out
+from afpjax.neurons.measure import estimate, taylor
+from afpjax.neurons.subject import Subject
+
+
+class Neurons(NamedTuple):
+    """What was found of one layer's neurons."""
+
+    name: str
+    scores: Mapping[str, Float[np.ndarray, " C"]]
+    out: Int[np.ndarray, " N"]  # neurons that were left out for real
+    lost: Lost  # what that did
+    estimated: Float[np.ndarray, " N"] | None  # their estimate on the same images, if there is one
+
+
+def plan(config: Config, work: Work) -> object:
+    """Scores; where divergences are estimated, a sample of neurons is left out to check them."""
+    experiment, settings = prepare(config, work), config.importance
+    neurons = sum(min(settings.sample, layer.neurons) for layer in experiment.graph.layers)
+    sampled = neurons * min(settings.sample_images, settings.images)
+    steps = [*plans.scoring(experiment), plans.Step("neurons left out", sampled, 0)]
+    return plans.shown(experiment, steps)
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Scores of every neuron, their rank correlations, and accuracy lost without a neuron."""
+    experiment = prepare(config, work)
+    subject, source = scoring.subject(experiment)
+    program, settings = experiment.network.program, config.importance
+    clean, cost = subject.right, ablation.exact_passes(program, len(subject.images))
+    exact = cost <= settings.exact_passes
+    with work.progress.task("Taylor scores", len(subject.images)) as task:
+        slopes = taylor(subject, settings.target, task.advance)
+    sizes = l1(experiment.network)
+    layers, about = (_exact if exact else _estimated)(experiment, subject, sizes, slopes)
+    result = {
+        "model": records.model(experiment),
+        "data": {"name": config.data.name},
+        "images": {"count": len(subject.images), "from": source},
+        "clean": {"accuracy": clean},
+        "notes": records.chance(experiment, experiment.scored[0]),
+        "target": settings.target,
+        "divergence": {"unit": "nats", "method": "exact" if exact else "estimate"}
+        | {"exact_passes": cost, "limit": settings.exact_passes}
+        | about,
+        "layers": [_record(layer) for layer in layers],
+        "correlations": _correlations(layers),
+        "neurons": [row for layer in layers for row in _neurons(layer)],
+    }
+    return Outcome(result, summary(result))
+
+
+def _exact(
+    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+) -> tuple[list[Neurons], Record]:
+    """Every neuron of every layer left out."""
+    layers = experiment.graph.layers
+    every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
+    lost = _left_out(experiment, subject, every, "Leaving out neurons")
+    found = []
+    for number, layer in enumerate(layers):
+        scores = _scores(sizes[layer.name], slopes[layer.name], lost[number].divergence)
+        found.append(Neurons(layer.name, scores, every[number], lost[number], None))
+    return found, {}
+
+
+def _estimated(
+    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+) -> tuple[list[Neurons], Record]:
+    """All divergences estimated, and some of every layer's neurons left out to check them."""
+    layers, settings = experiment.graph.layers, experiment.config.importance
+    checked = subject.first(settings.sample_images)
+    with experiment.work.progress.task("Estimating divergences", len(subject.images)) as task:
+        guessed, neglected = estimate(subject, settings.classes, task.advance)
+    with experiment.work.progress.task("Estimates to check", len(checked.images)) as task:
+        same, _ = estimate(checked, settings.classes, task.advance)
+    some = {n: _sample(experiment, n, layer.neurons) for n, layer in enumerate(layers)}
+    lost = _left_out(experiment, checked, some, "Leaving out a sample of neurons")
+    found = []
+    for number, layer in enumerate(layers):
+        scores = _scores(sizes[layer.name], slopes[layer.name], guessed[layer.name])
+        out = some[number]
+        found.append(Neurons(layer.name, scores, out, lost[number], same[layer.name][out]))
+    classes = min(settings.classes, experiment.config.model.classes)
+    about = {"classes": classes, "neglected": neglected, "sample_images": len(checked.images)}
+    return found, about
+
+
+def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray, " N"]:
+    """Some neurons of a layer, in order, drawn from the seed."""
+    key = jax.random.fold_in(experiment.key("importance"), number)
+    count = min(experiment.config.importance.sample, neurons)
+    return np.sort(np.asarray(jax.random.permutation(key, neurons)[:count]))
+
+
+def _left_out(
+    experiment: Experiment, subject: Subject, wanted: Mapping[int, Any], description: str
+) -> dict[int, Lost]:
+    runs = len(subject.images) * sum(map(len, wanted.values()))
+    with experiment.work.progress.task(description, runs) as task:
+        return left_out(subject, wanted, task.advance)
+
+
+def _scores(*scores: Any) -> dict[str, Float[np.ndarray, " C"]]:
+    return {name: np.asarray(each, np.float32) for name, each in zip(NAMES, scores, strict=True)}
+
+
+def _record(layer: Neurons) -> Record:
+    """A layer's scores, and how good its estimate is where there is one."""
+    record: Record = {"name": layer.name, **layer.scores}
+    if layer.estimated is None:
+        return record | {"drop": layer.lost.drop, "jsd_method": "exact"}
+    off = layer.estimated - layer.lost.divergence
+    record |= {"jsd_method": "estimate", "jsd_error": np.sqrt(np.mean(off**2))}
+    record |= {"jsd_sample_mean": layer.lost.divergence.mean(), "jsd_sampled": len(layer.out)}
+    order = spearman(layer.estimated, layer.lost.divergence)
+    return record if order is None else record | {"jsd_rank_correlation": order}
+
+
+def _correlations(layers: Sequence[Neurons]) -> Record:
+    """Over all neurons, and within each layer."""
+
+    def all_of(parts: Sequence[Any]) -> Float[np.ndarray, " N"]:
+        return np.concatenate(parts)
+
+    scores = {name: all_of([layer.scores[name] for layer in layers]) for name in NAMES}
+    out = {name: all_of([layer.scores[name][layer.out] for layer in layers]) for name in NAMES}
+    whole = _agreement(scores, out, all_of([layer.lost.drop for layer in layers]))
+    return {"all": whole, "layers": [_within(layer) for layer in layers]}
+
+
+def _within(layer: Neurons) -> Record:
+    out = {name: scores[layer.out] for name, scores in layer.scores.items()}
+    return {"layer": layer.name} | _agreement(layer.scores, out, layer.lost.drop)
+
+
+def _agreement(
+    scores: Mapping[str, Any], out: Mapping[str, Any], drop: Float[np.ndarray, " N"]
+) -> dict[str, float]:
+    """Between each two scores; between each score and the drop, of neurons that were left out."""
+    found = agreement(scores)
+    for name in NAMES:
+        if (value := spearman(out[name], drop)) is not None:
+            found[f"{name}_drop"] = value
+    return found
+
+
+def _neurons(layer: Neurons) -> list[Record]:
+    """A record for each neuron; where divergences are estimated, what was measured beside them."""
+    rows: list[Record] = [
+        {"layer": layer.name, "neuron": neuron}
+        | {name: scores[neuron] for name, scores in layer.scores.items()}
+        for neuron in range(len(layer.scores["l1"]))
+    ]
+    for place, neuron in enumerate(layer.out):
+        rows[neuron]["drop"] = layer.lost.drop[place]
+        if layer.estimated is not None:
+            rows[neuron]["jsd_left_out"] = layer.lost.divergence[place]
+    return rows

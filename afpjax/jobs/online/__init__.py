@@ -1,0 +1,1 @@
+"""Job `online`: AFarePart's online phase."""

@@ -1,0 +1,1 @@
+"""Job `partition`: AFarePart's offline phase, beside its baselines."""

@@ -1,0 +1,1 @@
+"""Job `profile`: what each layer costs on each device."""

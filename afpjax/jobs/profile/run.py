@@ -1,0 +1,24 @@
+"""Job `profile`: the layers, and what each costs on every device."""
+
+from afpjax.config.config import Config
+from afpjax.config.work import Work
+from afpjax.experiment.prepare import prepare
+from afpjax.jobs.shared import plans, records, summary
+from afpjax.jobs.shared.outcome import Outcome
+
+
+def plan(config: Config, work: Work) -> object:
+    """No pass: costs follow from the layers' shapes."""
+    return plans.shown(prepare(config, work, images=False), [])
+
+
+def run(config: Config, work: Work) -> Outcome:
+    """Latency, energy and memory of every layer on every device, for one batch."""
+    experiment = prepare(config, work, images=False)
+    costs = records.layer_costs(experiment, experiment.tables)
+    result = {
+        "model": records.model(experiment),
+        "devices": list(experiment.platform.names),
+        "costs": costs,
+    }
+    return Outcome(result, summary.costs(costs, experiment.platform.names))

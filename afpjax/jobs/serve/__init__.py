@@ -1,0 +1,1 @@
+"""Job `serve`: an export run for real."""

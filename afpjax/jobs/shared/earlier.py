@@ -1,0 +1,76 @@
+"""What an earlier run found, for a job that goes on from it."""
+
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.experiment.prepare import Experiment
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.files import Kind, read_json, understood
+
+NAME = "result.json"
+_WHOLE = Kind("result of a whole run; run it again", 0)
+
+
+def result_of(setting: str, folder: Path, jobs: Sequence[str]) -> dict[str, Any]:
+    """result.json of a run of one of `jobs`; errors name the setting that names the folder."""
+    where = f"{setting}: {folder}"
+    if not (folder / NAME).exists():
+        raise InputError(f"{where} has no {NAME}; name a run folder")
+    result = read_json(folder / NAME, setting)
+    job = result.get("job") if isinstance(result, dict) else None
+    if job not in jobs:
+        raise InputError(f"{where} is no run of job {' or '.join(jobs)}; name one")
+    return result
+
+
+def whole(setting: str, folder: Path) -> AbstractContextManager[None]:
+    """What a result lacks, or has of another kind, is an `InputError` inside `with`."""
+    return understood(folder / NAME, setting, _WHOLE)
+
+
+def mappings(values: Any, experiment: Experiment) -> Int[np.ndarray, "*P L"]:
+    """A mapping, or a list of them, of the experiment's layers to its devices' numbers.
+
+    Raises ValueError for what is none.
+    """
+    found, wanted = np.array(values), len(experiment.graph.layers)
+    devices = len(experiment.platform.names)
+    if found.dtype.kind != "i" or found.shape[-1:] != (wanted,) or not found.size:
+        raise ValueError("a mapping is not one of this network")
+    if found.min() < 0 or found.max() >= devices:
+        raise ValueError(f"a mapping names a device that is not one of {devices}")
+    return found.astype(np.int64)
+
+
+def same_network(
+    setting: str, folder: Path, layers: Sequence[Mapping[str, Any]], experiment: Experiment
+) -> None:
+    """Raise `InputError` unless a result's layers are those of the experiment's network."""
+    theirs = [(each["name"], each["neurons"], each["macs"]) for each in layers]
+    own = [(each.name, each.neurons, each.macs) for each in experiment.graph.layers]
+    if theirs == own:
+        return
+    pairs = zip(theirs, own, strict=False)
+    place = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(theirs), len(own)))
+    raise InputError(
+        f"{setting}: {folder} is a mapping of another network ({len(theirs)} layers, "
+        f"{len(own)} here; they differ from layer {place} on); add --config "
+        f"{folder / 'config.toml'}"
+    )
+
+
+def same_devices(
+    setting: str, folder: Path, devices: Sequence[str], experiment: Experiment
+) -> None:
+    """Raise `InputError` unless a result's devices are those of the experiment's platform."""
+    names = experiment.platform.names
+    if tuple(devices) != names:
+        raise InputError(
+            f"{setting}: {folder} maps to {', '.join(devices)}, and the devices here are "
+            f"{', '.join(names)}; add --config {folder / 'config.toml'}"
+        )

@@ -1,0 +1,163 @@
+"""What job `partition` measures once its mappings are chosen: the table, the sweep, the layers."""
+
+from collections.abc import Iterator, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.data.dataset import Images
+from afpjax.evaluate.sensitivity import sensitivity
+from afpjax.experiment.prepare import Experiment
+from afpjax.faults.model import Thresholds, thresholds
+from afpjax.faults.strike import Draws, flips_of_trial
+from afpjax.jobs.shared.records import Record, as_list, estimate, price
+from afpjax.search.partition import measure
+from afpjax.statistics.intervals import difference_interval
+
+FACTORS = (0.25, 0.5, 1.0, 2.0)  # of all devices' flip rates
+_BATCH = 128  # images per forward pass
+_COUNTED = 8  # images and trials over which flips are counted
+
+#: (tool, scenario) -> mapping
+Mappings = Mapping[tuple[str, str], Int[np.ndarray, " L"]]
+
+
+def fault_free(experiment: Experiment) -> Record:
+    """Accuracy without faults on the held-out images, in the format and in floating point."""
+    held, faults = experiment.held, experiment.scenario("both")
+    said = [
+        np.asarray(experiment.network(experiment.inputs(part))).argmax(axis=1)
+        for part in _parts(held)
+    ]
+    return {
+        "accuracy": experiment.held_out.clean(faults).mean(),
+        "search_accuracy": experiment.search_evaluator.clean(faults).mean(),
+        "float_accuracy": (np.concatenate(said) == held.labels).mean(),
+        "images": len(held.labels),
+        "trials": experiment.config.search.final_trials,
+    }
+
+
+def _parts(images: Images) -> Iterator[Images]:
+    """Few enough images at a time for a whole batch of activations to fit in memory."""
+    for start in range(0, len(images.labels), _BATCH):
+        yield Images(*(each[start : start + _BATCH] for each in images))
+
+
+def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
+    """Accuracy of every tool's mapping under every kind of fault, held out, and its cost."""
+    rows = []
+    trials = experiment.config.search.final_trials
+    with experiment.work.progress.task("Comparing the tools", len(mappings) * trials) as task:
+        for (tool, scenario), mapping in mappings.items():
+            faults = experiment.scenario(scenario)
+            (correct,) = measure(experiment.held_out, faults, mapping[None], trials, task.advance)
+            rows.append(
+                {"tool": tool, "scenario": scenario, **estimate(correct)}
+                | price(experiment.tables, mapping)
+                | {"mapping": as_list(mapping)}
+            )
+    return rows
+
+
+def advantages(experiment: Experiment, mappings: Mappings) -> list[Record]:
+    """What AFarePart's mapping keeps more than each other tool's: accuracy, paired on equal draws.
+
+    The rows are those that `table` has run. Its two intervals side by side do not use that both
+    mappings met the same draws and images; these do.
+    """
+    trials = experiment.config.search.final_trials
+
+    def correct(tool: str, scenario: str) -> np.ndarray:
+        mapping = mappings[tool, scenario][None]
+        return measure(experiment.held_out, experiment.scenario(scenario), mapping, trials)[0]
+
+    pairs = [
+        (s, t, correct("afarepart", s), correct(t, s)) for t, s in mappings if t != "afarepart"
+    ]
+    return [
+        {
+            "scenario": scenario,
+            "over": tool,
+            "difference": ours.mean() - theirs.mean(),
+            "difference_interval": list(difference_interval(ours, theirs)),
+        }
+        for scenario, tool, ours, theirs in pairs
+    ]
+
+
+def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
+    """Accuracy of the mappings as all flip rates grow together (the paper's Figures 3 and 4).
+
+    `rate` is the highest of the devices' rates; the draws are the first half of the table's.
+    """
+    trials = _half(experiment)
+    work = len(mappings) * len(FACTORS) * trials
+    rows = []
+    with experiment.work.progress.task("Sweeping fault rates", work) as task:
+        for (tool, scenario), mapping in mappings.items():
+            for factor in FACTORS:
+                faults = experiment.scenario(scenario, factor)
+                (correct,) = measure(
+                    experiment.held_out, faults, mapping[None], trials, task.advance
+                )
+                rate = max(*faults.rates("weight").flat, *faults.rates("activation").flat)
+                row = {"tool": tool, "scenario": scenario, "rate": rate}
+                rows.append(row | estimate(correct))
+    return rows
+
+
+def sensitivities(experiment: Experiment) -> list[Record]:
+    """Every layer on every device: struck alone, and all struck but it (search images)."""
+    devices = experiment.platform.names
+    names = experiment.graph.names
+    trials = _half(experiment)
+    evaluator, faults = experiment.search_evaluator, experiment.scenario("both")
+    with experiment.work.progress.task(
+        "Striking layer by layer", 2 * len(names) * len(devices) * trials
+    ) as task:
+        found = sensitivity(evaluator, faults, len(devices), trials, task.advance)
+    return [
+        {
+            "layer": name,
+            "device": device,
+            **estimate(found.alone[row, column], "alone"),
+            **estimate(found.all_but[row, column], "all_but"),
+        }
+        for row, name in enumerate(names)
+        for column, device in enumerate(devices)
+    ]
+
+
+def _half(experiment: Experiment) -> int:
+    """Draws for curves of many points: half of the table's."""
+    return max(2, experiment.config.search.final_trials // 2)
+
+
+def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Record]:
+    """Bits flipped in each layer under a mapping: per trial in weights, per image in activations.
+
+    Means over the first held-out trials and images, both kinds of fault.
+    """
+    faults, evaluator = experiment.scenario("both"), experiment.held_out
+    limits = Thresholds(*map(jnp.asarray, thresholds(faults, experiment.quantized, mapping)))
+    images = jnp.arange(min(_COUNTED, evaluator.count), dtype=jnp.uint32)
+    trials = range(min(_COUNTED, experiment.config.search.final_trials))
+    counted = [
+        flips_of_trial(
+            Draws.of(faults),
+            experiment.quantized,
+            images,
+            limits,
+            evaluator.seed,
+            jnp.uint32(trial),
+        )
+        for trial in trials
+    ]
+    weights = np.mean([np.asarray(each.weights) for each in counted], axis=0)
+    activations = np.mean([np.asarray(each.activations) for each in counted], axis=(0, 1))
+    return [
+        {"layer": name, "weights": weights[row], "activations": activations[row]}
+        for row, name in enumerate(experiment.graph.names)
+    ]

@@ -1,0 +1,145 @@
+"""What several jobs write into result.json, in one form."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Array, Bool, Int
+
+from afpjax.data.dataset import Images
+from afpjax.experiment.prepare import Experiment
+from afpjax.faults.model import layer_mask
+from afpjax.hardware.tables import CostTables
+from afpjax.inputs.notes import records as as_records
+from afpjax.network import soundness
+from afpjax.network.layers import Layer
+from afpjax.search.problem import costs
+from afpjax.statistics.intervals import accuracy_interval
+
+Record = dict[str, Any]
+
+
+def model(experiment: Experiment) -> Record:
+    """The network: its name, its layers in the order they run, and what of it they are."""
+    name = experiment.config.model.name
+    return {
+        "name": name,
+        "layers": [layer(each) for each in experiment.graph.layers],
+        "coverage": experiment.program.coverage.record(),
+    }
+
+
+def notes(experiment: Experiment) -> list[Record]:
+    """What has to be known before the answer is read, of the network on the held-out images."""
+    held = experiment.held
+    count = soundness.looked_at(experiment.quantized, len(held.labels))
+    some = Images(*(each[:count] for each in held))
+    found = soundness.notes(
+        experiment.quantized,
+        experiment.inputs(some),
+        some.labels,
+        calibration=lambda: experiment.inputs(experiment.calibration),
+        readings=_readings(some.images, experiment.inputs(some)),
+    )
+    return as_records(found)
+
+
+def chance(experiment: Experiment, images: Images) -> list[Record]:
+    """The same of the network in floating point, which no number format can spoil."""
+    count = soundness.looked_at(experiment.network, len(images.labels))
+    some = Images(*(each[:count] for each in images))
+    inputs = experiment.inputs(some)
+    readings = _readings(some.images, inputs)
+    return as_records(soundness.chance(experiment.network, inputs, some.labels, readings=readings))
+
+
+def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
+    """Other ways in which the same images may have been meant."""
+    ways = {
+        "images from 0 to 255 (data.mean = 0, data.std = 0.003922)": lambda: images.astype(
+            np.float32
+        ),
+        "images from 0 to 1 (data.mean = 0, data.std = 1)": lambda: (
+            images.astype(np.float32) / np.float32(255)
+        ),
+        "rows and columns exchanged": lambda: np.swapaxes(np.asarray(inputs), 1, 2),
+    }
+    if images.shape[1] != images.shape[2]:
+        ways.pop("rows and columns exchanged")
+    if images.shape[3] > 1:
+        ways["channels in the opposite order"] = lambda: np.asarray(inputs)[..., ::-1]
+    return ways
+
+
+def conditions(experiment: Experiment) -> Record:
+    """What the figures were measured under: images and faults."""
+    config, faults = experiment.config, experiment.faults
+    names, struck = experiment.graph.names, layer_mask(faults, experiment.graph)
+    link = {"link": {"kind": faults.link_kind, "rate": faults.link_rate}}
+    return {
+        "data": {
+            "name": config.data.name,
+            "search_images": len(experiment.searched.labels),
+            "held_out_images": len(experiment.held.labels),
+        },
+        "faults": {
+            "strategy": config.faults.strategy,
+            "bits": list(faults.bits),
+            "layers": [name for name, hit in zip(names, struck, strict=True) if hit],
+            "weight_rate": faults.rates("weight").max(axis=1),
+            "activation_rate": faults.rates("activation").max(axis=1),
+            **(link if faults.link_rate > 0 else {}),
+        },
+    }
+
+
+def layer(layer: Layer) -> Record:
+    """One layer: sizes for one image, weights and biases counted apart."""
+    return {
+        "name": layer.name,
+        "kind": layer.kind,
+        "macs": layer.macs,
+        "weights": layer.weights,
+        "biases": layer.biases,
+        "neurons": layer.neurons,
+        "inputs": layer.inputs,
+        "outputs": layer.outputs,
+        **({"stored_in": layer.shares} if layer.shares else {}),
+    }
+
+
+def estimate(correct: Bool[np.ndarray, "K B"], name: str = "accuracy") -> Record:
+    """An accuracy with its 95 % interval."""
+    return {name: correct.mean(), f"{name}_interval": list(accuracy_interval(correct))}
+
+
+def price(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> Record:
+    """What a mapping costs, links included."""
+    cost = costs(tables, mapping[None])
+    return {"latency_ms": cost.latency_ms[0], "energy_mj": cost.energy_mj[0]}
+
+
+def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
+    """Every layer on every device, links not included.
+
+    Bytes are what a layer adds to those before it: a kernel that one of these reads too is theirs.
+    """
+    held = np.asarray(tables.weight_bytes) + np.asarray(tables.activation_bytes)
+    if tables.shared is not None:
+        held = held - np.asarray(tables.shared.bytes)
+    return [
+        {
+            "layer": each.name,
+            "device": device,
+            "latency_ms": tables.latency_ms[row, column],
+            "energy_mj": tables.energy_mj[row, column],
+            "bytes": int(held[row]),
+        }
+        for row, each in enumerate(experiment.graph.layers)
+        for column, device in enumerate(experiment.platform.names)
+    ]
+
+
+def as_list(mapping: Sequence[int] | np.ndarray) -> list[int]:
+    """A mapping as JSON has it."""
+    return [int(device) for device in mapping]

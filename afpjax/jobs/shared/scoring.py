@@ -1,0 +1,103 @@
+"""Scores of an experiment's neurons: worked out, or taken from an earlier run."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from afpjax.experiment.prepare import Experiment
+from afpjax.inputs.errors import InputError
+from afpjax.jobs.shared.earlier import result_of, whole
+from afpjax.neurons import ablation
+from afpjax.neurons.distribute import NAMES
+from afpjax.neurons.half_scores import Pairs, half_scores
+from afpjax.neurons.importance import l1
+from afpjax.neurons.left_out import left_out
+from afpjax.neurons.measure import estimate, estimate_by_block, taylor
+from afpjax.neurons.subject import Subject
+
+
+class Scored(NamedTuple):
+    """Scores by layer and name, [C] each, and what they were made from."""
+
+    scores: Mapping[str, Mapping[str, Float[np.ndarray, "_"]]]
+    images: int
+    source: str  # "training", "search", or "importance run"
+    divergence: str  # "exact" or "estimate"
+    target: str
+    pairs: Pairs = ()  # from either half of the images; none where they are not known
+
+
+def subject(experiment: Experiment) -> tuple[Subject, str]:
+    """The network in floating point on the images that neurons are scored on."""
+    images, source = experiment.scored
+    inputs = np.asarray(experiment.inputs(images))
+    return Subject(experiment.network, inputs, images.labels, experiment.work.memory), source
+
+
+def scored(experiment: Experiment) -> Scored:
+    """The three scores of every neuron; raises `InputError` for an earlier run that has none."""
+    folder = experiment.config.distribute.importance
+    return _read(Path(folder), experiment) if folder else _worked_out(experiment)
+
+
+def _worked_out(experiment: Experiment) -> Scored:
+    settings, progress = experiment.config.importance, experiment.work.progress
+    subjects, source = subject(experiment)
+    count, layers = len(subjects.images), experiment.graph.layers
+    with progress.task("Taylor scores", count) as task:
+        slopes = taylor(subjects, settings.target, task.advance)
+    exact = ablation.exact_passes(experiment.network.program, count) <= settings.exact_passes
+    if exact:
+        every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
+        runs = count * sum(layer.neurons for layer in layers)
+        with progress.task("Leaving out neurons", runs) as task:
+            lost = left_out(subjects, every, task.advance)
+        moved = {layer.name: lost[number].divergence for number, layer in enumerate(layers)}
+        by_block = {layer.name: lost[number].blocks for number, layer in enumerate(layers)}
+    else:
+        with progress.task("Estimating divergences", count) as task:
+            moved, _ = estimate(subjects, settings.classes, task.advance)
+        by_block = estimate_by_block(subjects, settings.classes)
+    sizes = l1(experiment.network)
+    with progress.task("Scores of half the images", count) as task:
+        pairs = half_scores(subjects, sizes, by_block, settings.target, task.advance)
+    found = {
+        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
+        for name in experiment.graph.names
+    }
+    method = "exact" if exact else "estimate"
+    return Scored(found, count, source, method, settings.target, pairs)
+
+
+def _read(folder: Path, experiment: Experiment) -> Scored:
+    """The scores in an importance run's result.json, of a network with the same name and layers."""
+    setting = "distribute.importance"
+    result = result_of(setting, folder, ("importance",))
+    with whole(setting, folder):
+        if result["model"]["name"] != experiment.config.model.name:
+            raise InputError(
+                f"{setting}: {folder} scores {result['model']['name']}, and the network here is "
+                f"{experiment.config.model.name}; name a run that scores this one"
+            )
+        found = {layer["name"]: _scores(layer) for layer in result["layers"]}
+        neurons = {layer.name: layer.neurons for layer in experiment.network.layers}
+        if {name: len(scores[NAMES[0]]) for name, scores in found.items()} != neurons:
+            raise ValueError("its layers are not those of this network")
+        images, target = result["images"]["count"], result["target"]
+        divergence = result["divergence"]["method"]
+        if not (type(images) is int and isinstance(target, str) and isinstance(divergence, str)):
+            raise ValueError("images, target or divergence")
+    return Scored(found, images, "importance run", divergence, target)
+
+
+def _scores(layer: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "_"]]:
+    """The scores of a layer's neurons, by name. Raises ValueError for what is none."""
+    found = {name: np.array(layer[name], np.float64) for name in NAMES}
+    if len({each.shape for each in found.values()}) != 1 or found[NAMES[0]].ndim != 1:
+        raise ValueError(f"scores of {layer['name']}")
+    if not all(np.isfinite(each).all() for each in found.values()):
+        raise ValueError(f"scores of {layer['name']} that are no numbers")
+    return found

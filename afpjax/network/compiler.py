@@ -1,0 +1,141 @@
+"""What XLA is told when it compiles and runs a network: the one place for measured switches."""
+
+import ctypes
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import psutil
+from jax.sharding import Mesh, PartitionSpec
+
+from afpjax.inputs.errors import InputError
+from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE
+
+# Of what jaxlib 0.10 hands to YNNPACK, matrix products by themselves stay there: `start` says what
+# is wrong with the others, and Eigen runs convolutions 1.3 to 2.1 times faster (3x3, NHWC). Said
+# here once more for processes in which JAX had started before.
+# Vectors of 512 bits, where the machine has them: bit masks 1.4 times faster, nothing slower.
+_CPU = {LEFT_TO_YNNPACK: PRODUCTS_ALONE, "xla_cpu_prefer_vector_width": 512}
+
+UNITS = ("float32", "bfloat16")
+
+
+@lru_cache(maxsize=1)
+def options() -> dict[str, Any] | None:
+    """Compiler options for this process's backend, or None; tried once, as versions differ."""
+    if jax.default_backend() != "cpu":
+        return None
+    try:
+        jax.jit(lambda x: x + 1, compiler_options=_CPU).lower(jnp.float32(0)).compile()
+    except Exception:  # an option that this jaxlib does not know raises several kinds of error
+        return None
+    return _CPU
+
+
+def workers() -> int:
+    """Compiled programs to run at once: one per core on a CPU, one on an accelerator."""
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" else 1
+
+
+def units() -> str:
+    """The units that integer codes are multiplied on, one of `UNITS`: `network/units.py` says how.
+
+    Those of bfloat16 on accelerators; float32's on a CPU, which emulates bfloat16. The environment
+    variable AFPJAX_UNITS forces either. Raises `InputError` where it says anything else.
+    """
+    forced = os.environ.get("AFPJAX_UNITS")
+    if forced and forced not in UNITS:
+        raise InputError(f"AFPJAX_UNITS: {forced!r} is none of {', '.join(UNITS)}; choose one")
+    return forced or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+
+
+def keep_memory() -> None:
+    """Have the C library keep what XLA frees instead of handing it back to the system.
+
+    XLA's CPU buffers come from the C allocator, which maps large ones anew for every call: a pass
+    over 64 MB then spends 28 ms, 23 of them in page faults (glibc 2.36, Linux). For processes that
+    run jobs; a library leaves its host's allocator alone. Without glibc nothing happens.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # TypeError: Windows has no such handle
+        return
+    for parameter, value in ((-4, 0), (-1, 2**31 - 1), (-8, 1)):
+        mallopt(parameter, value)  # M_MMAP_MAX, M_TRIM_THRESHOLD, M_ARENA_MAX
+
+
+def memory_bytes() -> int:
+    """Memory that an evaluation may fill on each device: half of what is free."""
+    stats = jax.local_devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:  # accelerators; a CPU device does not say
+        return max(0, stats["bytes_limit"] - stats.get("bytes_in_use", 0)) // 2
+    free = psutil.virtual_memory().available
+    return free // (2 * len(jax.local_devices()))
+
+
+@lru_cache(maxsize=1)
+def mesh() -> Mesh | None:
+    """All local devices in one row, `trials`; None where there is one."""
+    devices = jax.local_devices()
+    return Mesh(np.array(devices), ("trials",)) if len(devices) > 1 else None
+
+
+def over_trials(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
+    """`function(of_trial, common)` for one trial on each device: a leading axis of `of_trial` and
+    of what is returned; no kernel ever sees it."""
+
+    def one(of_trial: Any, common: Any) -> Any:
+        made = function(jax.tree.map(lambda leaf: leaf[0], of_trial), common)
+        return jax.tree.map(lambda leaf: leaf[None], made)
+
+    own, all_the_same = PartitionSpec("trials"), PartitionSpec()
+    return jax.shard_map(
+        one, mesh=mesh, in_specs=(own, all_the_same), out_specs=own, check_vma=False
+    )
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """A compiled program of bare arrays, and the memory that a call takes on a device, bytes.
+
+    It takes pytrees, whose arrays count in order, and returns a tuple of arrays.
+    """
+
+    call: Callable[..., tuple[jax.Array, ...]]
+    output_bytes: int
+    temporary_bytes: int
+
+    def __call__(self, *arguments: Any) -> tuple[jax.Array, ...]:
+        return self.call(*(tuple(jax.tree.leaves(argument)) for argument in arguments))
+
+
+@dataclass(frozen=True)
+class _Lowered:
+    """A program before compilation; equal programs are equal whatever they were made from."""
+
+    text: str
+    program: Any = field(compare=False)
+
+
+def compile_all(programs: Sequence[Any]) -> list[Compiled]:
+    """Compile lowered programs (`jax.jit(…).lower(…)`) on all cores, equal ones once."""
+    lowered = [_Lowered(program.as_text(), program) for program in programs]
+    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        distinct = list(dict.fromkeys(lowered))
+        made = dict(zip(distinct, pool.map(_compile, distinct), strict=True))
+    return [made[each] for each in lowered]
+
+
+@lru_cache(maxsize=512)
+def _compile(lowered: _Lowered) -> Compiled:
+    program = lowered.program.compile(compiler_options=options())
+    memory = program.memory_analysis()
+    if memory is None:  # a backend that does not say
+        return Compiled(program, 0, 0)
+    return Compiled(program, memory.output_size_in_bytes, memory.temp_size_in_bytes)

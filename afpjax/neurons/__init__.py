@@ -1,0 +1,1 @@
+"""RobustDiCE and its rivals: importance, clusters, placements, failures, resources."""

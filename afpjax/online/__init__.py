@@ -1,0 +1,1 @@
+"""The online phase: environments, change detection, switching, policies."""

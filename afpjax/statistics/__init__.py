@@ -1,0 +1,1 @@
+"""Intervals, sampling and stopping rules; knows nothing of networks."""

@@ -1,0 +1,160 @@
+"""What depends on the images, told from balanced halvings of them; against scores made directly."""
+
+import numpy as np
+import pytest
+
+from afpjax.neurons import half_scores, halvings, measure
+from afpjax.neurons.cluster import clusters
+from afpjax.neurons.distribute import distribute
+from afpjax.neurons.half_scores import taylor_halves
+from afpjax.neurons.importance import jsd, l1, taylor
+from afpjax.neurons.left_out import left_out
+from afpjax.neurons.placement import Placement, deal
+from afpjax.neurons.stability import overlap, stability
+from afpjax.neurons.subject import Subject
+
+COUNT = 37  # blocks of three images and of two
+
+
+@pytest.fixture(scope="module")
+def subject(case):
+    rng = np.random.default_rng(5)
+    images = rng.normal(size=(COUNT, *case.images.shape[1:])).astype(np.float32)
+    return Subject(case.network, images, rng.integers(0, 4, COUNT), {})
+
+
+def test_halves_are_balanced():
+    """Each has half of the blocks; any two blocks are in one half in 7 of 15 halvings."""
+    assert (halvings.FIRST.sum(axis=1) == halvings.BLOCKS // 2).all()
+    together = (halvings.FIRST[:, :, None] == halvings.FIRST[:, None, :]).sum(axis=0)
+    assert (together[~np.eye(halvings.BLOCKS, dtype=bool)] == 7).all()
+    assert sorted(np.concatenate(halvings.blocks(COUNT))) == list(range(COUNT))
+    assert halvings.blocks(15) == []
+
+
+def test_a_mean_has_the_error_that_its_blocks_have():
+    """Exactly: s² of 16 block means, over 16; and t with 15 degrees of freedom."""
+    values = np.random.default_rng(1).normal(3, 2, (1, 160))
+    means = halvings.block_means(values)
+    pairs = halvings.halves(means, 160)
+    mean = float(values.mean())
+    found = halvings.spread(mean, pairs, lambda half: float(half[0]), (-9.0, 9.0))
+    error = 2.13145 * means.std(ddof=1) / 4
+    assert found.interval == pytest.approx((mean - error, mean + error), rel=1e-5)
+
+
+def test_intervals_of_means_cover():
+    rng, covered, trials = np.random.default_rng(2), 0, 400
+    for _ in range(trials):
+        values = rng.exponential(size=(1, 64))
+        pairs = halvings.halves(halvings.block_means(values), 64)
+        low, high = halvings.spread(
+            float(values.mean()), pairs, lambda h: float(h[0]), (0.0, 9.0)
+        ).interval
+        covered += low <= 1 <= high
+    # The exponential's skewness costs some; ± four binomial errors at 0.94.
+    assert abs(covered / trials - 0.94) < 4 * np.sqrt(0.94 * 0.06 / trials)
+
+
+def test_scores_of_halves_are_those_of_the_images_alone(subject, case):
+    parts = halvings.blocks(COUNT)
+    every = {n: np.arange(layer.neurons) for n, layer in enumerate(case.network.layers)}
+    names = case.network.graph.names
+    lost = left_out(subject, every)
+    by_block = {name: lost[n].blocks for n, name in enumerate(names)}
+    found = half_scores.half_scores(subject, l1(case.network), by_block, "label")
+    for number, side in ((4, 0), (11, 1)):
+        half = found[number][side]
+        first = halvings.FIRST[number] == (side == 0)
+        own = np.concatenate([p for p, chosen in zip(parts, first, strict=True) if chosen])
+        images, labels = subject.images[own], subject.labels[own]
+        slope = taylor(case.network, images, labels, target="label")
+        moved = jsd(case.network, images)
+        for name in names:
+            np.testing.assert_allclose(half[name]["taylor"], slope[name], rtol=2e-4, atol=1e-6)
+            np.testing.assert_allclose(half[name]["jsd"], moved[name], rtol=2e-4, atol=1e-9)
+
+
+def test_large_networks_take_several_passes_and_the_same_scores_come_out(subject, monkeypatch):
+    whole = taylor_halves(Subject(subject.network, subject.images, subject.labels, {}), "winner")
+    monkeypatch.setattr(half_scores, "_ROOM", 1)
+    passed = taylor_halves(Subject(subject.network, subject.images, subject.labels, {}), "winner")
+    for one, other in zip(whole, passed, strict=True):
+        for first, second in zip(one, other, strict=True):
+            for name in first:
+                np.testing.assert_array_equal(first[name], second[name])
+
+
+def test_estimates_by_block_have_the_estimate_as_their_mean(subject):
+    scores, _ = measure.estimate(subject, 3)
+    sizes = [len(part) for part in halvings.blocks(COUNT)]
+    for name, each in measure.estimate_by_block(subject, 3).items():
+        np.testing.assert_allclose(np.average(each, axis=0, weights=sizes), scores[name], rtol=1e-9)
+
+
+def test_fewer_images_than_blocks_tell_nothing(subject):
+    few = subject.first(15)
+    assert taylor_halves(Subject(few.network, few.images, few.labels, {}), "winner") == []
+
+
+def _noisy(rng, images, neurons=40):
+    """Scores of one layer for every image: what a neuron is worth, and noise."""
+    worth = np.linspace(0, 1, neurons) ** 2
+    return worth[:, None] + rng.normal(0, 0.5, (neurons, images))
+
+
+def share(values):
+    """Share of one layer's neurons on the fullest of 3 devices."""
+    groups = clusters(values[:, None], 0.1)
+    return deal(groups, 3, len(values)).sum(axis=1).max() / len(values)
+
+
+def test_the_memory_s_interval_covers_what_other_images_give():
+    """Clusters of noisy scores: memory from 64 images, against the mean over other such sets."""
+    rng = np.random.default_rng(4)
+    expected = np.mean([share(_noisy(rng, 64).mean(axis=1)) for _ in range(60)])
+    covered = 0
+    for _ in range(60):
+        values = _noisy(rng, 64)
+        pairs = halvings.halves(halvings.block_means(values), 64)
+        low, high = halvings.spread(share(values.mean(axis=1)), pairs, share, (0.0, 1.0)).interval
+        covered += low <= expected <= high
+    assert covered / 60 > 0.9 - 4 * np.sqrt(0.1 * 0.9 / 60)
+
+
+def test_overlap_is_counted_by_weights(case):
+    layers = case.network.layers
+    ones = tuple(np.ones((2, layer.neurons), bool) for layer in layers)
+    halved = tuple(each.copy() for each in ones)
+    halved[0][1] = False
+    one, other = (Placement("robustdice", case.network.graph.names, h) for h in (ones, halved))
+    total = 2 * sum(layer.weights + layer.biases for layer in layers)
+    first = layers[0].weights + layers[0].biases
+    assert overlap(one, other, layers) == pytest.approx((total - first) / total)
+    assert overlap(one, one, layers) == 1
+
+
+def test_a_placement_says_how_much_it_depends_on_its_images(subject, case):
+    every = {n: np.arange(layer.neurons) for n, layer in enumerate(case.network.layers)}
+    lost, names = left_out(subject, every), case.network.graph.names
+    by_block = {name: lost[n].blocks for n, name in enumerate(names)}
+    pairs = half_scores.half_scores(subject, l1(case.network), by_block, "winner")
+    slopes = measure.taylor(subject, "winner")
+    sizes = l1(case.network)
+    scores = {
+        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": lost[n].divergence}
+        for n, name in enumerate(names)
+    }
+    placement = distribute(case.network, scores, 2, 0.4)
+    found = stability(
+        lambda each: distribute(case.network, each, 2, 0.4), placement, pairs, case.network.layers
+    )
+    low, high = found.memory.interval
+    assert low <= found.memory.value <= high
+    assert 0 <= found.overlap_lowest <= found.overlap <= found.overlap_highest <= 1
+    same = [(scores, scores)] * halvings.HALVINGS
+    still = stability(
+        lambda each: distribute(case.network, each, 2, 0.4), placement, same, case.network.layers
+    )
+    assert still.memory.interval == (still.memory.value, still.memory.value)
+    assert still.overlap == still.overlap_lowest == 1

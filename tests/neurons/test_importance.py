@@ -1,0 +1,346 @@
+"""The three scores against slow loops over the original network, and as functions in research."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.extend.core import jaxprs_in_params
+
+import afpjax
+from afpjax.inputs.errors import InputError
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import quantize
+from afpjax.network.trace import trace
+from afpjax.neurons import importance as module
+from afpjax.neurons.importance import importance, jsd, jsd_estimate, l1, taylor
+
+from .conftest import (
+    BIASED,
+    CLASSES,
+    IMAGES,
+    SHAPES,
+    divergence,
+    folded,
+    logits,
+    name_of,
+    without_neuron,
+)
+
+TARGETS = ("winner", "label", "loss")
+estimate = jax.jit(jsd_estimate, static_argnames="classes")
+layers = pytest.mark.parametrize("layer", SHAPES)
+
+
+@pytest.fixture(scope="module")
+def scores(case):
+    return importance(case.network, case.images)
+
+
+@pytest.fixture(scope="module")
+def exact(case):
+    """Divergences by a direct loop: every neuron's parameters zeroed, the whole network run."""
+    whole = np.asarray(logits(case.params, jnp.asarray(case.images)), np.float64)
+    return {
+        layer: np.array(
+            [
+                divergence(whole, without_neuron(case, layer, neuron)).mean()
+                for neuron in range(shape[-1])
+            ]
+        )
+        for layer, shape in SHAPES.items()
+    }
+
+
+def test_every_neuron_of_every_layer_has_three_scores(case, scores):
+    assert len(scores) == len(case.network.layers) == len(SHAPES)
+    assert list(scores) == list(case.network.graph.names)
+    for layer, shape in SHAPES.items():
+        own = scores[name_of(case.network, layer)]
+        assert sorted(own) == ["jsd", "l1", "taylor"]
+        for values in own.values():
+            assert values.shape == (shape[-1],) and values.dtype == jnp.float32
+            assert (np.asarray(values) >= 0).all()
+    assert afpjax.importance is importance
+
+
+@layers
+def test_l1_is_the_filter_s_and_the_bias_s_after_folding(case, scores, layer):
+    filters, bias = folded(case)[layer]
+    expected = np.abs(filters).sum(axis=1) + (0 if bias is None else np.abs(bias))
+    assert (bias is None) == (layer not in BIASED)
+    np.testing.assert_allclose(scores[name_of(case.network, layer)]["l1"], expected, rtol=1e-5)
+
+
+@layers
+def test_divergence_agrees_with_the_direct_loop(case, scores, exact, layer):
+    found = np.asarray(scores[name_of(case.network, layer)]["jsd"])
+    assert exact[layer].max() > 1e-4, "a network where nothing matters shows nothing"
+    np.testing.assert_allclose(found, exact[layer], rtol=1e-3, atol=1e-9)
+
+
+def _moved(case, layer, neuron):
+    """Logits [2, P, B, classes] with each parameter of a neuron a little up and down; float64.
+
+    And the parameters [P], and how far they were moved.
+    """
+    step, values, either = 1e-4, [], []
+    with jax.enable_x64(True):
+        params = jax.tree.map(lambda each: np.asarray(each, np.float64), case.params)
+        for name, array in params[layer].items():
+            for place in np.ndindex(array.shape[:-1]):
+                values.append(array[(*place, neuron)])
+                for sign in (1, -1):
+                    moved = np.array(array)
+                    moved[(*place, neuron)] += sign * step
+                    either.append(params[layer] | {name: moved})
+        several = jax.tree.map(lambda *each: jnp.asarray(np.stack(each)), *either)
+        images = jnp.asarray(case.images, jnp.float64)
+        run = jax.jit(jax.vmap(lambda own: logits(params | {layer: own}, images)))
+        found = np.asarray(run(several))
+    return found.reshape(-1, 2, *found.shape[1:]).swapaxes(0, 1), np.array(values), step
+
+
+def _mean_of(target, outputs, labels, winners):
+    """y, averaged over the images: the last axes of `outputs` are images and classes."""
+    chosen = outputs[..., np.arange(IMAGES), winners if target == "winner" else labels]
+    if target == "loss":
+        return (np.log(np.exp(outputs).sum(axis=-1)) - chosen).mean(axis=-1)
+    return chosen.mean(axis=-1)
+
+
+@pytest.fixture(scope="module")
+def slopes(case):
+    """Taylor scores for each target."""
+    return {
+        target: taylor(case.network, case.images, case.labels, target=target) for target in TARGETS
+    }
+
+
+@pytest.mark.parametrize("layer", ["stem", "depthwise", "right", "fc", "head"])
+def test_taylor_agrees_with_finite_differences(case, slopes, layer):
+    """A scale folded into a filter changes nothing: ∂y/∂(sw) · sw = ∂y/∂w · w."""
+    winners = np.asarray(logits(case.params, jnp.asarray(case.images))).argmax(axis=1)
+    neuron = SHAPES[layer][-1] - 1
+    outputs, values, step = _moved(case, layer, neuron)
+    for target in TARGETS:
+        up, down = _mean_of(target, outputs, case.labels, winners)
+        expected = np.abs((up - down) / (2 * step) * values).sum()
+        found = float(slopes[target][name_of(case.network, layer)][neuron])
+        assert found == pytest.approx(expected, rel=2e-3, abs=1e-5)
+
+
+def test_the_targets_differ(slopes):
+    found = [np.concatenate(list(slopes[target].values())) for target in TARGETS]
+    for one, other in ((0, 1), (1, 2), (0, 2)):
+        assert np.abs(found[one] - found[other]).max() > 1e-3
+
+
+def test_batches_change_nothing(case, monkeypatch):
+    """Images and neurons some at a time: a last batch that is not full counts what it holds."""
+    whole = importance(case.network, case.images)
+    monkeypatch.setattr(module, "BATCH", 3)
+    monkeypatch.setattr(module, "NEURONS", 2)
+    module._compiled.cache_clear()
+    apart = importance(case.network, case.images)
+    module._compiled.cache_clear()
+    for layer, own in whole.items():
+        for name, values in own.items():
+            np.testing.assert_allclose(apart[layer][name], values, rtol=1e-4, atol=1e-8)
+
+
+def test_scores_are_means_over_images_of_a_copy_of_each(case, scores):
+    twice = importance(case.network, np.concatenate([case.images, case.images]))
+    for layer, own in scores.items():
+        for name, values in own.items():
+            np.testing.assert_allclose(twice[layer][name], values, rtol=1e-4, atol=1e-8)
+
+
+def test_jit_and_no_jit_agree(case, scores):
+    inside = jax.jit(lambda network, images: importance(network, images))(case.network, case.images)
+    parts = {
+        "l1": l1(case.network),
+        "taylor": taylor(case.network, case.images),
+        "jsd": jsd(case.network, case.images),
+    }
+    for layer, own in scores.items():
+        for name, values in own.items():
+            np.testing.assert_allclose(inside[layer][name], values, rtol=1e-4, atol=1e-8)
+            np.testing.assert_allclose(parts[name][layer], values, rtol=1e-4, atol=1e-8)
+
+
+def _smooth(params, images):
+    """Depthwise convolution and a residual sum between two dense layers."""
+    wide = jnp.tanh(images @ params["head"]["kernel"][:2])
+    thin = jax.lax.conv_general_dilated(
+        wide,
+        params["depthwise"]["kernel"],
+        (2, 2),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        feature_group_count=4,
+    )
+    pooled = jnp.tanh(thin + params["depthwise"]["bias"][None, None, None]).mean(axis=(1, 2))
+    return jnp.tanh(pooled @ params["main"]["kernel"][0, 0]) + pooled
+
+
+def test_it_can_be_called_while_something_else_is_traced(case):
+    """Closed over, with no argument of its own traced, or with the labels alone."""
+    tiny = trace(lambda p, x: x.reshape(len(x), -1) @ p, jnp.eye(50, 3), case.images)
+    (expected,) = importance(tiny, case.images, case.labels % 3, target="label").values()
+    for call in (
+        lambda labels: importance(tiny, case.images, case.labels % 3, target="label"),
+        lambda labels: importance(tiny, case.images, labels, target="label"),
+    ):
+        (found,) = jax.jit(call)(case.labels % 3).values()
+        for name, values in expected.items():
+            np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-9)
+
+
+@pytest.mark.parametrize("score", ["l1", "taylor", "jsd", "estimate"])
+def test_gradients_through_the_scores_are_those_of_finite_differences(case, score):
+    """Along a random direction of all parameters, of a random weighting of all neurons.
+
+    With tanh for ReLU, whose slope jumps.
+    """
+    rng = np.random.default_rng(5)
+    network, images = trace(_smooth, case.params, case.images), case.images[:3]
+    sizes = {layer.name: layer.neurons for layer in network.layers}
+    weights = {name: jnp.asarray(rng.normal(size=n), jnp.float32) for name, n in sizes.items()}
+    functions = {
+        "l1": l1,
+        "taylor": lambda net: taylor(net, images),
+        "jsd": lambda net: jsd(net, images),
+        "estimate": lambda net: jsd_estimate(net, images)[0],
+    }
+
+    def total(network):
+        found = functions[score](network)
+        return sum(jnp.vdot(weights[name], values) for name, values in found.items())
+
+    leaves, tree = jax.tree.flatten(network)
+    way = [jnp.asarray(rng.normal(size=leaf.shape), jnp.float32) for leaf in leaves]
+    slopes = jax.tree.leaves(jax.jit(jax.grad(total))(network))
+    expected_slope = sum(float(jnp.vdot(a, b)) for a, b in zip(slopes, way, strict=True))
+    value = jax.jit(total)
+
+    def at(step):
+        moved = [leaf + jnp.float32(step) * each for leaf, each in zip(leaves, way, strict=True)]
+        return float(value(jax.tree.unflatten(tree, moved)))
+
+    step = 2e-3 if score == "jsd" else 5e-4
+    found = (at(step) - at(-step)) / (2 * step)
+    assert abs(expected_slope) > 1e-3
+    assert found == pytest.approx(expected_slope, rel=0.03, abs=2e-3)
+
+
+def test_no_batch_of_kernels_is_ever_made(case):
+    """Neurons are masks on activations: kernels keep their shape, the images' batch grows."""
+    jaxpr = jax.make_jaxpr(lambda images: jsd(case.network, images))(case.images)
+    shapes = {layer.kernel_shape for layer in case.network.layers}
+    kernels = [
+        eqn.invars[1].aval.shape
+        for eqn in _equations(jaxpr.jaxpr)
+        if eqn.primitive.name == "conv_general_dilated"
+    ]
+    assert len(kernels) > len(SHAPES)
+    assert set(kernels) <= shapes
+    groups = {
+        eqn.params["feature_group_count"] * eqn.params["batch_group_count"]
+        for eqn in _equations(jaxpr.jaxpr)
+        if eqn.primitive.name == "conv_general_dilated"
+    }
+    assert groups == {1, 2, 4}  # those of the network
+
+
+def _equations(jaxpr):
+    for eqn in jaxpr.eqns:
+        yield eqn
+        for each in jaxprs_in_params(eqn.params):
+            yield from _equations(each)
+
+
+@pytest.fixture(scope="module")
+def estimates(case):
+    return estimate(case.network, case.images)
+
+
+def test_estimates_follow_the_exact_divergences(case, exact, estimates):
+    found, neglected = estimates
+    assert float(neglected) == pytest.approx(0, abs=1e-6)
+    last = name_of(case.network, "head")  # logits are linear in these: the estimate is exact
+    np.testing.assert_allclose(found[last], exact["head"], rtol=1e-3)
+    ours = np.concatenate([np.asarray(found[name_of(case.network, each)]) for each in SHAPES])
+    theirs = np.concatenate([exact[each] for each in SHAPES])
+    assert (
+        np.corrcoef(ours.argsort().argsort(), theirs.argsort().argsort())[0, 1] > 0.6
+    )  # a few neurons a layer: each is much of it
+
+
+def test_a_logit_change_is_minus_the_output_times_its_slope(case):
+    """By shrinking a neuron's folded parameters a little, in the original network."""
+    found, _ = estimate(case.network, case.images[:1])
+    whole = np.asarray(logits(case.params, jnp.asarray(case.images[:1])), np.float64)[0]
+    for layer in ("depthwise", "left", "fc"):
+        own = {key: np.array(value, np.float64) for key, value in case.params[layer].items()}
+        for value in own.values():
+            value[..., 1] *= 1 - 1e-2
+        own = {key: jnp.asarray(value, jnp.float32) for key, value in own.items()}
+        moved = logits(case.params | {layer: own}, jnp.asarray(case.images[:1]))
+        change = (np.asarray(moved, np.float64)[0] - whole) / 1e-2
+        expected = divergence(whole, whole + change)
+        got = float(found[name_of(case.network, layer)][1])
+        assert got == pytest.approx(expected, rel=0.05, abs=1e-6)
+
+
+def test_an_estimate_of_few_classes_says_what_it_neglects(case):
+    _, neglected = estimate(case.network, case.images, classes=2)
+    outputs = np.asarray(jax.nn.softmax(logits(case.params, jnp.asarray(case.images))))
+    expected = np.sort(outputs, axis=1)[:, :-2].sum(axis=1).mean()
+    assert 0.01 < float(neglected) == pytest.approx(expected, rel=1e-4)
+
+
+def test_beyond_the_limit_divergences_are_estimated(case, scores, estimates):
+    expected, _ = estimates
+    found = importance(case.network, case.images, exact_passes=0)
+    for layer, own in found.items():
+        np.testing.assert_allclose(own["jsd"], expected[layer], rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(own["l1"], scores[layer]["l1"])
+    stem = name_of(case.network, "stem")
+    assert np.abs(np.asarray(found[stem]["jsd"]) - np.asarray(scores[stem]["jsd"])).max() > 1e-5
+
+
+def test_a_quantised_network_has_scores_of_its_own(case, scores):
+    coarse = quantize(case.network, QFormat(bits=6, frac=3))
+    found = importance(coarse, case.images)
+    for layer, own in found.items():
+        np.testing.assert_allclose(own["l1"], scores[layer]["l1"], rtol=1e-6)
+    head = name_of(case.network, "head")
+    whole, kernel = coarse(case.images), coarse.parameters.layers[head]
+    assert kernel.bias is not None
+    removed = kernel._replace(kernel=kernel.kernel.at[:, 2].set(0), bias=kernel.bias.at[2].set(0))
+    layers = coarse.parameters.layers | {head: removed}
+    without = replace(coarse, parameters=coarse.parameters._replace(layers=layers))(case.images)
+    expected = divergence(np.asarray(whole), np.asarray(without)).mean()
+    assert float(found[head]["jsd"][2]) == pytest.approx(expected, rel=1e-3)
+    assert abs(expected - float(scores[head]["jsd"][2])) > 1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "words"),
+    [
+        ((np.zeros((0, 5, 5, 2), np.float32),), {}, "images: none given"),
+        ((np.zeros((2, 5, 4, 2), np.float32),), {}, r"images: of shape \(5, 4, 2\)"),
+        ((None,), {"target": "label"}, "labels: none given; target = label needs"),
+        ((None,), {"target": "loss"}, "labels: none given; target = loss needs"),
+        ((None, np.zeros(3, np.int32)), {}, f"labels: {IMAGES} images but 3 labels"),
+        ((None,), {"target": "logit"}, "target: 'logit' is none of winner, label, loss"),
+    ],
+)
+def test_bad_input_is_refused_in_one_line(case, arguments, options, words):
+    given = [case.images if each is None else each for each in arguments]
+    with pytest.raises(InputError, match=words) as refused:
+        importance(case.network, *given, **options)
+    assert "\n" not in str(refused.value)
+    assert CLASSES == 4

@@ -1,0 +1,199 @@
+"""Neurons left out in compiled programs, batch by batch, and what is kept of it."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.inputs.errors import InputError
+from afpjax.network.trace import trace
+from afpjax.neurons import ablation, measure
+from afpjax.neurons.divergence import LARGEST
+from afpjax.neurons.importance import jsd, jsd_estimate, taylor
+from afpjax.neurons.left_out import left_out
+from afpjax.neurons.subject import Subject, remembered
+
+from .conftest import IMAGES, SHAPES, divergence, logits, name_of, without_neuron
+
+
+def _every(network):
+    return {n: np.arange(layer.neurons) for n, layer in enumerate(network.layers)}
+
+
+def _subject(case, network=None, memory=None):
+    own = case.network if network is None else network
+    return Subject(own, case.images, case.labels, {} if memory is None else memory)
+
+
+def test_divergences_and_drops_are_those_of_a_direct_loop(case, monkeypatch):
+    """In batches of 3 images and calls of 2 neurons, none of which come out even."""
+    monkeypatch.setattr("afpjax.neurons.importance.BATCH", 3)
+    monkeypatch.setattr("afpjax.neurons.importance.NEURONS", 2)
+    whole = np.asarray(logits(case.params, jnp.asarray(case.images)))
+    clean, steps = (whole.argmax(axis=1) == case.labels).mean(), []
+    found = left_out(_subject(case), _every(case.network), steps.append)
+    for number, layer in enumerate(case.network.layers):
+        (name,) = [each for each in SHAPES if name_of(case.network, each) == layer.name]
+        for neuron in range(layer.neurons):
+            others = without_neuron(case, name, neuron)
+            expected = divergence(whole, others).mean()
+            lost = found[number]
+            assert lost.divergence[neuron] == pytest.approx(expected, rel=1e-3, abs=1e-9)
+            right = (others.argmax(axis=1) == case.labels).mean()
+            assert lost.drop[neuron] == pytest.approx(clean - right, abs=1e-12)
+    assert sum(steps) == IMAGES * sum(layer.neurons for layer in case.network.layers)
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_layers_that_share_a_program_have_the_divergences_of_their_own(case, monkeypatch, most):
+    own = left_out(_subject(case), _every(case.network))
+    monkeypatch.setattr(ablation, "RUNS", most)
+    ablation.runs.cache_clear()
+    assert len(ablation.runs(case.network.program)) == most
+    shared, library = left_out(_subject(case), _every(case.network)), jsd(case.network, case.images)
+    ablation.runs.cache_clear()
+    for number, layer in enumerate(case.network.layers):
+        expected = own[number].divergence
+        np.testing.assert_allclose(shared[number].divergence, expected, rtol=1e-4, atol=1e-9)
+        np.testing.assert_allclose(library[layer.name], expected, rtol=1e-3, atol=1e-8)
+        np.testing.assert_array_equal(shared[number].drop, own[number].drop)
+
+
+def test_a_deep_network_has_few_programs(case):
+    """Each layer in one run, in order; what is compiled grows with the layers, not their square."""
+
+    def deep(params, images):
+        value = images.reshape(len(images), -1)
+        for kernel in params:
+            value = jnp.tanh(value @ kernel)
+        return value
+
+    def products(layers):
+        shapes = [(50, 4), *[(4, 4)] * (layers - 1)]
+        params = [np.ones(shape, np.float32) for shape in shapes]
+        network = trace(deep, params, case.images)
+        runs = ablation.runs(network.program)
+        assert [place for run in runs for place in run] == list(range(layers))
+        assert len(runs) == ablation.RUNS
+        text = str(jax.make_jaxpr(lambda images: jsd(network, images))(case.images))
+        return text.count("dot_general[")
+
+    assert products(40) < 2.3 * products(20)
+
+
+def _twins(params, images):
+    """Two branches alike in every shape, whose programs must not be taken for one another's."""
+    flat = images.reshape(len(images), -1)
+    one, other = (jnp.tanh(flat @ params[name]) for name in ("one", "other"))
+    return jnp.concatenate([one, other], axis=1) @ params["head"]
+
+
+def test_branches_of_equal_shape_are_told_apart(case):
+    rng = np.random.default_rng(2)
+    shapes = {"one": (50, 3), "other": (50, 3), "head": (6, 4)}
+    params = {n: jnp.asarray(rng.normal(size=s) / 3, jnp.float32) for n, s in shapes.items()}
+    network = trace(_twins, params, case.images)
+    found = left_out(_subject(case, network), _every(network))
+    whole = np.asarray(_twins(params, jnp.asarray(case.images)))
+    for number, name in enumerate(network.graph.names):
+        for neuron in range(shapes[name][1]):
+            removed = params | {name: params[name].at[:, neuron].set(0)}
+            others = np.asarray(_twins(removed, jnp.asarray(case.images)))
+            expected = divergence(whole, others).mean()
+            assert found[number].divergence[neuron] == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_neuron_whose_absence_leaves_no_answer_costs_everything(case):
+    def fragile(params, images):
+        hidden = images.reshape(len(images), -1) @ params["a"]
+        return jnp.log(jnp.square(hidden)) @ params["b"]  # the log of nothing is -inf
+
+    rng = np.random.default_rng(4)
+    params = {n: jnp.asarray(rng.normal(size=s), jnp.float32) for n, s in
+              (("a", (50, 3)), ("b", (3, 4)))}  # fmt: skip
+    found = left_out(_subject(case, trace(fragile, params, case.images)), {0: np.arange(3)})
+    np.testing.assert_allclose(found[0].divergence, LARGEST, rtol=1e-6)
+    subject = _subject(case, trace(fragile, params, case.images))
+    np.testing.assert_allclose(found[0].drop, subject.right)
+
+
+def test_only_what_depends_on_a_layer_runs_again(case):
+    """Beside a residual's main path the stem is not run, and behind it everything is."""
+    network = case.network
+    place = {name: network.graph.names.index(name_of(network, name)) for name in SHAPES}
+    cut = ablation.cut(network.program)
+
+    def again(name):
+        numbers = ablation.affected(network.program, (place[name],))
+        return {cut[n].layer for n in numbers} - {None}
+
+    assert again("main") == {place[n] for n in SHAPES} - {place["stem"]}
+    assert again("left") == {place[n] for n in ("left", "fc", "head")}
+    macs = {n: network.layers[place[n]].macs for n in SHAPES}
+    share = (macs["fc"] + macs["head"]) / sum(macs.values())
+    assert ablation.passes(network.program, (place["left"],)) == pytest.approx(share)
+    assert ablation.passes(network.program, (place["head"],)) == 0
+    total = sum(ablation.passes(network.program, (n,)) * layer.neurons
+                for n, layer in enumerate(network.layers))  # fmt: skip
+    assert ablation.exact_passes(network.program, 10) == pytest.approx(10 * total)
+
+
+def test_what_is_kept_comes_back_bit_for_bit(case):
+    memory: dict[bytes, bytes] = {}
+    wanted = {1: np.array([0, 3]), 4: np.array([1])}
+    first = left_out(_subject(case, memory=memory), wanted)
+    assert len(memory) == 2
+    steps: list[int] = []
+    again = left_out(_subject(case, memory=memory), wanted, steps.append)
+    for layer, lost in first.items():
+        for one, other in zip(lost, again[layer], strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert steps == [2 * IMAGES, IMAGES]
+    others = left_out(_subject(case, memory=memory), {1: np.array([1, 2])})
+    assert (others[1].divergence != first[1].divergence).all() and len(memory) == 3
+
+
+def test_any_named_vectors_can_be_kept():
+    memory: dict[bytes, bytes] = {}
+    given = {"ä": np.array([0.1, -2.5]), "": np.zeros(0), "é.b": np.array([np.pi])}
+    remembered(memory, b"x", lambda: given, lambda steps: None, 1)
+    found = remembered(memory, b"x", dict, lambda steps: None, 1)
+    assert list(found) == list(given)
+    for name, vector in given.items():
+        np.testing.assert_array_equal(found[name], vector)
+
+
+def test_measured_first_order_scores_are_the_library_s(case, monkeypatch):
+    slopes, guess = (
+        jax.jit(partial(taylor, target="loss")),
+        jax.jit(partial(jsd_estimate, classes=2)),
+    )
+    expected = slopes(case.network, case.images, case.labels)
+    estimates, neglected = guess(case.network, case.images)
+    monkeypatch.setattr("afpjax.neurons.importance.BATCH", 3)
+    found = measure.taylor(_subject(case), "loss")
+    about, left = measure.estimate(_subject(case), 2)
+    assert left == pytest.approx(float(neglected), rel=1e-4)
+    for name in case.network.graph.names:
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-8)
+        np.testing.assert_allclose(about[name], estimates[name], rtol=1e-4, atol=1e-9)
+
+
+def test_a_network_that_gives_infinity_is_refused(case):
+    def broken(params, images):
+        return images.reshape(len(images), -1) @ params / jnp.float32(0)
+
+    params = jnp.ones((50, 4))
+    with pytest.raises(InputError, match="its logits hold NaN or infinity"):
+        _ = _subject(case, trace(broken, params, case.images)).right
+
+
+def test_an_integer_network_s_images_are_cast_as_it_wants(case):
+    """uint8 images go to a network of floats as they do in `Network`."""
+    images = (case.images > 0).astype(np.uint8)
+    subject = Subject(case.network, images, case.labels, {})
+    said = np.asarray(case.network(jnp.asarray(images))).argmax(axis=1)
+    assert subject.right == pytest.approx((said == case.labels).mean())
+    jax.block_until_ready(said)
