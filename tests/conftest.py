@@ -21,6 +21,27 @@ if _CACHE not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "in_ci(*ids): of its cases, all but these are slow")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark as slow what `in_ci` leaves out; an id that no case has is an error, not a gap in CI."""
+    cases: dict[str, set[str]] = {}
+    for item in items:
+        marker = item.get_closest_marker("in_ci")
+        if marker is None:
+            continue
+        test, case = item.nodeid.split("[", 1)
+        cases.setdefault(test, set(marker.args)).discard(case.removesuffix("]"))
+        if case.removesuffix("]") not in marker.args:
+            item.add_marker(pytest.mark.slow)
+    missing = {f"{test}[{case}]" for test, left in cases.items() for case in left}
+    if missing and not any("::" in word for word in config.args):  # single cases may be asked for
+        raise pytest.UsageError(f"in_ci names cases that are not there: {sorted(missing)}")
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
     """The controller, which outlives its workers, clears up."""
     if not hasattr(config, "workerinput") and _OWN in os.environ:

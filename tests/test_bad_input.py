@@ -195,6 +195,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(here, capsys, case):
     assert everything(here) == before
 
 
+@pytest.mark.in_ci("ONNX", "folder")
 @pytest.mark.parametrize(
     "words",
     [ONNX, (*WEIGHTS, "five.npz"), (*WEIGHTS, "five.safetensors"), (*ONNX, *FOLDER)],

@@ -104,9 +104,8 @@ def test_afareparts_files_are_its_setting(name):
         assert config.format.frac == 8
 
 
-@pytest.mark.parametrize(
-    "name", [PAPER[0], *(pytest.param(name, marks=pytest.mark.slow) for name in PAPER[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PAPER)
 def test_afareparts_files_run_on_a_tiny_imagenet_folder(name, place, tmp_path):
     tiny_imagenet(place / "tiny-imagenet-200")
     zoo_name = configuration.load(find_file(name)).model.name
@@ -137,9 +136,8 @@ def test_robustdices_files_are_its_setting(name):
     assert config.distribute.substitute == "zero" and not config.distribute.lost
 
 
-@pytest.mark.parametrize(
-    "name", [LOST[0], *(pytest.param(name, marks=pytest.mark.slow) for name in LOST[1:])]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LOST)
 def test_robustdices_files_run_on_imagenets_folders(name, place):
     for number in range(8):
         picture(place / "imagenet" / f"n{number % 4:08d}" / f"{number}.png", number)

@@ -48,6 +48,7 @@ EVERY_FORMAT = ("resnet18",)  # compiling takes most of the time
 IN_CI = ("resnet18", "squeezenet1_1", "mobilenet_v2")  # joins, concatenations, groups of one
 
 
+@pytest.mark.in_ci("resnet18")
 @pytest.mark.parametrize(
     "name", [n if n in IN_CI else pytest.param(n, marks=pytest.mark.slow) for n in ZOO]
 )
@@ -127,6 +128,7 @@ TRAINED = {
 }
 
 
+@pytest.mark.in_ci("resnet20_cifar10")
 @pytest.mark.parametrize("name", TRAINED)
 def test_trained_networks_on_their_own_images(shared_data, name):
     data, size = TRAINED[name]

@@ -248,6 +248,16 @@ LAYER_FORMATS = {
 }
 
 
+@pytest.mark.in_ci(
+    "usual",
+    "channels first",
+    "strides and padding",
+    "transposed",
+    "grouped",
+    "vectors",
+    "two axes in and out",
+    "rows of several heads",
+)
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_of_every_form_in_every_format(name):
     (apply_fn, params), shape = LAYERS[name]

@@ -29,6 +29,7 @@ def test_scaling_thresholds_is_exact_integer_arithmetic():
     np.testing.assert_array_equal(np.asarray(got, np.int64), expected)
 
 
+@pytest.mark.in_ci("7")
 @pytest.mark.parametrize("budget", [0, 7])
 def test_as_many_flips_as_the_budget_allows_and_no_more(quantized, budget):
     faults = FaultModel(weight_rate=0.3, activation_rate=0.0, budget=budget)

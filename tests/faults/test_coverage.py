@@ -85,6 +85,7 @@ def campaigns(kind: str, outcomes: np.ndarray, margin: float) -> tuple[float, fl
     return covers(int(at[-1]), 0.95).mean(), inside.mean(), trials
 
 
+@pytest.mark.in_ci("0.05, share of images-wilson", "0.05, share of images-clopper-pearson")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", OUTCOMES)
 def test_campaigns_on_an_enumerated_network_cover(changed, kind, name):
@@ -97,6 +98,7 @@ def test_campaigns_on_an_enumerated_network_cover(changed, kind, name):
         print(f"{kind} | {name} | {margin} | {fixed:.3f} | {early:.3f} | {trials:.0f}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", LARGE)
 def test_campaigns_on_a_large_stratum_cover(kind, name):
@@ -131,6 +133,7 @@ MATRICES = {
 }
 
 
+@pytest.mark.in_ci("0.05")
 @pytest.mark.parametrize("name", MATRICES)
 def test_two_way_intervals_cover(changed, name):
     """Faults and images drawn anew, with replacement; alpha spent equally over four looks.
@@ -231,6 +234,7 @@ KINDS_OF_MASKS = (
 )  # fmt: skip
 
 
+@pytest.mark.in_ci("rare, all others alike")
 @pytest.mark.parametrize("kind", ["rare, all others alike", "heavy tail"])
 def test_campaigns_of_masks_cover_where_a_few_do_all_the_damage(monkeypatch, kind):
     """Two-way intervals, and masks that stopped from 8 on, covered 36 to 95 %."""

@@ -143,6 +143,7 @@ def there(request, tmp_path_factory):
         return dict(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*NAMES, *SCOPES])
 def test_several_devices_give_what_one_gives(here, there, name):
     """Numbers of trials that the devices do not divide; the rest of a round is padding."""
@@ -150,6 +151,7 @@ def test_several_devices_give_what_one_gives(here, there, name):
     assert here[name].any() and not here[name].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["under", "outcome", "outcome drawn"])
 def test_several_devices_give_what_one_gives_under_faults_of_several_kinds(here, there, name):
     """Faults that share a row differ by device; logits, and how they differ from the clean."""
@@ -158,6 +160,7 @@ def test_several_devices_give_what_one_gives_under_faults_of_several_kinds(here,
     assert len(np.unique(rows, axis=0)) > 0.8 * len(rows) or name == "outcome drawn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scope", SCOPES)
 def test_one_device_gives_what_every_mapping_gives_by_itself_in_any_scope(here, scope):
     network, images, labels = make()
@@ -166,6 +169,7 @@ def test_one_device_gives_what_every_mapping_gives_by_itself_in_any_scope(here, 
         np.testing.assert_array_equal(answers, np.asarray(logits).argmax(1) == labels)
 
 
+@pytest.mark.slow
 def test_one_device_gives_what_every_mapping_gives_by_itself(here):
     network, images, labels = make()
     for place, mapping in enumerate(MAPPINGS):
@@ -175,10 +179,12 @@ def test_one_device_gives_what_every_mapping_gives_by_itself(here):
             np.testing.assert_array_equal(here["drawn"][place, column], expected)
 
 
+@pytest.mark.slow
 def test_padding_trials_are_not_counted(here, there):
     assert there["evaluations"] == here["evaluations"] == 3 * len(TRIALS) + 1
 
 
+@pytest.mark.slow
 def test_a_memory_cap_on_several_devices_changes_nothing(here, there):
     np.testing.assert_array_equal(there["capped"], here["drawn"])
 
@@ -200,6 +206,7 @@ def layers_run(text):
     return [KERNELS[shape] for shape in right]
 
 
+@pytest.mark.slow
 def test_no_kernel_has_a_batch_axis_on_several_devices(there):
     run = [name for text in there["texts"] for name in layers_run(str(text))]
     assert sorted(run) == sorted(SHAPES)

@@ -101,6 +101,7 @@ def test_outcomes_are_those_of_every_mapping_by_itself(
     np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
 
 
+@pytest.mark.in_ci("16")
 @pytest.mark.parametrize("batch", [16, 70])
 def test_outcomes_do_not_depend_on_batches(
     network, pictures, truth, mappings, alone, batch, monkeypatch
@@ -109,6 +110,7 @@ def test_outcomes_do_not_depend_on_batches(
     np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
 
 
+@pytest.mark.in_ci("1")
 @pytest.mark.parametrize("count", [1, 9])
 def test_few_images_share_calls_and_have_the_same_outcomes(
     network, pictures, truth, mappings, alone, count
@@ -144,6 +146,7 @@ def test_outcomes_under_a_budget_are_those_of_every_mapping_by_itself(
     check_budget(network, pictures, truth, mappings[[0, 8, 9, 12]], faults)
 
 
+@pytest.mark.in_ci("15")
 @pytest.mark.parametrize("budget", [0, 15])
 def test_outcomes_of_dense_layers_under_a_budget(quantized, images, labels, small, budget):
     faults = replace(FAULTS, bits=(9,), budget=budget)

@@ -1,5 +1,8 @@
 """What is kept of logits, against NumPy with probabilities in float64."""
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -52,10 +55,15 @@ def oracle(logits, clean, label):
     return flags, said
 
 
+@partial(jax.jit, static_argnums=0)  # op by op, it takes most of the tests' time
+def words_of(outcome, logits, given):
+    return outcome.of(logits, given)
+
+
 def judged(logits, clean, labels, outcome=OUTCOME):
     """The judge's flags as sets, and the classes."""
     given = Judged(jnp.asarray(labels, jnp.int32), jnp.asarray(clean, jnp.float32))
-    words = np.asarray(outcome.of(jnp.asarray(logits, jnp.float32), given))
+    words = np.asarray(words_of(outcome, jnp.asarray(logits, jnp.float32), given))
     assert words.dtype == np.int32 and words.shape == (len(logits),)
     assert not (words & ((1 << judge.CLASS_SHIFT) - 1) >= 1 << len(FLAGS)).any()
     flags = [{name for name, bit in WORDS.items() if word & bit} for word in words.tolist()]
@@ -72,6 +80,7 @@ def test_the_flags_are_bits_of_their_own_below_the_class():
     assert judge.CLASS_SHIFT >= 7
 
 
+@pytest.mark.in_ci("5", "10")
 @pytest.mark.parametrize("classes", [2, 4, 5, 6, 10, 1000])
 def test_outcomes_are_those_of_float64(classes):
     """Made-up logits, moved a little or a lot, in one class or in all, or not at all."""
@@ -88,6 +97,7 @@ def test_outcomes_are_those_of_float64(classes):
     assert any(not flags for flags, _ in wanted), "a masked fault of a wrong answer"
 
 
+@pytest.mark.in_ci("nan-7", "inf-7", "-inf-7")
 @pytest.mark.parametrize("classes", [2, 4, 7])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_logits_that_are_not_finite_are_seen_and_neither_right_nor_silent(classes, value):
@@ -145,6 +155,7 @@ def test_what_two_orders_of_summation_may_differ_by_is_no_change():
     assert ["changed" in flags for flags, _ in got] == [False, False, True, True]
 
 
+@pytest.mark.in_ci("4")
 @pytest.mark.parametrize("classes", [2, 4])
 def test_padding_is_never_right(classes):
     logits = np.random.default_rng(0).normal(size=(9, classes))
@@ -190,6 +201,7 @@ MAPPINGS = np.array([[1, 1, 1], [0, 1, 0], [0, 0, 0]], np.int32)
 TRIALS = (0, 1, 7)
 
 
+@pytest.mark.in_ci("7")
 @pytest.mark.parametrize("batch", [64, 16, 7])
 def test_outcomes_of_draws_are_those_of_the_networks_logits(
     quantized, images, labels, batch, monkeypatch

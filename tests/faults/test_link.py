@@ -130,6 +130,7 @@ def packets(image, trial, number, count, rate=RATE):
     return np.repeat(draw < bits.threshold(np.array([rate])), PACKET)[:count]
 
 
+@pytest.mark.in_ci("global-bits", "tensor-last")
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_crosses_is_struck_and_nothing_else(network, images, kind):
     """Skips, a join, and two readers on one device or on two: logits are those of NumPy."""
@@ -160,6 +161,7 @@ def test_two_readers_on_one_device_read_the_same_copy(images):
     assert np.any(net(images, mapping=apart, faults=model(), key=1))
 
 
+@pytest.mark.in_ci("tensor-last")
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_one_device_nothing_is_struck_and_one_row_is_run(network, images, kind):
     evaluator = Evaluator(network, images, np.zeros(40, np.int32), KEY, judge=LOGITS)
@@ -171,6 +173,7 @@ def test_on_one_device_nothing_is_struck_and_one_row_is_run(network, images, kin
     np.testing.assert_array_equal(got[0, 0], evaluator.reference)
 
 
+@pytest.mark.in_ci("bits")
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_image_crosses_for_free(images, kind):
     params = {"a": jnp.ones((6, 2)), "b": jnp.ones((6, 2))}
@@ -238,6 +241,7 @@ def test_what_is_struck_at_a_low_rate_is_struck_at_a_higher():
     assert np.all(high[low]) and high.sum() > low.sum()
 
 
+@pytest.mark.in_ci("tensor")
 def test_all_is_lost_at_rate_one(network, images):
     """With nothing arriving, a layer on another device reads zeros, and so do those behind it."""
     for kind in ("zero", "last"):

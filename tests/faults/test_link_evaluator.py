@@ -87,6 +87,7 @@ def here(given):
 SLOW = {"threefry": pytest.mark.slow}  # a minute of compiling
 
 
+@pytest.mark.in_ci("bits", "image")
 @pytest.mark.parametrize("kind", [pytest.param(k, marks=SLOW.get(k, ())) for k in FAULTS])
 def test_the_evaluator_and_the_callable_give_the_same_logits(given, kind):
     network, images = given
@@ -112,6 +113,7 @@ def test_the_callable_maps_over_mappings_and_differentiates(given):
     assert np.isfinite(gradient).all() and np.abs(gradient).max() > 0
 
 
+@pytest.mark.in_ci("bits-4", "bits-21")
 @pytest.mark.parametrize("batch", [4, 21, 50])
 @pytest.mark.parametrize("kind", ["bits", "zero"])
 def test_answers_do_not_depend_on_batches_or_chunks(given, here, monkeypatch, batch, kind):
@@ -171,6 +173,7 @@ def test_a_layer_struck_alone_meets_no_link(given):
     np.testing.assert_array_equal(found[0].all_but, found[1].all_but)
 
 
+@pytest.mark.in_ci("True")
 @pytest.mark.parametrize("layers_too", [False, True])
 def test_where_devices_share_out_neurons_every_layer_is_sent_once(given, layers_too):
     """What layers make is struck, a join of what arrived is not."""

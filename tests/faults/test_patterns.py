@@ -148,6 +148,20 @@ def same_words(name: str, got: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.in_ci(
+    "fixed 16-flip",
+    "fixed 16-stuck-at-0",
+    "fixed 16-stuck-at-1",
+    "fixed 16-burst",
+    "fixed 16-zero",
+    "fixed 16-random",
+    "fixed 16-lost",
+    "fixed 16-lost-last",
+    "bfloat16-flip",
+    "float32-burst",
+    "fixed 6-stuck-at-0",
+    "fixed 8-lost-last",
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FORMATS)
 def test_each_kind_does_what_its_draws_say(name, kind):
@@ -322,6 +336,7 @@ def alike(words: np.ndarray) -> bool:
     return bool((words == words[:1]).all())
 
 
+@pytest.mark.in_ci("-flip", "run-flip", "trial-flip", "image-flip", "trial-lost")
 @pytest.mark.parametrize("kind", ["flip", "burst", "lost"])
 @pytest.mark.parametrize("scope", ["", "run", "trial", "image"])
 def test_a_draw_holds_for_its_scope(kind, scope):
@@ -378,6 +393,9 @@ DEVICES = np.array([[1, 1, 1], [0, 1, 0], [1, 0, 1]], np.int32)
 TRIALS = (0, 4)
 
 
+@pytest.mark.in_ci(
+    "fixed 6-flip-", "bfloat16-stuck-at-1-", "fixed 16-lost-last-", "fixed 6-random-image"
+)
 @pytest.mark.parametrize(("name", "kind", "scope"), CASES)
 def test_evaluations_give_what_single_calls_give(
     name, kind, scope, network_of, images, monkeypatch

@@ -52,14 +52,11 @@ def test_finite_strata_are_inverted_by_enumeration(size, count):
         "clopper-pearson", hits, np.full(count + 1, count), population=np.full(count + 1, size)
     )
     for k in range(count + 1):
-        tails = [
-            min(
-                stats.hypergeom.cdf(k, size, bad, count),
-                stats.hypergeom.sf(k - 1, size, bad, count),
-            )
-            for bad in range(size + 1)
-        ]
-        likely = np.flatnonzero(np.asarray(tails) > 0.025)
+        bad = np.arange(size + 1)
+        tails = np.minimum(
+            stats.hypergeom.cdf(k, size, bad, count), stats.hypergeom.sf(k - 1, size, bad, count)
+        )
+        likely = np.flatnonzero(tails > 0.025)
         expected = max(likely.min() - 0.5, k), min(likely.max() + 0.5, size - count + k)
         np.testing.assert_allclose((low[k], high[k]), np.asarray(expected) / size, atol=1e-12)
 

@@ -22,6 +22,7 @@ def test_looks_are_few_ascend_and_end_at_the_sample_size(margin, population):
     assert set(found[:-1]) <= set(endless), "strata differ in their last look only"
 
 
+@pytest.mark.in_ci("0.05-wilson", "0.05-clopper-pearson")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("margin", [0.05, 0.01])
 def test_the_coverage_at_the_stop_is_kept_for_every_rate(kind, margin):
@@ -59,6 +60,7 @@ def test_peers_rule_stops_at_nothing_and_this_one_does_not():
     assert low[0] == 0 and high[0] > 0.005
 
 
+@pytest.mark.in_ci("clopper-pearson")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_stop_depends_on_the_trials_before_it_alone(kind):
     """Whoever asks at whatever numbers of trials finds the same first stop."""

@@ -147,6 +147,7 @@ def expected_logits(network, images, by, faults, trial, seed=7):
     return jax.jit(jax.vmap(one))(images, jnp.arange(len(images), dtype=jnp.uint32))
 
 
+@pytest.mark.in_ci("both")
 @pytest.mark.parametrize(
     "rates",
     [dict(weight_rate=(0.3, 0.05), activation_rate=0.0),

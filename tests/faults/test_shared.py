@@ -154,6 +154,7 @@ def test_flips_of_a_stored_weight_are_counted_once(quantized):
         assert counted.tolist() == expected
 
 
+@pytest.mark.in_ci("3")
 @pytest.mark.parametrize("budget", [0, 3, 1000])
 def test_a_budget_counts_stored_bits_once(quantized, budget):
     faults = FaultModel(weight_rate=0.4, activation_rate=0.0, budget=budget)

@@ -105,6 +105,7 @@ def test_activations_are_redrawn_per_image_and_trial(quantized, images):
     assert not np.array_equal(first, quantized(same, faults=faults, key=0, trial=1))
 
 
+@pytest.mark.in_ci("hash")
 @pytest.mark.parametrize("generator", ["hash", "threefry"])
 def test_a_draw_does_not_depend_on_how_images_are_batched(quantized, images, generator):
     faults = FaultModel(generator=generator, weight_rate=0.1, activation_rate=0.2)
@@ -150,6 +151,7 @@ def test_float_formats_flip_their_own_bits(network_of, images, kind):
     np.testing.assert_array_equal(network(images, faults=sign), -network(images))
 
 
+@pytest.mark.in_ci("hash")
 @pytest.mark.parametrize("generator", ["hash", "threefry"])
 def test_flips_are_counted_layer_by_layer(quantized, generator):
     faults = FaultModel(

@@ -90,6 +90,7 @@ def holds(record, name, stem):
     assert 0 <= low <= record[name] <= high <= 1
 
 
+@pytest.mark.in_ci("single", "neyman", "exhaustive", "bernoulli, rates", "listed")
 @pytest.mark.parametrize("name", DESIGNS)
 def test_results_hold_the_contract(result_of, name):
     """DESIGN.md, section `result.json`, of job campaign, and what is told beside it."""
@@ -125,6 +126,7 @@ def test_results_hold_the_contract(result_of, name):
     assert all(row["from"] != row["to"] for row in result["confusion"])
 
 
+@pytest.mark.in_ci("single", "neyman", "exhaustive")
 @pytest.mark.parametrize("name", [name for name in DESIGNS if name.startswith(LAYERED)])
 def test_cells_over_strata_are_their_weighted_means(result_of, name):
     result = result_of("campaign", **DESIGNS[name])
@@ -199,6 +201,7 @@ def test_an_exhaustive_campaign_knows_every_fault(config_of, result_of):
         assert cell["accuracy"] == pytest.approx(means[layer, bit, "activations"])
 
 
+@pytest.mark.in_ci("bernoulli, rates")
 @pytest.mark.parametrize("name", ["bernoulli, rates", "bernoulli, devices"])
 def test_masks_are_the_fault_models(config_of, result_of, name):
     """Some cells again, trial by trial, without the evaluator."""
@@ -239,6 +242,7 @@ def test_masks_are_the_fault_models(config_of, result_of, name):
         assert free["rate"] == free["sdc_rate"] == 0 and free["masked"] == 1
 
 
+@pytest.mark.in_ci("neyman", "listed")
 @pytest.mark.parametrize("name", ["single", "neyman", "bernoulli, rates", "listed"])
 def test_neither_batches_nor_what_is_remembered_change_the_result(
     outcome_of, result_of, counted, monkeypatch, name
@@ -276,6 +280,7 @@ def test_another_seed_draws_other_faults(result_of):
     assert [w["sites"] for w in first["worst"]] != [w["sites"] for w in other["worst"]]
 
 
+@pytest.mark.in_ci("flip", "activations")
 @pytest.mark.parametrize(
     "kind, more",
     [
@@ -330,6 +335,7 @@ def numbers_of(table):
     return rows
 
 
+@pytest.mark.in_ci("single", "neyman", "exhaustive", "bernoulli, rates", "listed")
 @pytest.mark.parametrize("name", DESIGNS)
 def test_a_run_stays_within_its_plan(config_of, outcome_of, result_of, name):
     options = DESIGNS[name]

@@ -173,6 +173,7 @@ def fault(row: dict[str, str]) -> tuple[str, tuple[int, ...], int]:
     return row["Layer"], tuple(map(int, row["TensorIndex"].strip("()").split(","))), int(row["Bit"])
 
 
+@pytest.mark.in_ci("argmax")
 @pytest.mark.parametrize("not_finite", ["argmax", "detected"])
 def test_every_fault_does_what_numpy_says(first, run, tmp_path, not_finite):
     """In the convolution's own weight, batch norm after it; infinite and NaN ones among them."""
@@ -352,6 +353,7 @@ def test_headings_and_indices_may_be_written_otherwise(quantized, tmp_path):
     assert found.bit.tolist() == [31, 0] and found.counts is None
 
 
+@pytest.mark.slow
 def test_a_hundred_thousand_rows_are_read_in_seconds(quantized, tmp_path):
     rows = [("block.conv", (n % 4, n % 2, n % 3, 0), n % 32) for n in range(100_000)]
     (tmp_path / "list.csv").write_text(written(rows))

@@ -226,6 +226,12 @@ PLANS = [
 ]
 
 
+@pytest.mark.in_ci(
+    "partition",
+    "campaign",
+    "campaign --campaign.design bernoulli --campaign.rates 1e-3",
+    "distribute --distribute.search 20",
+)
 @pytest.mark.parametrize("words", PLANS)
 def test_no_plan_trains_a_network_of_the_zoo(here, capsys, monkeypatch, words):
     """A Bernoulli campaign's took 20 s, for the network that it had trained."""
@@ -264,6 +270,7 @@ def disk(monkeypatch) -> SimpleNamespace:
     return found
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_worked_out(here, capsys, good, disk):
     assert main([*good, "--out", "whole"]) == 0
     disk.pages = 4

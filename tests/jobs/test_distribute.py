@@ -19,6 +19,8 @@ from afpjax.run import main
 METHODS = {"robustdice", "lop", "cdc", "cdc-safe-spare", "replication"}
 METHODS |= {"random", "topk", "randomk"}
 SMALL = {"distribute__devices": [3, 2], "distribute__thresholds": [0.6], "distribute__curve": [0.3]}
+#: Without what is told beside the methods, which has tests of its own.
+ALONE = {**SMALL, "distribute__curve": [], "distribute__compare": False}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_resources_are_there_for_every_placement(result):
 
 
 def test_devices_that_fail_by_chance(result_of):
-    found = result_of("distribute", **SMALL, distribute__failure=[0.2, 0.0, 0.1])
+    found = result_of("distribute", **ALONE, distribute__failure=[0.2, 0.0, 0.1])
     by_method = {row["method"]: row for row in found["expected"]}
     assert by_method["replication"]["accuracy"] == pytest.approx(found["clean"]["accuracy"])
     for row in found["expected"]:
@@ -127,7 +129,7 @@ def test_devices_that_fail_by_chance(result_of):
 
 
 def test_bit_flips_and_lost_devices_in_one_experiment(result_of):
-    found = result_of("distribute", **SMALL, distribute__flips=True)
+    found = result_of("distribute", **ALONE, distribute__flips=True)
     rates = found["flips"][0]
     assert len(rates["weight_rate"]) == 3 == len(rates["activation_rate"])
     clean = found["clean"]["accuracy"]
@@ -136,9 +138,10 @@ def test_bit_flips_and_lost_devices_in_one_experiment(result_of):
     assert min(struck) < clean and all(row["trials"] == 3 for row in found["flips"])
 
 
+@pytest.mark.slow
 def test_both_by_chance_are_no_better_than_lost_devices_alone(result_of):
     found = result_of(
-        "distribute", **SMALL, distribute__failure=[0.2], distribute__flips=True,
+        "distribute", **ALONE, distribute__failure=[0.2], distribute__flips=True,
         distribute__methods=["lop", "replication"],
     )  # fmt: skip
     lost = {row["method"]: row for row in found["expected"] if "trials" not in row}
@@ -155,12 +158,12 @@ def test_platform_devices_lend_their_rates_in_turn(config_of):
     np.testing.assert_array_equal(np.ravel(faults.weight_rate), np.resize(own, 5))
 
 
-@pytest.mark.parametrize(
-    "objective", ["weighted", *(pytest.param(o, marks=pytest.mark.slow) for o in ("front", "all"))]
-)
+@pytest.mark.in_ci("weighted")
+@pytest.mark.parametrize("objective", ["weighted", "front", "all"])
 def test_thresholds_are_searched_and_measured_on_other_images(result_of, objective):
     found = result_of(
-        "distribute", **SMALL, distribute__search=-1, distribute__objective=objective,
+        "distribute", **SMALL, distribute__compare=False, distribute__search=-1,
+        distribute__objective=objective,
         distribute__weights=[1.0, 0.5, 0.1, 0.1] if objective == "weighted" else [1.0, 0.5, 0, 0],
         search__population=12, search__generations=6,
     )["search"]  # fmt: skip
@@ -173,6 +176,7 @@ def test_thresholds_are_searched_and_measured_on_other_images(result_of, objecti
         assert low <= gain["searched"] - gain["constant"] <= high
 
 
+@pytest.mark.slow
 def test_a_run_from_what_is_known_gives_the_same(outcome_of, result):
     memory = {}
     first = plain(outcome_of("distribute", memory, **SMALL).result)

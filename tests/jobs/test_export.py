@@ -128,6 +128,7 @@ def test_a_run_of_job_distribute(placed, result_of, written):
         result_of("export", export__source=str(folder), distribute__substitute="mean")
 
 
+@pytest.mark.in_ci("cdc")
 @pytest.mark.parametrize("method", ["lop", "cdc", "replication"])
 def test_other_methods(result_of, method):
     result = result_of("export", export__method=method, **PLACED)

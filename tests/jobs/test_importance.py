@@ -217,6 +217,7 @@ def test_what_is_known_does_not_run_again(outcome_of, monkeypatch):
     assert result_text(plain(again.result)) == result_text(plain(first.result))
 
 
+@pytest.mark.slow
 def test_batches_change_nothing_but_the_last_digits(outcome_of, rows_of, monkeypatch):
     monkeypatch.setattr(scores, "BATCH", 5)
     monkeypatch.setattr(scores, "NEURONS", 4)

@@ -198,6 +198,7 @@ def text(result):
     return result_text({key: value for key, value in result.items() if key != "throughput"})
 
 
+@pytest.mark.slow
 def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(outcome_of, result, given):
     memory: dict[bytes, bytes] = {}
     first = text(plain(outcome_of("online", memory, **given).result))
@@ -231,6 +232,7 @@ def test_with_labels_theta_is_a_share_of_what_is_right_without_faults(result, co
     assert result["watch"]["limit"] == pytest.approx(0.2 / right.mean())
 
 
+@pytest.mark.slow
 def test_an_oracle_needs_no_probes(outcome_of, given):
     result = plain(outcome_of("online", **given, online__oracle=True).result)
     assert not any("estimated" in event for event in result["events"])
@@ -274,6 +276,7 @@ def partitioned(tmp_path_factory, config_of):
     return folder, result
 
 
+@pytest.mark.slow
 def test_the_front_of_an_earlier_run_is_where_it_begins(outcome_of, given, partitioned):
     folder, earlier = partitioned
     found = plain(outcome_of("online", **given, online__front=str(folder / "good")).result)

@@ -47,6 +47,13 @@ def row_of(result, tool, scenario):
     return row
 
 
+@pytest.mark.in_ci(
+    "three devices",
+    "two devices",
+    "layerwise",
+    "budget",
+    "first two layers, eight bits, batch of four",
+)
 @pytest.mark.parametrize("name", CHANGES)
 def test_results_hold_the_contract(result_of, holds_the_contract, holds_estimate, name):
     changes = CHANGES[name]

@@ -90,6 +90,7 @@ def test_results_do_not_depend_on_how_the_work_is_cut(outcome_of, result_of, mon
     assert result_text(found) == result_text(result_of("partition", **TWO))
 
 
+@pytest.mark.slow
 def test_the_search_by_generations_holds_the_contract(
     outcome_of, result_of, holds_the_contract, counted, monkeypatch
 ):

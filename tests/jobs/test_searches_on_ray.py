@@ -35,6 +35,7 @@ def sent(monkeypatch):
     return counts
 
 
+@pytest.mark.in_ci("distribute-changes1")
 @pytest.mark.parametrize(
     ("job", "changes"),
     [

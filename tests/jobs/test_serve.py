@@ -166,6 +166,7 @@ def test_a_placement_loses_two_devices_and_keeps_what_was_foretold(ray, placemen
     json.dumps(result, allow_nan=False)
 
 
+@pytest.mark.slow
 def test_coded_sums_answer_for_a_lost_device(ray, experiment):
     """Exported by the job itself; two lost devices are more than sums make up for."""
     given = {
@@ -196,6 +197,7 @@ def test_what_is_foretold_is_the_network_without_the_lost_neurons(ray, placement
     assert row["predicted"] == pytest.approx(np.mean(right))
 
 
+@pytest.mark.slow
 def test_a_mapping_is_planned_again_for_the_devices_that_are_left(ray, mapping, monkeypatch):
     asked = []
     repartition = serve_again.repartition

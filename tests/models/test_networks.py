@@ -28,8 +28,13 @@ LEAST = {
 }
 DROPOUTS = {"alexnet": 2, "squeezenet1_0": 1, "squeezenet1_1": 1, "vgg16_bn": 2, "mobilenet_v2": 1}
 
+IN_CI = ("alexnet", "resnet18", "mobilenet_v2")  # plain, joined, groups of one
 
-@pytest.fixture(scope="module", params=list(zoo.NETWORKS))
+
+@pytest.fixture(
+    scope="module",
+    params=[n if n in IN_CI else pytest.param(n, marks=pytest.mark.slow) for n in zoo.NETWORKS],
+)
 def traced(request):
     """A narrow network at its least size: (name, size, apply_fn, params, its trace)."""
     name, size = request.param, LEAST[request.param]
@@ -66,6 +71,7 @@ def test_layers_have_their_kernels_sizes_grouped_or_not(traced):
         assert layer.groups == (layer.input_shape[-1] // inputs if window else 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "layer"), [("mobilenet_v2", 4), ("convnext_tiny", 1)])
 def test_a_depthwise_layer_reads_one_channel_per_neuron(name, layer):
     apply_fn, params, _ = plain.drawn(name, image_size=32, width=0.05)
@@ -98,6 +104,7 @@ def test_the_least_image_is_read_and_a_smaller_one_refused_in_one_line(traced):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.in_ci("squeezenet1_1-1")
 @pytest.mark.parametrize(("name", "dropouts"), DROPOUTS.items())
 def test_a_new_networks_dropouts_are_torchvisions_and_have_random_state_to_train_with(
     name, dropouts

@@ -24,6 +24,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.in_ci("alexnet", "squeezenet1_1", "resnet18")
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameters_layers_and_work_are_the_published_ones(name):
     parameters, billions, count = PUBLISHED[name]
@@ -40,6 +41,7 @@ def test_parameters_layers_and_work_are_the_published_ones(name):
 
 
 # MobileNetV2 has a rule for its widths, and a test, of its own.
+@pytest.mark.in_ci("alexnet", "resnet18")
 @pytest.mark.parametrize("name", [name for name in PUBLISHED if name != "mobilenet_v2"])
 def test_a_width_scales_every_hidden_layer_and_leaves_the_classes(name):
     def outputs(width):

@@ -22,6 +22,7 @@ def count(tree):
     return sum(leaf.size for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.in_ci("resnet18-11689512")
 @pytest.mark.parametrize(("build", "published"), [(resnet18, 11_689_512), (resnet34, 21_797_672)])
 def test_parameter_counts_are_torchvisions(build, published):
     assert count(shapes_of(build, classes=1000, width=1.0)[1]) == published
@@ -39,6 +40,7 @@ def test_width_scales_every_stage():
     assert params["fc"]["kernel"].shape == (128, 7)
 
 
+@pytest.mark.in_ci("33")
 @pytest.mark.parametrize("size", [1, 33])
 def test_any_image_size_goes_through_and_traces_to_one_layer_per_kernel(size):
     apply_fn, params = zoo.load("resnet18", classes=5, image_size=size, width=0.05)

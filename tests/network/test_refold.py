@@ -111,7 +111,9 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(scope="module", params=[*NETWORKS, "linen", "resnet18"])
+@pytest.fixture(
+    scope="module", params=[*NETWORKS, "linen", pytest.param("resnet18", marks=pytest.mark.slow)]
+)
 def case(request, normal):
     """A function, its parameters and images."""
     images = normal(3, 4, 4, 3)
@@ -177,6 +179,7 @@ def test_gradients_are_those_of_the_function_itself(case):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(original)), "shows nothing"
 
 
+@pytest.mark.in_ci("transposes", "linen")
 @pytest.mark.parametrize("case", [*NETWORKS, "linen"], indirect=True)
 def test_gradients_under_faults_are_finite_and_reach_every_parameter(case):
     apply_fn, params, images = case

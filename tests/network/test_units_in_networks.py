@@ -86,6 +86,7 @@ def largest_sums(quantized, images):
 FORMATS = [QFormat(bits=16, frac=8), QFormat(bits=8, scale="channel", step="maximum")]
 
 
+@pytest.mark.in_ci("global-16")
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: f"{fmt.scale}-{fmt.bits}")
 def test_logits_and_gradients_are_the_same_on_either_units(traced, normal, fmt):
     images = normal(4, 8, 8, 3)
@@ -120,6 +121,7 @@ def test_forward_derivatives_are_the_same_on_either_units(traced, normal):
     assert np.any(made[0][1])
 
 
+@pytest.mark.in_ci("global-16")
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: f"{fmt.scale}-{fmt.bits}")
 def test_struck_logits_are_the_same_on_either_units(traced, normal, fmt):
     images = normal(4, 8, 8, 3)

@@ -136,12 +136,14 @@ def test_devices_that_run_their_own_filters_give_the_masked_codes(small, method)
     np.testing.assert_array_equal(executed(*case), masked(*case))
 
 
+@pytest.mark.slow
 @every_method
 def test_devices_that_run_a_trained_network_give_the_masked_logits(resnet, method):
     traced, images = resnet
     assert_agree(traced, images, spread(traced, method), [NONE, *SINGLE])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["robustdice", "cdc"])
 def test_devices_that_run_a_trained_network_give_the_masked_codes(resnet, method):
     traced, images = resnet

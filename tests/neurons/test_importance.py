@@ -150,6 +150,7 @@ def test_batches_change_nothing(case, monkeypatch):
             np.testing.assert_allclose(apart[layer][name], values, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_scores_are_means_over_images_of_a_copy_of_each(case, scores):
     twice = importance(case.network, np.concatenate([case.images, case.images]))
     for layer, own in scores.items():
@@ -157,6 +158,7 @@ def test_scores_are_means_over_images_of_a_copy_of_each(case, scores):
             np.testing.assert_allclose(twice[layer][name], values, rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_jit_and_no_jit_agree(case, scores):
     inside = jax.jit(lambda network, images: importance(network, images))(case.network, case.images)
     parts = {
@@ -198,6 +200,7 @@ def test_it_can_be_called_while_something_else_is_traced(case):
             np.testing.assert_allclose(found[name], values, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.in_ci("l1", "taylor", "jsd")
 @pytest.mark.parametrize("score", ["l1", "taylor", "jsd", "estimate"])
 def test_gradients_through_the_scores_are_those_of_finite_differences(case, score):
     """Along a random direction of all parameters, of a random weighting of all neurons.
@@ -278,6 +281,7 @@ def test_estimates_follow_the_exact_divergences(case, exact, estimates):
     )  # a few neurons a layer: each is much of it
 
 
+@pytest.mark.slow
 def test_a_logit_change_is_minus_the_output_times_its_slope(case):
     """By shrinking a neuron's folded parameters a little, in the original network."""
     found, _ = estimate(case.network, case.images[:1])
@@ -311,6 +315,7 @@ def test_beyond_the_limit_divergences_are_estimated(case, scores, estimates):
     assert np.abs(np.asarray(found[stem]["jsd"]) - np.asarray(scores[stem]["jsd"])).max() > 1e-5
 
 
+@pytest.mark.slow
 def test_a_quantised_network_has_scores_of_its_own(case, scores):
     coarse = quantize(case.network, QFormat(bits=6, frac=3))
     found = importance(coarse, case.images)

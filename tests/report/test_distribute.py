@@ -242,6 +242,7 @@ def test_substitutes_without_differences_are_compared_by_their_intervals(read):
     )
 
 
+@pytest.mark.in_ci("devices0-True", "devices1-False")
 @pytest.mark.parametrize("optional", [True, False])
 @pytest.mark.parametrize("devices", [(2,), (6, 3)])
 def test_the_page_reaches_nowhere_and_has_its_figures(devices, optional):
@@ -263,6 +264,7 @@ def test_nothing_depends_on_when():
     assert render({**result, "seconds": 1e6}, {}) == render(result, {})
 
 
+@pytest.mark.slow
 def test_deep_and_wide_networks_have_a_page_of_moderate_size():
     deep = distribution((8, 4, 2), layers=53, neurons=4096)
     page = render(deep, {})

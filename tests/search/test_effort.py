@@ -260,7 +260,8 @@ def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
     assert fronts[0].history[-1] == fronts[0].hypervolume
 
 
-@pytest.mark.parametrize("trials", [pytest.param(8, marks=pytest.mark.slow), 16])
+@pytest.mark.slow
+@pytest.mark.parametrize("trials", [8, 16])
 def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, struck, trials):
     """243 mappings: exactly at half of the effort; at a quarter it errs less than equal shares."""
 

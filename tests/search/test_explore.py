@@ -69,9 +69,8 @@ def test_enumeration_ends_below_4096_genomes(cardinality, method):
     assert explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET).method == method
 
 
-@pytest.mark.parametrize(
-    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(3))
 def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
     tables, struck, monkeypatch, seed
 ):
@@ -226,6 +225,7 @@ def everything():
     return np.array(list(itertools.product(*map(range, MANY))), np.int32)
 
 
+@pytest.mark.slow
 def test_a_focus_finds_better_where_little_is_allowed():
     """Most of a large front lies beyond what anyone allows, and there the search used to stay.
 

@@ -93,6 +93,7 @@ def test_everybody_is_measured_under_one_draw_that_stays():
     assert (draws == draws[0, 0]).all()
 
 
+@pytest.mark.slow
 def test_renewed_draws_reach_survivors_and_offspring_alike():
     """Else a lucky parent would live on, measured once, on a draw that nobody else met."""
     state, info = search(KEYS[0], renew=True)

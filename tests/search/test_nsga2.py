@@ -150,6 +150,7 @@ def test_an_infeasible_population_has_the_least_violating_as_its_front():
     np.testing.assert_array_equal(state.rank, np.arange(SIZE)[::-1])
 
 
+@pytest.mark.in_ci("5")
 @pytest.mark.parametrize("size", [2, 5])
 def test_populations_of_two_and_of_odd_size(size):
     algorithm = NSGA2.integers(size, np.full(GENES, 3))
@@ -262,6 +263,7 @@ def test_it_is_an_evosax_algorithm():
         ALGORITHM.get_best_solution(state)
 
 
+@pytest.mark.slow
 def test_solutions_may_be_trees():
     solution = {"device": jnp.zeros(4, jnp.int32), "copies": jnp.zeros((2, 3), jnp.int32)}
     cardinality = jnp.full(10, 3, jnp.int32)

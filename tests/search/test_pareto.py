@@ -137,6 +137,7 @@ def test_no_square_matrix_of_bytes_is_stored():
 # --- crowding -------------------------------------------------------------------------------
 
 
+@pytest.mark.in_ci("2-2", "60-4")
 @pytest.mark.parametrize(("size", "objectives"), [(2, 2), (40, 2), (100, 3), (60, 4)])
 def test_crowding_equals_pymoos_where_all_values_differ(size, objectives):
     by_pymoo = get_crowding_function("cd")

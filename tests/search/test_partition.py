@@ -27,6 +27,7 @@ def drops_by_hand(quantized, images, labels, mappings, faults, key, trials):
     return clean - outcomes.mean(axis=1)
 
 
+@pytest.mark.in_ci("rates0")
 @pytest.mark.parametrize(
     "rates",
     [
@@ -72,6 +73,7 @@ def test_arrays_of_numpy_are_images_too(quantized, platform, faults, images, lab
     np.testing.assert_array_equal(fronts[0].mappings, fronts[1].mappings)
 
 
+@pytest.mark.slow
 def test_a_forced_search_is_the_same_for_the_same_key(
     quantized, platform, faults, images, labels, monkeypatch
 ):

@@ -92,6 +92,7 @@ def reasons(found):
     return [(event.step, event.reason) for event in found.events if event.reason]
 
 
+@pytest.mark.in_ci("never", "online", "stored")
 @pytest.mark.parametrize("policy", POLICIES)
 def test_nothing_is_done_while_nothing_happens(run, policy):
     found = run(policy)
@@ -255,6 +256,7 @@ def test_rates_may_be_read_instead_of_probed(run):
     assert reasons(found)[0][1] == "accuracy" and found.switches >= 1
 
 
+@pytest.mark.in_ci("safest", "stored")
 @pytest.mark.parametrize("policy", ["online", "safest", "stored"])
 def test_where_nothing_helps_nothing_flaps(run, operation, policy):
     """All devices are struck alike: alarms go on, but every mapping loses the same."""

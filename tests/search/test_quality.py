@@ -45,6 +45,7 @@ def dtlz2(key, x):
     return unconstrained([radius * direction for direction in directions])
 
 
+@pytest.mark.in_ci("zdt1-30-2-0.868")
 @pytest.mark.parametrize(
     ("evaluate", "genes", "objectives", "least"), [(zdt1, 30, 2, 0.8680), (dtlz2, 12, 3, 0.6997)]
 )
@@ -114,6 +115,7 @@ def test_the_enumerated_toy_is_a_trade_off_with_ties():
     assert len(true) > 20 and len(np.unique(true[:, 2])) < len(true) / 2
 
 
+@pytest.mark.slow
 def test_twelve_layers_come_near_the_enumerated_front():
     """531,441 mappings, of which 10,100 are looked at."""
     true, reached = shares(12, population=100, generations=100)

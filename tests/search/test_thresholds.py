@@ -268,6 +268,7 @@ def test_accuracy_alone_makes_it_lose_nothing(trade):
     assert best.objectives[0] == 0
 
 
+@pytest.mark.slow
 def test_a_weighted_sum_beats_its_start_and_comes_near_the_best_of_all(trade, complete):
     start = (0.8, 0.8, 0.8)
     best = weighted(jax.random.key(3), trade, (1, 0.5), rows=4 * 150, start=start)

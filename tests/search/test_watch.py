@@ -94,6 +94,7 @@ def clustered(rng, batches, canaries, rate, alike):
     return np.where(together, rng.random(batches) < rate, apart)
 
 
+@pytest.mark.in_ci("100.0-1.0")
 @pytest.mark.parametrize("alike", [0.0, pytest.param(0.5, marks=pytest.mark.slow), 1.0])
 @pytest.mark.parametrize("alarm", [100.0, pytest.param(1000.0, marks=pytest.mark.slow)])
 def test_false_alarms_are_as_rare_as_stated(alike, alarm):
