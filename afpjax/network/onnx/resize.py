@@ -72,9 +72,11 @@ def resize(
             factors = [POLICIES[keep_aspect_ratio_policy](factors)] * len(over)
             wanted = [floor(f * x.shape[axis] + 0.5) for f, axis in zip(factors, over, strict=True)]
     else:
-        factors = list(known(scales, "scales").astype(np.float32))
+        factors = known(scales, "scales").astype(np.float64).tolist()
+        # In float32, as scales are: 0.7 of 10 is 7.
         wanted = [
-            floor(f * np.float32(x.shape[axis])) for f, axis in zip(factors, over, strict=True)
+            floor(np.float32(f) * np.float32(x.shape[axis]))
+            for f, axis in zip(factors, over, strict=True)
         ]
     for axis, size in zip(over, wanted, strict=True):
         shape[axis] = size
@@ -121,17 +123,17 @@ def _taps(length: int, size: int, factor: float, rule: Rule) -> tuple[np.ndarray
 def _places(length: int, size: int, factor: float, way: str) -> np.ndarray:
     """Where the output's pixels lie among the input's."""
     # In float32, as scales are: 3.5 / 0.7 is then 5, and no pixel more.
-    pixel, factor = np.arange(size, dtype=np.float32), np.float32(factor)
+    pixel, scale = np.arange(size, dtype=np.float32), np.float32(factor)
     if way == "align_corners":
         return pixel * np.float32(length - 1) / np.float32(max(size - 1, 1))
     if way == "asymmetric":
-        return pixel / factor
+        return pixel / scale
     if way == "pytorch_half_pixel" and size == 1:
         return np.zeros(1, np.float32)
-    shift = np.float32(0)
+    shift = 0.0
     if way == "half_pixel_symmetric":  # what rounding the size took away is shared by both ends
-        shift = np.float32(length / 2 * (1 - size / (factor * length)))
-    return shift + (pixel + np.float32(0.5)) / factor - np.float32(0.5)
+        shift = length / 2 * (1 - size / (factor * length))
+    return np.float32(shift) + (pixel + np.float32(0.5)) / scale - np.float32(0.5)
 
 
 def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
