@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,7 +102,7 @@ def test_importance_takes_the_softmax_once():
     network, plain, images = ending(jax.nn.softmax)
     ours, theirs = afpjax.importance(network, images), afpjax.importance(plain, images)
     assert max(float(each["jsd"].max()) for each in theirs.values()) > 1e-3
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-9), ours, theirs)
+    chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 1e20])

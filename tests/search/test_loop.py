@@ -1,7 +1,9 @@
 """The whole search as one program: equal to the loop written by hand, for one seed and for many."""
 
 from functools import partial
+from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -29,10 +31,6 @@ def search(key, initial=None, generations=GENERATIONS, renew=False):
     return run(key, ALGORITHM, evaluate, generations=generations, initial=initial, renew=renew)
 
 
-def assert_equal_trees(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 @pytest.fixture(scope="module")
 def several():
     """The same search from five keys at once."""
@@ -52,39 +50,42 @@ def test_it_is_the_loop_written_by_hand(several):
             given = evaluate(draw_key, offspring)
             state, metrics = ALGORITHM.tell(tell_key, offspring, given, state, params)
             at_once = jax.tree.map(lambda x, place=(number, index): x[place], several[1])
-            assert_equal_trees(at_once, {**metrics, "fitness": state.fitness})
-        assert_equal_trees(jax.tree.map(lambda x, number=number: x[number], several[0]), state)
+            chex.assert_trees_all_equal(at_once, {**metrics, "fitness": state.fitness})
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda x, number=number: x[number], several[0]), state
+        )
 
 
 def test_many_seeds_at_once_equal_one_after_the_other(several):
     for number, key in enumerate(KEYS):
-        assert_equal_trees(jax.tree.map(lambda x, number=number: x[number], several), search(key))
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda x, number=number: x[number], several), search(key)
+        )
 
 
 def test_the_same_key_twice_is_equal_to_the_bit_and_another_is_not():
     one, again, other = search(KEYS[0]), search(KEYS[0]), search(KEYS[1])
-    assert_equal_trees(one, again)
+    chex.assert_trees_all_equal(one, again)
     assert (one[0].population != other[0].population).any()
 
 
 def test_repeated_searches_are_traced_once():
-    traced = []
-
-    def counting(key, population):
-        traced.append(1)
-        return evaluate(key, population)
-
+    """Twice: for the first population, and for the body of the loop."""
+    chex.clear_trace_counter()
+    counting: Any = chex.assert_max_traces(evaluate, n=2)
     program = jax.jit(lambda key: run(key, ALGORITHM, counting, generations=3)[0].rank)
     for key in KEYS[:3]:
         program(key)
-    assert len(traced) == 2  # the first population, and the body of the loop
+    with pytest.raises(AssertionError, match="traced"):  # the count is this function's
+        jax.jit(lambda key: run(key, ALGORITHM, counting, generations=4)[0].rank)(KEYS[0])
+    chex.clear_trace_counter()
 
 
 def test_every_generation_is_reported():
     state, info = search(KEYS[0])
     np.testing.assert_array_equal(info["generation_counter"], np.arange(1, GENERATIONS + 1))
-    assert info["fitness"].objectives.shape == (GENERATIONS, SIZE, 3)
-    assert_equal_trees(jax.tree.map(lambda x: x[-1], info["fitness"]), state.fitness)
+    chex.assert_shape(info["fitness"].objectives, (GENERATIONS, SIZE, 3))
+    chex.assert_trees_all_equal(jax.tree.map(lambda x: x[-1], info["fitness"]), state.fitness)
     np.testing.assert_array_equal(info["ideal"], info["fitness"].objectives.min(axis=1))
 
 

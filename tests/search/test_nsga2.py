@@ -3,6 +3,7 @@
 Peers' defects that these tests would have found are named where they are guarded against.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import moocore
@@ -59,10 +60,6 @@ def generations(count, seed=0, algorithm=ALGORITHM, score=evaluate):
         yield state
 
 
-def assert_equal_trees(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 # --- what the state says --------------------------------------------------------------------
 
 
@@ -75,7 +72,7 @@ def test_rank_can_be_recomputed_after_init_and_after_every_step():
 
 def test_rows_of_the_state_stay_together():
     for state in generations(15):
-        assert_equal_trees(state.fitness, evaluate(state.population))
+        chex.assert_trees_all_equal(state.fitness, evaluate(state.population))
         assert not np.isnan(state.crowding).any()
 
 
@@ -93,7 +90,7 @@ def test_the_generation_counter_counts():
 
 def test_the_same_key_twice_is_equal_to_the_bit_and_another_is_not():
     one, again, other = (list(generations(6, seed=seed)) for seed in (3, 3, 4))
-    assert_equal_trees(one, again)
+    chex.assert_trees_all_equal(one, again)
     assert (np.asarray(one[-1].population) != np.asarray(other[-1].population)).any()
 
 
@@ -233,7 +230,7 @@ def test_rescoring_keeps_the_individuals_and_ranks_them_anew():
     again = ALGORITHM.rescore(state, fresh)
     np.testing.assert_array_equal(again.population, state.population)
     assert again.generation_counter == state.generation_counter
-    assert_equal_trees(again.fitness, fresh)
+    chex.assert_trees_all_equal(again.fitness, fresh)
     rank, crowding = assess(state.population, fresh, enough=SIZE)
     np.testing.assert_array_equal(again.rank, rank)
     np.testing.assert_array_equal(again.crowding, crowding)
@@ -255,7 +252,7 @@ def test_it_is_an_evosax_algorithm():
     population = ALGORITHM.sample(KEY)
     state = ALGORITHM.init(KEY, population, evaluate(population), PARAMS)
     offspring, asked = ALGORITHM.ask(KEY, state, PARAMS)
-    assert_equal_trees(asked, state)
+    chex.assert_trees_all_equal(asked, state)
     state, metrics = ALGORITHM.tell(KEY, offspring, evaluate(offspring), state, PARAMS)
     assert isinstance(metrics, dict) and metrics["generation_counter"] == 1
     assert ALGORITHM.get_population(state).shape == (SIZE, GENES)
@@ -284,7 +281,7 @@ def test_solutions_may_be_trees():
         )
 
     *_, last = generations(3, algorithm=algorithm, score=score)
-    assert_equal_trees(score(algorithm.get_population(last)), last.fitness)
+    chex.assert_trees_all_equal(score(algorithm.get_population(last)), last.fitness)
 
 
 def test_rates_are_parameters():

@@ -204,17 +204,29 @@ def _slice(
     axes: Any = None,
     steps: Any = None,
 ) -> Any:
-    starts = attributes.get("starts") if starts is None else starts.reshape(-1).tolist()
-    ends = attributes.get("ends") if ends is None else ends.reshape(-1).tolist()
-    axes = attributes.get("axes") if axes is None else axes.reshape(-1).tolist()
+    lists = [
+        attributes.get(name) if each is None else each.reshape(-1).tolist()
+        for name, each in (("starts", starts), ("ends", ends), ("axes", axes), ("steps", steps))
+    ]
+    return x[slices(x.shape, *lists)]
+
+
+def slices(
+    shape: Sequence[int],
+    starts: Any,
+    ends: Any,
+    axes: Sequence[int] | None = None,
+    steps: Sequence[int] | None = None,
+) -> tuple[slice, ...]:
+    """What a Slice keeps of an array of this shape, by axis."""
     axes = range(len(starts)) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps.reshape(-1).tolist()
-    chosen = [slice(None)] * x.ndim
+    steps = [1] * len(starts) if steps is None else steps
+    chosen = [slice(None)] * len(shape)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         # Going backwards, an end before the first element is no index.
-        end = None if step < 0 and end < -x.shape[axis] else end
+        end = None if step < 0 and end < -shape[axis] else end
         chosen[axis] = slice(start, end, step)
-    return x[tuple(chosen)]
+    return tuple(chosen)
 
 
 def _axes(attributes: Attributes, axes: Any) -> tuple[int, ...] | None:

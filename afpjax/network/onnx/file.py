@@ -19,8 +19,7 @@ from afpjax.network.onnx.constants import tensor_value
 from afpjax.network.onnx.control import names_read
 
 WHERE = "the ONNX file"  # opens every error
-#: From here on, versions of an operator differ in the types they allow, or `operators` tells them
-#: apart; older files are lifted.
+#: From here on, one function runs every version of an operator; older files are lifted.
 OPSET = 14
 # An adapter may look at a tensor of this size (a shape, axes), never at a larger one.
 _SMALL = 1024
@@ -37,7 +36,6 @@ class Graph(NamedTuple):
     path: Path
     nodes: tuple[onnx.NodeProto, ...]  # in the order they run, those the output needs
     tensors: dict[str, np.ndarray]  # floats of every width as float32
-    opset: int
     image: str
     image_shape: tuple[int | None, ...]
     output: str
@@ -52,12 +50,12 @@ def read_graph(path: Path) -> Graph:
     model = _parsed(path)
     tensors = _tensors(model, path)
     image, output = _ends(model, tensors, path)
-    graph, opset = _lifted(model, path)
+    graph = _lifted(model, path)
     # An adapter's own small tensors come on top.
     added = {t.name: t for t in graph.initializer if t.name not in tensors}
     tensors.update((name, widened(numpy_helper.to_array(t))) for name, t in added.items())
     nodes = _needed(graph.node, output)
-    return Graph(path, nodes, tensors, opset, image.name, _shape(image, path), output)
+    return Graph(path, nodes, tensors, image.name, _shape(image, path), output)
 
 
 def widened(array: np.ndarray) -> np.ndarray:
@@ -228,15 +226,15 @@ def _shape(image: onnx.ValueInfoProto, path: Path) -> tuple[int | None, ...]:
     return tuple(dim.dim_value or None for dim in tensor.shape.dim)
 
 
-def _lifted(model: onnx.ModelProto, path: Path) -> tuple[onnx.GraphProto, int]:
+def _lifted(model: onnx.ModelProto, path: Path) -> onnx.GraphProto:
     """The graph at operator set `OPSET` or later, without its larger tensors."""
     version = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
     if not 1 <= version <= onnx.defs.onnx_opset_version():
         raise _damaged(path, f"operator set {version} does not exist")
     if version >= OPSET:
-        return model.graph, version
+        return model.graph
     try:
-        return version_converter.convert_version(_skeleton(model, version), OPSET).graph, OPSET
+        return version_converter.convert_version(_skeleton(model, version), OPSET).graph
     except Exception as error:  # C++ has kinds of its own
         raise InputError(
             f"{WHERE}: {path} cannot be lifted from operator set {version} to {OPSET} "

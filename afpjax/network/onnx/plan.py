@@ -22,11 +22,11 @@ from afpjax.network.onnx import quantised
 from afpjax.network.onnx.constants import CONSTANTS, Room, worked_out
 from afpjax.network.onnx.control import written_out
 from afpjax.network.onnx.file import MOST_NODES, WHERE, Graph, widened
-from afpjax.network.onnx.handlers import Run, attributes_of, numpy_rules, runner
+from afpjax.network.onnx.operators import Run, attributes_of, numpy_rules, runner
 from afpjax.network.onnx.work import refuse_excess, work_of
 
 #: Operators whose further operands are settings, not weights.
-_SETTINGS = ("Clip", "Dropout", "Pad")
+SETTINGS = ("Clip", "Dropout", "OneHot", "Pad", "Resize")
 #: Names that exporters make up for tensors of their own.
 _MADE_UP = re.compile(r"(onnx::\w+|const_fold_opt__)?\d*")
 #: What onnxruntime appends to the name of a weight that it quantises.
@@ -177,6 +177,7 @@ class _Maker:
             place
             for place, each in enumerate(operands)
             if each is not None and each.dtype == np.float32 and each.ndim
+            if place == 0 or node.op_type not in SETTINGS
         ]
 
         def outputs(*arrays: Any) -> Sequence[Any]:
@@ -203,8 +204,13 @@ class _Maker:
             self.known[name] = _Known(array, self.known[source].name if kept else name)
 
     def _runner(self, node: onnx.NodeProto) -> Run:
-        run = runner(node, self.graph.opset)
+        run = runner(node)
         if run is None:
+            if not node.domain and node.op_type in CONSTANTS:
+                raise ValueError(
+                    "afpjax works this operator out of constants alone, and here it depends on "
+                    "the image; export without it"
+                )
             quantises = node.op_type in quantised.DYNAMIC or node.op_type.startswith("QLinear")
             advice = quantised.ADVICE if quantises else "export without it"
             raise self._error(node, f"afpjax does not know this operator; {advice}")
@@ -233,7 +239,7 @@ class _Maker:
         array = self.known[name].array
         # A scale that XLA knew, it would multiply by the inverse of: codes would differ.
         weight = array.ndim > 0 or node.op_type == "QuantizeLinear"
-        weight = weight and array.dtype == np.float32 and node.op_type not in _SETTINGS
+        weight = weight and array.dtype == np.float32 and node.op_type not in SETTINGS
         return self._parameter(node, place) if weight else array
 
     def _parameter(self, node: onnx.NodeProto, place: int) -> Parameter:

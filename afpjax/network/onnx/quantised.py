@@ -15,7 +15,8 @@ import onnx
 from jaxtyping import Array, Float
 from onnx import helper
 
-from afpjax.network.onnx.constants import Attributes, code_range, per_axis
+from afpjax.network.onnx.constants import code_range, per_axis
+from afpjax.network.onnx.elementwise import Operator, Value
 
 #: Why a network that carries these cannot be used, by operator.
 DYNAMIC = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
@@ -27,9 +28,22 @@ ADVICE = (
 
 
 def quantize_linear(
-    attributes: Attributes, x: Array, scale: Any, zero: Any = None
+    x: Array,
+    scale: Any,
+    zero: Any = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
+    precision: int = 0,
+    saturate: int = 1,
 ) -> Float[Array, "..."]:
-    """Codes, rounded half to even and saturated, as float32; the gradient is straight-through."""
+    """Codes, rounded half to even and saturated, as float32; the gradient is straight-through.
+
+    `precision` is the division's, float32 here; `saturate` is for codes that are floats, which
+    are refused.
+    """
+    attributes = {"axis": axis, "block_size": block_size, "output_dtype": output_dtype}
     low, high, _ = code_range(zero, attributes)
     scale = per_axis(scale, attributes, x.shape)
     offset = np.float32(0)
@@ -39,13 +53,20 @@ def quantize_linear(
 
 
 def dequantize_linear(
-    attributes: Attributes, codes: Array, scale: Any, zero: Any = None
+    codes: Value,
+    scale: Any,
+    zero: Any = None,
+    *,
+    axis: int = 1,
+    block_size: int = 0,
+    output_dtype: int = 0,
 ) -> Float[Array, "..."]:
-    """Values of codes, float32."""
-    codes = codes.astype(jnp.float32)
+    """Values of codes, float32 whatever `output_dtype`."""
+    attributes = {"axis": axis, "block_size": block_size}
+    values = jnp.asarray(codes, jnp.float32)
     if zero is not None:
-        codes = codes - per_axis(zero, attributes, codes.shape).astype(np.float32)
-    return codes * per_axis(scale, attributes, codes.shape)
+        values = values - per_axis(zero, attributes, codes.shape).astype(np.float32)
+    return values * per_axis(scale, attributes, codes.shape)
 
 
 # One equation of the traced program: a division that stood by itself would be folded into the
@@ -87,3 +108,8 @@ def plain_nodes(node: onnx.NodeProto, fresh: Callable[[str], str]) -> Iterator[o
 
 
 PLAIN = ("QLinearConv", "QLinearMatMul")
+
+OPERATORS: dict[str, Operator] = {
+    "DequantizeLinear": dequantize_linear,
+    "QuantizeLinear": quantize_linear,
+}

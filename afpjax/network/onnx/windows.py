@@ -1,67 +1,107 @@
-"""ONNX operators that slide a window: convolution and pooling."""
+"""ONNX operators that slide a window over pixels or channels: convolution and pooling."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jaxtyping import Array
 
-Attributes = Mapping[str, Any]
+from afpjax.network.onnx.elementwise import Operator, Value, plain, refuse_unless
+from afpjax.network.onnx.reductions import per_channel
+
 Pads = list[tuple[int, int]]
 
 
-def conv(attributes: Attributes, x: Array, w: Array, b: Array | None = None) -> Array:
+class Window(NamedTuple):
+    """Where a window goes: by axis, its size, steps and padding."""
+
+    sizes: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilations: tuple[int, ...]
+    pads: Pads
+    over: tuple[int, ...]  # what `ceil_mode` adds at the far end
+
+    def reduced(self, x: Value, start: float, function: Callable[[Any, Any], Any]) -> Value:
+        """One number for each place of the window, on [B, C, ...]."""
+        padded = [
+            (low, high + more) for (low, high), more in zip(self.pads, self.over, strict=True)
+        ]
+        return lax.reduce_window(
+            x,
+            start,
+            function,
+            (1, 1, *self.sizes),
+            (1, 1, *self.strides),
+            ((0, 0), (0, 0), *padded),
+            None,
+            (1, 1, *self.dilations),
+        )
+
+
+def conv(
+    x: Value,
+    w: Value,
+    b: Value | None = None,
+    *,
+    auto_pad: str = "NOTSET",
+    dilations: Sequence[int] = (),
+    group: int = 1,
+    kernel_shape: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> Value:
     """Conv: x [B, C, ...], w [outputs, C / group, ...], b [outputs] -> [B, outputs, ...]."""
-    strides, dilations = _steps(attributes, w.ndim - 2)
+    if kernel_shape and tuple(kernel_shape) != w.shape[2:]:
+        raise ValueError(f"its kernel_shape is {list(kernel_shape)}, its weights {list(w.shape)}")
+    window = _window(x, w.shape[2:], strides, dilations, pads, auto_pad)
     y = lax.conv_general_dilated(
-        x,
-        w,
-        strides,
-        _pads(attributes, x.shape[2:], w.shape[2:], strides, dilations),
-        rhs_dilation=dilations,
-        feature_group_count=attributes.get("group", 1),
+        jnp.asarray(x),
+        jnp.asarray(w),
+        window.strides,
+        window.pads,
+        rhs_dilation=window.dilations,
+        feature_group_count=group,
     )
-    return y if b is None else y + b.reshape(1, -1, *(1,) * (w.ndim - 2))
+    return y if b is None else y + per_channel(b, y)
 
 
-def max_pool(attributes: Attributes, x: Array) -> Array:
-    """MaxPool, values only: padding never wins."""
-    window, strides, dilations, pads, over = _pool(attributes, x.shape[2:])
-    pads = [(low, high + more) for (low, high), more in zip(pads, over, strict=True)]
-    return lax.reduce_window(
-        x,
-        -jnp.inf,
-        lax.max,
-        (1, 1, *window),
-        (1, 1, *strides),
-        ((0, 0), (0, 0), *pads),
-        None,
-        (1, 1, *dilations),
-    )
+def max_pool(
+    x: Value,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    storage_order: int = 0,
+    strides: Sequence[int] = (),
+) -> Value:
+    """MaxPool, values only: padding never wins. `storage_order` is that of the places."""
+    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    return window.reduced(x, -jnp.inf, lax.max)
 
 
-def average_pool(attributes: Attributes, x: Array) -> Array:
+def average_pool(
+    x: Value,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    count_include_pad: int = 0,
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> Value:
     """AveragePool: padding counts if `count_include_pad`, what `ceil_mode` adds never does."""
-    window, strides, dilations, pads, over = _pool(attributes, x.shape[2:])
-    padded = [(low, high + more) for (low, high), more in zip(pads, over, strict=True)]
-    sums = lax.reduce_window(
-        x,
-        0.0,
-        lax.add,
-        (1, 1, *window),
-        (1, 1, *strides),
-        ((0, 0), (0, 0), *padded),
-        None,
-        (1, 1, *dilations),
-    )
+    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    sums = window.reduced(x, 0.0, lax.add)
     counts = np.ones((), np.float32)
     for axis, size in enumerate(x.shape[2:]):
-        low, high = pads[axis]
-        valid = (-low, size + high) if attributes.get("count_include_pad", 0) else (0, size)
-        starts = np.arange(sums.shape[2 + axis])[:, None] * strides[axis] - low
-        taps = starts + np.arange(window[axis]) * dilations[axis]
+        low, high = window.pads[axis]
+        valid = (-low, size + high) if count_include_pad else (0, size)
+        starts = np.arange(sums.shape[2 + axis])[:, None] * window.strides[axis] - low
+        taps = starts + np.arange(window.sizes[axis]) * window.dilations[axis]
         inside = ((taps >= valid[0]) & (taps < valid[1])).sum(1).astype(np.float32)
         counts = counts[..., None] * inside
     # Per axis, not per pixel and channel: a count of ones over the image would be one more image.
@@ -69,16 +109,65 @@ def average_pool(attributes: Attributes, x: Array) -> Array:
     return sums / small[None, None]
 
 
-def _pool(attributes: Attributes, sizes: Sequence[int]):
-    """A pool's window, strides, dilations, pads, and what `ceil_mode` adds at the far end."""
-    window = tuple(attributes["kernel_shape"])
-    strides, dilations = _steps(attributes, len(window))
-    pads = _pads(attributes, sizes, window, strides, dilations)
-    over = [0] * len(window)
-    if attributes.get("ceil_mode", 0):
-        extents = zip(sizes, window, strides, dilations, pads, strict=True)
+def lp_pool(
+    x: Value,
+    *,
+    kernel_shape: Sequence[int],
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] = (),
+    p: int = 2,
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> Value:
+    """The p-norm of what each window holds."""
+    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
+    return window.reduced(jnp.abs(x) ** p, 0.0, lax.add) ** (1 / p)
+
+
+def local_response(
+    x: Value, *, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: float = 1.0
+) -> Value:
+    """LRN: divided by a power of the mean square of `size` channels around each."""
+    before = (size - 1) // 2
+    squares = lax.reduce_window(
+        x * x,
+        0.0,
+        lax.add,
+        (1, size, *(1,) * (x.ndim - 2)),
+        (1,) * x.ndim,
+        ((0, 0), (before, size - 1 - before), *((0, 0),) * (x.ndim - 2)),
+    )
+    return x / (bias + alpha / size * squares) ** beta
+
+
+def _global(function: Callable[..., Value]) -> Operator:
+    return plain(lambda x: function(x, axis=tuple(range(2, x.ndim)), keepdims=True))
+
+
+def global_lp_pool(x: Value, *, p: int = 2) -> Value:
+    over = tuple(range(2, x.ndim))
+    return (jnp.abs(x) ** p).sum(over, keepdims=True) ** (1 / p)
+
+
+def _window(
+    x: Value,
+    sizes: Sequence[int],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+    pads: Sequence[int],
+    auto_pad: str,
+    ceil_mode: int = 0,
+) -> Window:
+    """What a node's attributes come to on [B, C, ...]; steps are 1 where it does not say."""
+    ones = (1,) * len(sizes)
+    image, steps, spread = x.shape[2:], tuple(strides or ones), tuple(dilations or ones)
+    padding = _pads(auto_pad, pads, image, sizes, steps, spread)
+    over = [0] * len(sizes)
+    if ceil_mode:
+        extents = zip(image, sizes, steps, spread, padding, strict=True)
         over = [_overhang(*extent) for extent in extents]
-    return window, strides, dilations, pads, over
+    return Window(tuple(sizes), steps, spread, padding, tuple(over))
 
 
 def _overhang(size: int, window: int, stride: int, dilation: int, pads: tuple[int, int]) -> int:
@@ -91,26 +180,33 @@ def _overhang(size: int, window: int, stride: int, dilation: int, pads: tuple[in
     return max((count - 1) * stride + reach - whole, 0)
 
 
-def _steps(attributes: Attributes, axes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Strides and dilations, 1 where the node does not say."""
-    ones = (1,) * axes
-    return tuple(attributes.get("strides") or ones), tuple(attributes.get("dilations") or ones)
-
-
 def _pads(
-    attributes: Attributes,
-    sizes: Sequence[int],
+    kind: str,
+    given: Sequence[int],
+    image: Sequence[int],
     window: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
 ) -> Pads:
     """Padding before and after each spatial axis."""
-    kind = attributes.get("auto_pad", "NOTSET")
+    refuse_unless("auto_pad", kind, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
     axes = len(window)
     if kind == "NOTSET":
-        given = attributes.get("pads") or (0,) * (2 * axes)
-        return list(zip(given[:axes], given[axes:], strict=True))
+        both = tuple(given or (0,) * (2 * axes))
+        return list(zip(both[:axes], both[axes:], strict=True))
     if kind == "VALID":
         return [(0, 0)] * axes
     reach = [d * (w - 1) + 1 for w, d in zip(window, dilations, strict=True)]
-    return list(lax.padtype_to_pads(sizes, reach, strides, kind.replace("SAME_UPPER", "SAME")))
+    return list(lax.padtype_to_pads(image, reach, strides, kind.replace("SAME_UPPER", "SAME")))
+
+
+OPERATORS: dict[str, Operator] = {
+    "AveragePool": average_pool,
+    "Conv": conv,
+    "GlobalAveragePool": _global(jnp.mean),
+    "GlobalLpPool": global_lp_pool,
+    "GlobalMaxPool": _global(jnp.max),
+    "LRN": local_response,
+    "LpPool": lp_pool,
+    "MaxPool": max_pool,
+}

@@ -80,6 +80,26 @@ def test_a_network_with_add_concat_pad_slice_and_split(tmp_path):
     assert network.graph.names == ("a", "b", "fc")
 
 
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+def test_a_network_that_resizes_between_layers(tmp_path, mode):
+    """As those that join scales do; the layers before and behind are found."""
+    nodes, tensors = tail("sum", 4)
+    nodes = [
+        N("Conv", ["x", "a.weight"], ["a"], pads=[1, 1, 1, 1]),
+        N("Conv", ["a", "b.weight"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
+        N("Resize", ["b", "", "", "sizes"], ["wide"], mode=mode),
+        N("LRN", ["wide"], ["local"], size=3),
+        N("Add", ["a", "local"], ["sum"]),
+        *nodes,
+    ]
+    tensors |= conv_tensors("a", 3, 4, bias=False) | conv_tensors("b", 4, 4, bias=False)
+    model = made(nodes, tensors | {"sizes": np.array([1, 4, 9, 9])})
+    images = drawn(1, 9, 9, 3)
+    network = load_onnx(saved(tmp_path, model))
+    assert network.graph.names == ("a", "b", "fc")
+    assert_agrees(network, images, expected(model, images))
+
+
 def test_reshapes_with_0_and_minus_1_and_shapes_computed_in_the_graph(tmp_path):
     nodes = [
         N("Conv", ["x", "c.weight", "c.bias"], ["c"]),

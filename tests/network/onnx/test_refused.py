@@ -1,5 +1,6 @@
 """ONNX files that cannot run: refused in one line."""
 
+import numpy as np
 import pytest
 from onnx import TensorProto, helper
 
@@ -19,6 +20,53 @@ BROKEN = {
         0, N("Relu", ["nowhere"], ["z"], "r")
     ),
 }
+
+
+#: Of a node before the network: what it cannot do, and what is said.
+UNSUPPORTED = {
+    "its antialias is 1; afpjax supports 0": N(
+        "Resize", ["x", "", "scales"], ["z"], mode="linear", antialias=1
+    ),
+    "its coordinate_transformation_mode is tf_crop_and_resize; afpjax supports half_pixel, ": N(
+        "Resize", ["x", "", "scales"], ["z"], coordinate_transformation_mode="tf_crop_and_resize"
+    ),
+    "its attribute colour is not supported": N("Relu", ["x"], ["z"], colour="blue"),
+    "its attribute kernel_shape is missing": N("MaxPool", ["x"], ["z"]),
+    "its mode is odd; afpjax supports constant, edge, reflect, wrap": N(
+        "Pad", ["x", "ends"], ["z"], mode="odd"
+    ),
+    "numbers of the type float8_e4m3fn are not supported": N(
+        "Cast", ["x"], ["z"], to=TensorProto.FLOAT8E4M3FN
+    ),
+    "its repeats depends on the image; export the network with it fixed": N(
+        "Tile", ["x", "x"], ["z"]
+    ),
+    "afpjax works this operator out of constants alone, and here it depends on the image": N(
+        "NonZero", ["x"], ["z"]
+    ),
+    "it normalises as in training; export the network for inference": N(
+        "BatchNormalization", ["x", "s", "s", "s", "s"], ["z"], training_mode=1
+    ),
+    "its auto_pad is HALF; afpjax supports NOTSET, VALID, SAME_UPPER, SAME_LOWER": N(
+        "AveragePool", ["x"], ["z"], kernel_shape=[2, 2], auto_pad="HALF"
+    ),
+}
+
+
+@pytest.mark.parametrize("message", UNSUPPORTED)
+def test_what_an_operator_does_not_support_is_refused_in_one_line(tmp_path, message):
+    nodes, tensors = tail("c", 4)
+    node = helper.make_node("Identity", [], [])
+    node.CopyFrom(UNSUPPORTED[message])
+    node.name = "odd"
+    nodes = [node, N("Conv", ["z", "c.weight"], ["c"]), *nodes]
+    tensors |= conv_tensors("c", 3, 4, bias=False)
+    tensors |= {"scales": np.array([1, 1, 2, 2], np.float32), "s": np.ones(3, np.float32)}
+    tensors["ends"] = np.array([0, 0, 1, 1, 0, 0, 1, 1])
+    with pytest.raises(afpjax.InputError) as caught:
+        load_onnx(saved(tmp_path, made(nodes, tensors, opset=20)))
+    said = str(caught.value)
+    assert f"operator {node.op_type} (node odd): {message}" in said and "\n" not in said
 
 
 @pytest.mark.parametrize("message", BROKEN)
