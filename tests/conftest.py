@@ -21,10 +21,6 @@ if _CACHE not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "in_ci(*ids): of its cases, all but these are slow")
-
-
 @pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark as slow what `in_ci` leaves out; an id that no case has is an error, not a gap in CI."""

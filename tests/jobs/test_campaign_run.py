@@ -270,7 +270,6 @@ def disk(monkeypatch) -> SimpleNamespace:
     return found
 
 
-@pytest.mark.slow
 def test_a_full_disk_keeps_what_was_worked_out(here, capsys, good, disk):
     assert main([*good, "--out", "whole"]) == 0
     disk.pages = 4
