@@ -2,6 +2,7 @@
 
 import itertools
 import warnings
+from collections import Counter
 from functools import cache
 from math import ceil, floor
 from typing import Any, NamedTuple
@@ -249,10 +250,20 @@ NOT_CONSTANT = (
 )
 
 
+IN_CI = 2  # examples of each operator; all run before a release
+
+
 def pytest_generate_tests(metafunc):
-    if "case" in metafunc.fixturenames:
-        chosen = constants if "constants" in metafunc.function.__name__ else examples
-        metafunc.parametrize("case", [pytest.param(each, id=each.name) for each in chosen()])
+    if "case" not in metafunc.fixturenames:
+        return
+    chosen, seen = constants if "constants" in metafunc.function.__name__ else examples, Counter()
+    params = []
+    for case in chosen():
+        seen[case.node.op_type] += 1
+        late = chosen is examples and seen[case.node.op_type] > IN_CI
+        marks = [pytest.mark.slow] if late else []
+        params.append(pytest.param(case, id=case.name, marks=marks))
+    metafunc.parametrize("case", params)
 
 
 def test_constants_of_the_standard_s_own_examples(case):
