@@ -277,9 +277,14 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
 
 @contextmanager
 def _warnings_shown() -> Iterator[None]:
-    """Warnings in one line each; but for Pillow's, of images: what cannot be read is an error."""
+    """Warnings in one line each, but for those that tell a user nothing.
+
+    Pillow's, of images: what cannot be read is an error. JAX's, of a compiled program that another
+    process is just writing: JAX compiles it again.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\b")
+        warnings.filterwarnings("ignore", message="Error reading persistent compilation cache")
         warnings.showwarning = _show_warning
         yield
 
