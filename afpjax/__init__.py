@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from afpjax.hardware.platform import load_platform as load_platform
     from afpjax.inputs.errors import InputError as InputError
     from afpjax.network.fixed_point import QFormat as QFormat
-    from afpjax.network.network import Network as Network
+    from afpjax.network.interpreter import Network as Network
     from afpjax.network.onnx import load_onnx as load_onnx
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize

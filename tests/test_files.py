@@ -47,7 +47,7 @@ ALLOWED = {
     },  # on what `opened` gives; a zip's member
     "afpjax.data.image_files": {"Image.open"},  # on what `files.opened` gives
     "afpjax.models.weight_files": {"safe_open", "torch.load", "open", "import_module"},
-    "afpjax.network.identity": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
+    "afpjax.network.digest": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
     "afpjax.command.store": {"sqlite3.connect"},
     "afpjax.command.streams": {"open", "os.open"},  # the null device
 }

@@ -12,7 +12,7 @@ from afpjax.deploy.graph import Graph, Operand, Ref
 from afpjax.deploy.shaping import SHAPING
 from afpjax.deploy.windows import WINDOWS
 from afpjax.inputs.errors import InputError
-from afpjax.network.hidden import CALLS, CUSTOM, inner_jaxpr
+from afpjax.network.flatten import CALLS, CUSTOM, inner_jaxpr
 from afpjax.network.program import Equation
 
 RULES: Mapping[str, Rule] = {**ELEMENTWISE, **SHAPING, **WINDOWS}

@@ -12,11 +12,12 @@ from jax.extend import core
 from afpjax.deploy.convert import equation, literal
 from afpjax.deploy.graph import Graph, Operand
 from afpjax.deploy.layers import Arrays, arrays_of
-from afpjax.network.program import Equation, LayerCall, Program, Value, reads
+from afpjax.network.layers import INPUT
+from afpjax.network.program import Equation, LayerCall, Program, Value
 from afpjax.network.quantized import Quantized
+from afpjax.network.stages import home_layers
 
 IMAGE, LOGITS = "image", "logits"
-INPUT = -1  # where what no layer has come before lives
 Known = dict[Value, Operand]
 Step = Equation | LayerCall
 
@@ -39,21 +40,8 @@ class Source:
 
     @cached_property
     def home(self) -> dict[Value, int]:
-        """The layer that every value which depends on the image lives with: the last one before it.
-
-        As `network.graph` has it: a join runs where its last-computed operand was made.
-        """
-        home, number = {self.program.image: INPUT}, 0
-        for step in self.program.steps:
-            known = [home[value] for value in reads(step) if value in home]
-            if isinstance(step, LayerCall):
-                here, number = number, number + 1
-            elif known:
-                here = max(known)
-            else:  # parameters alone
-                continue
-            home.update(dict.fromkeys(step.outputs, here))
-        return home
+        """The layer that every value which depends on the image lives with."""
+        return home_layers(self.program.steps, self.program.image)
 
     @cached_property
     def constants(self) -> Known:

@@ -22,8 +22,8 @@ from afpjax.evaluate.programs import Prepare, Programs, Shapes, compile_programs
 from afpjax.evaluate.values import Kernels
 from afpjax.faults.strike import Draws
 from afpjax.inputs.errors import InputError
-from afpjax.network import compiler, exact
-from afpjax.network.identity import digest
+from afpjax.network import compiler, self_check
+from afpjax.network.digest import digest
 from afpjax.network.quantized import Quantized, encoded
 
 BATCH = 64  # images per forward pass; a last batch is padded
@@ -55,7 +55,7 @@ class Engine:
         memory_bytes: int = 0,
         substitutes: Sequence[Float[Any, "_"]] | None = None,
     ) -> None:
-        exact.check()
+        self_check.check()
         every = [np.zeros(layer.neurons) for layer in quantized.layers]
         self._substitutes = [np.asarray(each, np.float32) for each in substitutes or every]
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)

@@ -21,7 +21,7 @@ from afpjax.evaluate.engine import ROWS, Engine, Outcome
 from afpjax.evaluate.plan import Row, in_order
 from afpjax.faults.strike import Draws
 from afpjax.inputs.errors import InputError
-from afpjax.network.identity import arithmetic
+from afpjax.network.digest import arithmetic
 
 AHEAD = 2  # units that a worker has before it: the next is there when one is done
 PATIENCE = 5.0  # seconds that a cluster may take to answer

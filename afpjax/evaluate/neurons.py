@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax.faults.bits import copy_stream
 from afpjax.faults.strike import Draws
-from afpjax.network.execute import Hook
+from afpjax.network.interpreter import Hook
 from afpjax.network.program import LayerCall, LayerParameters
 
 

@@ -26,10 +26,10 @@ from afpjax.faults.link import all_arrived, stream_of
 from afpjax.faults.patterns import struck, struck_at
 from afpjax.faults.strike import Draws
 from afpjax.network import compiler
-from afpjax.network.execute import Hook, run_steps
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.interpreter import Hook, run_steps
 from afpjax.network.program import LayerCall, Parameters, Value
-from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
+from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
@@ -186,7 +186,7 @@ def _run(draws: Draws, stage: Stage, met: Met, given: Given) -> tuple[Array, ...
         def copy(stream: Array | None, limit: Any) -> Hook:
             """The layer as it computes with one read copy of its inputs."""
             on_codes = partial(_on_codes, draws, part.format, stream=stream, limits=limit)
-            return layer_on_codes(part, lambda call: Strikes(None, on_codes))
+            return layer_on_codes(part, lambda call: LayerFaults(None, on_codes))
 
         hook = copy(stream, limit)
         if by is not None:

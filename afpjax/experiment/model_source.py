@@ -18,7 +18,7 @@ from afpjax.inputs.errors import InputError, one_line
 from afpjax.inputs.image_size import ImageSize, rows_columns
 from afpjax.inputs.memory import bytes_of, refuse_beyond
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 from afpjax.network.program import Program
 from afpjax.network.trace import outline, trace
 

@@ -29,8 +29,8 @@ from afpjax.inputs.errors import InputError
 from afpjax.inputs.image_size import pixels, rows_columns
 from afpjax.inputs.memory import refuse_beyond
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.interpreter import Network
 from afpjax.network.layers import LayerGraph
-from afpjax.network.network import Network
 from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.neurons.substitutes import SUBSTITUTES, Values, substitutes

@@ -23,12 +23,11 @@ from jaxtyping import Array, Float, UInt32
 from afpjax.faults import bits
 from afpjax.faults.model import words
 from afpjax.faults.patterns import struck
-from afpjax.network.execute import Hook, Runner, run_steps
 from afpjax.network.fixed_point import QFormat, encode
+from afpjax.network.interpreter import Hook, Runner, run_steps
 from afpjax.network.program import LayerParameters, Program, Value
 from afpjax.network.quantized import Quantized
-from afpjax.network.stages import stages
-from afpjax.network.wires import ends, wires
+from afpjax.network.stages import ends, stages, wires
 
 if TYPE_CHECKING:
     from afpjax.faults.strike import Draws

@@ -18,7 +18,7 @@ from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph, stored
 from afpjax.network.quantized import Quantized
-from afpjax.network.wires import wires
+from afpjax.network.stages import wires
 
 
 class Thresholds(NamedTuple):
@@ -43,7 +43,7 @@ class Thresholds(NamedTuple):
 
 @tree_util.register_pytree_node_class
 class LinkThresholds(Thresholds):
-    """Thresholds with those of what crosses a link, by `network.wires`.
+    """Thresholds with those of what crosses a link, by `stages.wires`.
 
     Unpacked, they are the two of the layers' operands: a layer struck alone meets no link.
     """

@@ -16,9 +16,9 @@ from afpjax.faults.model import BITWISE, FaultModel, Thresholds, keepers, thresh
 from afpjax.faults.patterns import struck
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
+from afpjax.network.interpreter import execute
 from afpjax.network.program import LayerCall
-from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
+from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
 
 
 @dataclass(frozen=True)
@@ -170,13 +170,13 @@ def logits_of_trial(
         kernels, reads = streams(bits.WEIGHTS, index), streams(bits.ACTIVATIONS, index)
         kernels = kernels[own] if shared else kernels
 
-        def strikes(call: LayerCall) -> Strikes:
+        def strikes(call: LayerCall) -> LayerFaults:
             number = numbers[call.layer.name]
 
             def strike(stream: Array, limit: Array) -> Any:
                 return lambda codes: struck(draws, fmt, codes, stream[number], limit[number])
 
-            return Strikes(strike(kernels, scaled.weights), strike(reads, inputs))
+            return LayerFaults(strike(kernels, scaled.weights), strike(reads, inputs))
 
         hook = layer_on_codes(quantized, strikes)
         return execute(program, quantized.parameters, image, hook, run)

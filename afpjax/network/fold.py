@@ -1,8 +1,13 @@
-"""Fold per-channel affine equations (bias, inference-time batch norm) into their layer."""
+"""How a layer's folded kernel and bias are made from a network's constants: the arithmetic.
+
+What is absorbed, and along which axes, `fold.py` decides once, on concrete values. The arithmetic
+is written over an array namespace: NumPy in float64 where a network is traced, `jax.numpy` where
+the folded arrays must be a differentiable function of the original ones.
+"""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -10,8 +15,127 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from afpjax.network.program import Equation, LayerCall, Operand, Value, reads
-from afpjax.network.recipe import Affine, Constant, Recipe, first_of_others
+from afpjax.network.digest import plain
+from afpjax.network.program import (
+    Equation,
+    LayerCall,
+    LayerParameters,
+    Operand,
+    Program,
+    Value,
+    reads,
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Constant:
+    """An operand that does not depend on the image; `shape` has 1 where it is broadcast."""
+
+    operand: Operand
+    shape: tuple[int, ...]
+
+    def array(self, values: Mapping[Value, Any], xp: Any) -> Any:
+        """Its array in the namespace `xp`, in the dtype it has there."""
+        operand = self.operand
+        array = values[operand] if isinstance(operand, Value) else operand.val
+        return xp.asarray(array).reshape(self.shape)
+
+    def broadcast(self, shape: tuple[int, ...], axes: tuple[int, ...]) -> "Constant":
+        """This constant after a `broadcast_in_dim`, which only lays it out."""
+        wide = [1] * len(shape)
+        for size, axis in zip(self.shape, axes, strict=True):
+            wide[axis] = size
+        return Constant(self.operand, tuple(wide))
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """An absorbed equation: `name` applied to y and a constant that varies over channels only."""
+
+    name: str
+    first: bool  # y is the first operand
+    constant: Constant | None  # None: the equation has one operand
+    axes: tuple[int, ...]  # y's channel axes, in the order of the kernel's
+
+    @property
+    def adds(self) -> bool:
+        return self.name not in ("neg", "mul", "div")
+
+    @property
+    def is_bias(self) -> bool:
+        return self.name in ("add", "add_any")
+
+    def scale_and_shift(self, values: Mapping[Value, Any], xp: Any, dtype: Any) -> tuple[Any, Any]:
+        """The equation as y·scale + shift; None for a scale of 1 and a shift of 0."""
+        if self.constant is None:
+            return -1.0, None
+        operand = self._over_channels(self.constant.array(values, xp), xp).astype(dtype)
+        if self.name == "sub":
+            return (None, -operand) if self.first else (-1.0, operand)
+        if self.adds:
+            return None, operand
+        return (operand if self.name == "mul" else 1 / operand), None
+
+    def _over_channels(self, array: Any, xp: Any) -> Any:
+        if array.ndim == 0:
+            return array
+        order = sorted(self.axes)
+        small = array[first_of_others(array.ndim, self.axes)]
+        small = small.reshape([array.shape[axis] for axis in order])
+        return xp.transpose(small, [order.index(axis) for axis in self.axes])
+
+
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """A layer's kernel as it was traced, and the affine equations absorbed after it, in order."""
+
+    call: LayerCall
+    kernel: Constant
+    chain: tuple[Affine, ...]
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """Sizes of the kernel's channel axes."""
+        return tuple(self.call.layer.kernel_shape[axis] for axis in self.call.kernel_axes)
+
+    @property
+    def adds(self) -> bool:
+        return any(affine.adds for affine in self.chain)
+
+    def arrays(self, values: Mapping[Value, Any], xp: Any, dtype: Any) -> LayerParameters:
+        """The folded arrays (float32) of the namespace `xp`, computed in `dtype`.
+
+        With scale s and shift t of the whole chain per channel, the kernel is s·W and the bias t;
+        it is None where nothing is added.
+        """
+        scale, shift = None, None
+        for affine in self.chain:
+            factor, term = affine.scale_and_shift(values, xp, dtype)
+            if factor is not None:
+                scale = factor if scale is None else scale * factor
+                shift = None if shift is None else shift * factor
+            if term is not None:
+                shift = term if shift is None else shift + term
+        kernel = xp.broadcast_to(self.kernel.array(values, xp), self.call.layer.kernel_shape)
+        if scale is not None:  # a large kernel that nothing scales is not worth a detour
+            scale = xp.broadcast_to(xp.asarray(scale, dtype), self.channels)
+            kernel = kernel.astype(dtype) * self._over_kernel(scale, xp)
+        bias = None if shift is None else xp.broadcast_to(shift, self.channels)
+        return LayerParameters(
+            kernel.astype(np.float32), None if bias is None else bias.astype(np.float32)
+        )
+
+    def _over_kernel(self, scale: Any, xp: Any) -> Any:
+        spread = [1] * len(self.call.layer.kernel_shape)
+        for size, axis in zip(self.channels, self.call.kernel_axes, strict=True):
+            spread[axis] = size
+        return xp.transpose(scale, np.argsort(self.call.kernel_axes)).reshape(spread)
+
+
+def first_of_others(ndim: int, axes: tuple[int, ...]) -> tuple[slice, ...]:
+    """The index that keeps `axes` whole, and of every other axis the first place."""
+    return tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(ndim))
+
 
 Step = Equation | LayerCall
 
@@ -140,3 +264,72 @@ def _renamed(step: Step, absorbed: dict[Value, Value]) -> Step:
     if isinstance(step, LayerCall):
         return replace(step, input=inputs[0])
     return replace(step, inputs=inputs)
+
+
+def with_shared(
+    program: Program,
+    recipes: Mapping[str, Recipe],
+    values: Mapping[Value, Any],
+    equations: Iterable[Equation],
+    arrays: Mapping[Value, Any],
+) -> Program:
+    """The program whose layers know what they share; the same one where no two share anything.
+
+    `values` are what layers are folded from, `equations` all of the traced function, `arrays` what
+    that was given or closes over.
+    """
+    expressions = _Expressions(equations, arrays)
+    keepers: dict[Any, list[str]] = {}
+    shares: dict[str, str] = {}
+    for layer in program.graph.layers:
+        recipe = recipes[layer.name]
+        axes = recipe.call.kernel_axes, recipe.kernel.shape, layer.kernel_shape, layer.groups
+        known = keepers.setdefault((expressions.of(recipe.kernel.operand), axes), [])
+        first = next((name for name in known if _equal(recipes[name], recipe, values)), None)
+        if first is None:
+            known.append(layer.name)
+        else:
+            shares[layer.name] = first
+    return _marked(program, shares) if shares else program
+
+
+def _equal(one: Recipe, other: Recipe, values: Mapping[Value, Any]) -> bool:
+    one_kernel, other_kernel = (each.arrays(values, np, np.float64).kernel for each in (one, other))
+    return np.array_equal(one_kernel, other_kernel)
+
+
+def _marked(program: Program, shares: Mapping[str, str]) -> Program:
+    def marked(step: Equation | LayerCall) -> Equation | LayerCall:
+        if not isinstance(step, LayerCall) or step.layer.name not in shares:
+            return step
+        return replace(step, layer=replace(step.layer, shares=shares[step.layer.name]))
+
+    steps = tuple(map(marked, program.steps))
+    layers = tuple(step.layer for step in steps if isinstance(step, LayerCall))
+    return replace(program, steps=steps, graph=replace(program.graph, layers=layers))
+
+
+class _Expressions:
+    """Numbers for the expressions that values are: equal for equal ones of the same arrays."""
+
+    def __init__(self, equations: Iterable[Equation], arrays: Mapping[Value, Any]) -> None:
+        self._numbers: dict[Any, int] = {}
+        # One array that is handed over under two names is still one array.
+        self._of = {value: self._number(("array", id(array))) for value, array in arrays.items()}
+        for step in equations:
+            if all(isinstance(each, core.Literal) or each in self._of for each in step.inputs):
+                self._add(step)
+
+    def of(self, operand: Operand) -> int:
+        if isinstance(operand, Value):
+            return self._of.get(operand, -1 - operand.number)
+        return self._number((str(operand.aval), np.asarray(operand.val).tobytes()))
+
+    def _add(self, step: Equation) -> None:
+        inputs: Sequence[int] = [self.of(each) for each in step.inputs]
+        made = step.primitive.name, str(plain(step.params)), tuple(inputs)
+        for place, value in enumerate(step.outputs):
+            self._of[value] = self._number((made, place))
+
+    def _number(self, expression: Any) -> int:
+        return self._numbers.setdefault(expression, len(self._numbers))

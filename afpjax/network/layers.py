@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+INPUT = -1  # the place of the network's input, where a layer's number is asked for
+
 
 @dataclass(frozen=True)
 class Layer:

@@ -1,16 +1,17 @@
 """A network as a flat list of equations over one image: what `trace` makes and `execute` runs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
 from jax.extend import core
 from jaxtyping import Array, Int32
 
+from afpjax.inputs.notes import covered
 from afpjax.network import small_conv
 from afpjax.network.layers import Coverage, Layer, LayerGraph
 from afpjax.network.units import in_full, precision
@@ -194,6 +195,9 @@ class Program:
         return tuple(step for step in self.steps if isinstance(step, LayerCall))
 
 
+AnyStep = TypeVar("AnyStep", Equation, Equation | LayerCall)
+
+
 def reads(step: Equation | LayerCall) -> Iterator[Value]:
     """The values, literals left out, that a step reads."""
     return (operand for operand in step.inputs if isinstance(operand, Value))
@@ -205,3 +209,48 @@ def _spread(channels: Array, axes: tuple[int, ...], ndim: int) -> Array:
         shape[axis] = size
     order = sorted(range(len(axes)), key=lambda i: axes[i])
     return jax.numpy.transpose(channels, order).reshape(shape)
+
+
+_HEAD = ("layer", "kind", "kernel", "output", "neurons", "MACs", "weights", "biases")
+_WORDS = 4  # columns that are text, on the left
+
+
+def summary(program: Program) -> str:
+    """Lines of text: one a layer, in the order they run, with totals and the layers' coverage.
+
+    MACs are multiply-accumulates of one image; a kernel that several layers use counts once in the
+    coverage, and for each of them in the table.
+    """
+    layers = program.graph.layers
+    total = ("total", f"{len(layers)} layers", "", "", *_figures(layers))
+    rows = [_HEAD, *map(_row, layers), total]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    lines = ["  ".join(map(_placed, row, widths, range(len(row)))).rstrip() for row in rows]
+    image = " x ".join(map(str, program.image_shape))
+    head = f"{image} ({program.image_dtype}) -> {program.classes} logits"
+    return "\n".join([head, "", *lines, "", covered(program.coverage.record())])
+
+
+def _row(layer: Layer) -> tuple[str, ...]:
+    shapes = (" x ".join(map(str, each)) for each in (layer.kernel_shape, layer.output_shape[1:]))
+    return (layer.name, layer.kind, *shapes, *_figures([layer]))
+
+
+def _figures(layers: Sequence[Layer]) -> tuple[str, ...]:
+    keys = ("neurons", "macs", "weights", "biases")
+    return tuple(f"{sum(getattr(layer, key) for layer in layers):,}" for key in keys)
+
+
+def _placed(text: str, width: int, column: int) -> str:
+    return text.ljust(width) if column < _WORDS else text.rjust(width)
+
+
+def live(steps: Iterable[AnyStep], output: Operand) -> list[AnyStep]:
+    """Leave out the steps that nothing reads."""
+    needed: set[Any] = {output} if isinstance(output, Value) else set()
+    kept: list[AnyStep] = []
+    for step in reversed(list(steps)):
+        if needed.intersection(step.outputs):
+            kept.append(step)
+            needed.update(reads(step))
+    return kept[::-1]

@@ -29,12 +29,10 @@ from jaxtyping import Array, Float, Num
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
-from afpjax.network.execute import Hook, affine, execute
 from afpjax.network.fixed_point import QFormat, encode, round_through
+from afpjax.network.interpreter import Hook, Network, affine, execute
 from afpjax.network.layers import Layer, LayerGraph
-from afpjax.network.network import Network
-from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
-from afpjax.network.summary import summary
+from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program, summary
 from afpjax.network.units import multiply
 
 CALIBRATION_BATCH = 64
@@ -51,7 +49,7 @@ class Steps(NamedTuple):
 OnCodes = Callable[[Array], Array]
 
 
-class Strikes(NamedTuple):
+class LayerFaults(NamedTuple):
     """What happens to a layer's read copies; None where nothing does."""
 
     weights: OnCodes | None = None
@@ -111,13 +109,13 @@ class Quantized:
 @jax.jit
 def run_clean(quantized: Quantized, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
     """Fault-free logits of a quantised network."""
-    hook = layer_on_codes(quantized, lambda call: Strikes())
+    hook = layer_on_codes(quantized, lambda call: LayerFaults())
     return jax.vmap(lambda image: execute(quantized.program, quantized.parameters, image, hook))(
         images
     )
 
 
-def layer_on_codes(quantized: Quantized, strikes: Callable[[LayerCall], Strikes]) -> Hook:
+def layer_on_codes(quantized: Quantized, strikes: Callable[[LayerCall], LayerFaults]) -> Hook:
     """The hook that encodes a layer's operands, strikes these copies, and multiplies codes.
 
     output = (x_code · w_code + round(bias / grid)) · grid, with grid = step_w · step_x: the bias is

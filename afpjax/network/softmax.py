@@ -15,9 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
-from afpjax.network.inline import Inliner
-from afpjax.network.known import live
-from afpjax.network.program import Equation, LayerCall, Operand, Program, Value
+from afpjax.network.flatten import Inliner
+from afpjax.network.program import Equation, LayerCall, Operand, Program, Value, live
 
 Step = Equation | LayerCall
 Makers = Mapping[Any, Step]

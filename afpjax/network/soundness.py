@@ -14,9 +14,8 @@ from scipy import stats
 
 from afpjax.inputs.notes import Note
 from afpjax.network import compiler
-from afpjax.network.execute import affine, execute
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network, affine, execute
 from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.network.quantized import Quantized, quantize, run_clean
 from afpjax.network.softmax import before_softmax

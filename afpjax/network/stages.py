@@ -7,9 +7,14 @@ nothing of each other. A value then depends on its stage and on what its ancesto
 branch beside a layer is never run again because of it.
 """
 
-from collections.abc import Iterator, Mapping
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import NamedTuple
 
+from afpjax.network.layers import INPUT, Tensor
 from afpjax.network.program import Equation, LayerCall, Program, Value, reads
 
 Step = Equation | LayerCall
@@ -111,3 +116,97 @@ def _with_parameters(
         wanted.add(id(step))
         pending += [makers[value] for value in reads(step) if value in makers]
     return (step for step in program.steps if id(step) in wanted)
+
+
+class Wire(NamedTuple):
+    """One value that a stage reads from another; several may carry one value."""
+
+    stage: int  # who reads it
+    maker: int  # the layer on whose device it is made; `INPUT` for the network's input
+    reader: int  # the layer on whose device it is read
+    number: int  # of the value, among all that stages read, as the program makes them
+    word: int  # the layer whose input step its word has
+    by_layer: bool  # whether its maker's stage has a layer, and is no join
+
+
+@lru_cache(maxsize=32)
+def wires(program: Program) -> tuple[Wire, ...]:
+    """What every stage reads, stage by stage in the order of their `inputs`.
+
+    A value crosses as the word of the first layer that reads it, itself or through steps between
+    layers; of the last layer, if none does.
+    """
+    cut = stages(program)
+    made_on = home_layers(program.steps, program.image)
+    homes = [made_on[stage.outputs[0]] for stage in cut]
+    values = sorted({value for stage in cut for value in stage.inputs})
+    numbers = {value: number for number, value in enumerate(values)}
+    words = {value: _first_reader(program, value) for value in values}
+    return tuple(
+        Wire(
+            place,
+            homes[parent],
+            homes[place],
+            numbers[value],
+            words[value],
+            cut[parent].layer is not None,
+        )
+        for place, stage in enumerate(cut)
+        for parent, value in zip(stage.parents, stage.inputs, strict=True)
+    )
+
+
+@lru_cache(maxsize=32)
+def ends(program: Program) -> tuple[int, ...]:
+    """For every stage, where in `wires` what it reads ends."""
+    readers = [wire.stage for wire in wires(program)]
+    return tuple(bisect_right(readers, place) for place in range(len(stages(program))))
+
+
+def _first_reader(program: Program, value: Value) -> int:
+    """The first layer that reads what is made of a value, or else the last layer."""
+    made, layer = {value}, 0
+    for step in program.steps:
+        if made.intersection(reads(step)):
+            if isinstance(step, LayerCall):
+                return layer
+            made.update(step.outputs)
+        layer += isinstance(step, LayerCall)
+    return layer - 1
+
+
+def home_layers(steps: Sequence[Step], image: Value) -> dict[Value, int]:
+    """The layer on whose device each value is made, for all that depends on the image.
+
+    The one rule of where a step runs: with the last layer that it depends on. So what follows a
+    layer runs on that layer's device, a join (residual sum, concatenation) where its last-computed
+    operand is, and what no layer comes before has the home `INPUT`: it is wherever it is needed.
+    """
+    home, layer = {image: INPUT}, INPUT
+    for step in steps:
+        operands = [home[value] for value in reads(step) if value in home]
+        if isinstance(step, LayerCall):
+            layer += 1
+            home[step.output] = layer
+        elif operands:  # otherwise made of parameters alone: the same everywhere
+            home.update(dict.fromkeys(step.outputs, max(operands)))
+    return home
+
+
+def tensors(
+    steps: Sequence[Step], image: Value, shapes: Mapping[Value, tuple[int, ...]]
+) -> tuple[Tensor, ...]:
+    """The tensors between layers, in the order they are made, by the rule of `home_layers`."""
+    home = home_layers(steps, image)
+    consumers: dict[Value, set[int]] = {}
+    for step in steps:
+        if step.outputs[0] in home:
+            for value in reads(step):
+                if value in home:
+                    consumers.setdefault(value, set()).add(home[step.outputs[0]])
+    sent = ((value, users - {home[value]}) for value, users in consumers.items())
+    return tuple(
+        Tensor(home[value], tuple(sorted(users)), prod(shapes[value]))
+        for value, users in sorted(sent)
+        if users
+    )

@@ -2,7 +2,7 @@
 
 XLA reads it once, when its first backend is made: `import afpjax` sets it, so that it holds for all
 programs of a process and for the processes that it starts. What anybody has set already stays.
-`network/exact.py` finds out whether it came in time.
+`network/self_check.py` finds out whether it came in time.
 """
 
 import os

@@ -1,6 +1,7 @@
-"""Trace a JAX callable into a program of layers: the way into afpjax."""
+"""The arrays among a pytree's leaves: what the parameters of a traced function are called."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,18 +12,14 @@ from jaxtyping import Array
 
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
-from afpjax.network import exact
-from afpjax.network.coverage import coverage
-from afpjax.network.find import find_layers
+from afpjax.network import self_check
+from afpjax.network.batch_check import refuse_another
+from afpjax.network.find_layers import coverage, find_layers
+from afpjax.network.flatten import Fact, Inliner, Known, split
+from afpjax.network.fold import Recipe, with_shared
 from afpjax.network.fold import fold as fold_steps
-from afpjax.network.graph import tensors
-from afpjax.network.hidden import Fact
-from afpjax.network.inline import Inliner
-from afpjax.network.known import Known, live, split
+from afpjax.network.interpreter import Network
 from afpjax.network.layers import Coverage, LayerGraph
-from afpjax.network.leaves import Leaves, take_apart
-from afpjax.network.likeness import refuse_another
-from afpjax.network.network import Network
 from afpjax.network.program import (
     Equation,
     LayerCall,
@@ -33,9 +30,71 @@ from afpjax.network.program import (
     Value,
     reads,
 )
-from afpjax.network.recipe import Recipe
-from afpjax.network.shared import with_shared
 from afpjax.network.softmax import never_above_maximum
+from afpjax.network.stages import tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Leaves:
+    """A pytree without its arrays: what they are called, where they stand, and all the rest."""
+
+    structure: Any
+    paths: tuple[str, ...]  # of every leaf, dotted
+    places: tuple[int, ...]  # of the arrays among the leaves
+    types: tuple[Any, ...]  # of the arrays, as JAX holds them
+    rest: dict[int, Any]  # the leaves that are no arrays, by place
+
+    @property
+    def names(self) -> list[str]:
+        """The arrays' dotted paths; a lone array is called by its place."""
+        return [self.paths[place] or str(place) for place in self.places]
+
+    def restore(self, arrays: Sequence[Any]) -> Any:
+        """The whole tree with these arrays, and everything else as it was."""
+        leaves = self.rest | dict(zip(self.places, arrays, strict=True))
+        return jax.tree.unflatten(self.structure, [leaves[i] for i in range(len(self.paths))])
+
+    def arrays_of(self, tree: Any) -> list[Array]:
+        """The arrays (or tracers) of another pytree like this one, in the same order.
+
+        Raises `InputError` for a tree of other leaves, or where an array has another shape or
+        dtype.
+        """
+        paths, leaves, _ = _flat(tree)
+        if paths != self.paths:
+            strange = sorted({*paths} ^ {*self.paths})
+            raise InputError(
+                f"the parameters: other leaves ({', '.join(strange[:3]) or 'in another order'}) "
+                "than the network was traced with; give the same tree with other arrays"
+            )
+        arrays = [jnp.asarray(leaves[place]) for place in self.places]
+        for name, array, wanted in zip(self.names, arrays, self.types, strict=True):
+            if (array.shape, array.dtype) != (wanted.shape, wanted.dtype):
+                raise InputError(
+                    f"the parameters: {name} is {array.dtype}{list(array.shape)}, but the network "
+                    f"was traced with {wanted.dtype}{list(wanted.shape)}"
+                )
+        return arrays
+
+
+def take_apart(tree: Any) -> tuple[Leaves, list[Any]]:
+    """The arrays of a pytree (JAX's and NumPy's, scalars of NumPy too), and what is left of it."""
+    paths, leaves, structure = _flat(tree)
+    kinds = (jax.Array, np.ndarray, np.generic)
+    rest = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, kinds)}
+    places = tuple(i for i in range(len(leaves)) if i not in rest)
+    arrays = [leaves[place] for place in places]
+    return Leaves(structure, paths, places, tuple(map(jax.typeof, arrays)), rest), arrays
+
+
+def _flat(tree: Any) -> tuple[tuple[str, ...], list[Any], Any]:
+    paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    return tuple(_dotted(path) for path, _ in paths), [leaf for _, leaf in paths], structure
+
+
+def _dotted(path: tuple[Any, ...]) -> str:
+    return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
+
 
 Step = Equation | LayerCall
 
@@ -73,7 +132,7 @@ def trace_with_refold(
     channel, and what is not finite it does not refuse. What is no array among the leaves stays as
     it was traced. `refold` raises `InputError` for another pytree.
     """
-    exact.check()
+    self_check.check()
     if not callable(apply_fn):
         got = checks.shown(apply_fn)
         raise InputError(f"apply_fn: needs a function (params, images), got {got}")

@@ -38,7 +38,7 @@ is exact above stays so, and the bounds of inexact sums are three times as large
 about algorithms that sum the products; Winograd's and Fourier's do not. cuDNN may choose them for
 a convolution, of float32 too, unless `TF_ENABLE_WINOGRAD_NONFUSED=0` and
 `TF_ENABLE_FFT_TILING_FORWARD=0` are in the environment: `afpjax.network.start` puts them there, and
-`network/exact.py` holds what comes out against NumPy's integers.
+`network/self_check.py` holds what comes out against NumPy's integers.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,9 @@ from jaxtyping import Array, BFloat16, Float
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.compiler import UNITS
-from afpjax.network.hidden import LINEAR
+
+#: Primitives that multiply and sum.
+LINEAR = ("conv_general_dilated", "dot_general")
 
 ONE_PART = 9  # bits of the widest code that bfloat16 holds
 TWO_PARTS = 16

@@ -16,10 +16,9 @@ from math import prod
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from afpjax.network.execute import Hook, affine, run_steps
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Hook, Network, affine, run_steps
 from afpjax.network.program import LayerCall, LayerParameters, Program, Value
-from afpjax.network.quantized import Quantized, Strikes, layer_on_codes
+from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: A network whose neurons are scored, in floating point or in a number format.
@@ -36,8 +35,8 @@ def hook_of(network: Scored) -> Hook:
     return layer_on_codes(network, _fault_free) if isinstance(network, Quantized) else affine
 
 
-def _fault_free(call: LayerCall) -> Strikes:
-    return Strikes()
+def _fault_free(call: LayerCall) -> LayerFaults:
+    return LayerFaults()
 
 
 def clean(network: Scored, image: Array) -> dict[Value, Array]:

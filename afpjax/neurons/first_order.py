@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, Num
 
-from afpjax.network.execute import execute
+from afpjax.network.interpreter import execute
 from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.neurons.ablation import Scored, hook_of
 from afpjax.neurons.divergence import jensen_shannon

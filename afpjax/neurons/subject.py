@@ -12,7 +12,7 @@ from jaxtyping import Array, Float, Int, Num
 
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
-from afpjax.network.identity import digest
+from afpjax.network.digest import digest
 from afpjax.network.program import Value
 from afpjax.network.softmax import before_softmax
 from afpjax.neurons import ablation

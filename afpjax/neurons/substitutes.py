@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
+from afpjax.network.interpreter import execute
 from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.neurons.ablation import Scored, hook_of
 from afpjax.neurons.importance import images_at_once

@@ -23,7 +23,7 @@ from afpjax.data.dataset import normalise
 from afpjax.data.images import Images
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, Steps, quantize
 from afpjax.network.trace import trace_with_refold

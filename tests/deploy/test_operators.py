@@ -11,7 +11,7 @@ from jax import lax
 from afpjax.deploy.convert import RULES
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.hidden import CALLS, CUSTOM
+from afpjax.network.flatten import CALLS, CUSTOM
 
 from .chains import FLOAT, assert_exports, assert_near, chain_of, drawn, mapped, quantized_of
 

@@ -24,7 +24,7 @@ from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.patterns import struck
 from afpjax.faults.strike import Draws
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.quantized import Strikes, layer_on_codes, quantize
+from afpjax.network.quantized import LayerFaults, layer_on_codes, quantize
 from afpjax.network.stages import stages
 from afpjax.network.trace import trace
 
@@ -212,7 +212,7 @@ def sent_to_all(network, images, faults, trial):
                 stream = words(number, bits.ACTIVATIONS)
                 return struck(draws, network.format, codes, stream, jnp.asarray(reads[number]))
 
-            hook = layer_on_codes(network, lambda call: Strikes(None, inputs))
+            hook = layer_on_codes(network, lambda call: LayerFaults(None, inputs))
             return hook(call, value, network.parameters.layers[name])
 
         def sent(number, value, word):

@@ -12,9 +12,9 @@ from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.patterns import struck
 from afpjax.faults.strike import Draws
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.quantized import Strikes, layer_on_codes, quantize
+from afpjax.network.interpreter import execute
+from afpjax.network.quantized import LayerFaults, layer_on_codes, quantize
 from afpjax.network.trace import trace
 
 SIZES = (8, 8, 4)
@@ -66,7 +66,7 @@ def without(network, images, by, substitutes=None):
     names = [layer.name for layer in network.layers]
 
     def hook(call, value, parameters):
-        made = layer_on_codes(network, lambda call: Strikes())(call, value, parameters)
+        made = layer_on_codes(network, lambda call: LayerFaults())(call, value, parameters)
         number = names.index(call.layer.name)
         gone = call.per_output(jnp.asarray(by[number] < 0))
         other = np.zeros(len(by[number])) if substitutes is None else substitutes[number]
@@ -128,7 +128,7 @@ def expected_logits(network, images, by, faults, trial, seed=7):
                 kernel = draws.stream(words, **where, target=bits.WEIGHTS, image=index)
                 read = draws.stream(words, **where, target=bits.ACTIVATIONS, image=index)
                 read = bits.copy_stream(read, device)
-                strikes = Strikes(
+                strikes = LayerFaults(
                     lambda codes, s=kernel, d=device: struck(
                         draws, network.format, codes, s, rates[0][d]
                     ),

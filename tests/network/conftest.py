@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 
 
 @pytest.fixture(scope="session")

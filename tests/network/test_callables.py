@@ -8,7 +8,7 @@ import pytest
 from jax import lax
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
+from afpjax.network.interpreter import execute
 from afpjax.network.trace import trace
 
 

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.names import layer_name
+from afpjax.network.flatten import layer_name
 from afpjax.network.trace import trace
 
 

@@ -12,9 +12,9 @@ import pytest
 from jax import lax
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
 from afpjax.network.fixed_point import QFormat, change
-from afpjax.network.quantized import Quantized, Strikes, encoded, layer_on_codes, quantize
+from afpjax.network.interpreter import execute
+from afpjax.network.quantized import LayerFaults, Quantized, encoded, layer_on_codes, quantize
 from afpjax.network.trace import trace
 
 UNIT = 2.0**-24  # float32's unit roundoff
@@ -111,7 +111,7 @@ def test_faults_strike_the_codes_of_a_layers_own_operands(normal):
     quantized = quantize(trace(dense, params, image), QFormat(bits=8, frac=5))
     rng = np.random.default_rng(0)
     weights, inputs = rng.integers(0, 256, (3, 4)), rng.integers(0, 256, (1, 3))
-    strikes = Strikes(
+    strikes = LayerFaults(
         lambda codes: change(quantized.format, codes, jnp.asarray(weights, jnp.int32)),
         lambda codes: change(quantized.format, codes, jnp.asarray(inputs, jnp.int32)),
     )
@@ -198,7 +198,7 @@ def test_a_batch_of_images_never_becomes_a_grouped_convolution(small, normal):
             def of(call):
                 mask = masks.get(call.layer.name)
                 struck = None if mask is None else partial(change, small.format, mask=mask)
-                return Strikes(inputs=struck)
+                return LayerFaults(inputs=struck)
 
             hook = layer_on_codes(small, of)
             return execute(small.program, small.parameters, image, hook)

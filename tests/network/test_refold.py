@@ -16,8 +16,8 @@ from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
 from afpjax.models import zoo
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.fold import Recipe
 from afpjax.network.quantized import quantize
-from afpjax.network.recipe import Recipe
 from afpjax.network.trace import trace, trace_with_refold
 
 

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.network.execute import execute, run_steps
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network, execute, run_steps
 from afpjax.network.program import LayerCall, Value, reads
 from afpjax.network.stages import Stage, stages
 from afpjax.network.trace import trace

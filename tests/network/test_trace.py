@@ -11,7 +11,7 @@ from flax import nnx
 from jax import lax
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import execute
+from afpjax.network.interpreter import execute
 from afpjax.network.layers import Tensor
 from afpjax.network.trace import trace
 

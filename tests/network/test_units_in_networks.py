@@ -13,8 +13,8 @@ from jax import lax
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
-from afpjax.network.execute import affine, execute
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.interpreter import affine, execute
 from afpjax.network.quantized import quantize, run_clean
 from afpjax.network.trace import trace
 

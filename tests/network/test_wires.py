@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from afpjax.hardware import cost_tables, load_platform, mapping_cost
+from afpjax.network.stages import ends, wires
 from afpjax.network.trace import trace
-from afpjax.network.wires import ends, wires
 
 SHAPES = dict(a=(6, 8), b=(8, 8), c=(8, 8), d=(16, 4), e=(8, 4))
 

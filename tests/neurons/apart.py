@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array
 
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 from afpjax.network.program import Equation, LayerCall, LayerParameters, Value
 from afpjax.network.quantized import Quantized
 from afpjax.neurons.placement import Placement

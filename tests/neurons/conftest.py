@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 from afpjax.network.trace import trace
 
 SIZE, CLASSES, IMAGES = 5, 4, 7

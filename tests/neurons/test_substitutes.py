@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import affine, execute
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.interpreter import affine, execute
 from afpjax.network.quantized import quantize
 from afpjax.neurons.substitutes import substitutes
 

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from afpjax.inputs.checks import instance, whole
 from afpjax.inputs.errors import InputError, one_line
 from afpjax.inputs.image_size import ImageSize, image_size, pixels, rows_columns, words
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network
 from afpjax.network.onnx.file import WHERE, Graph, read_graph
 from afpjax.network.onnx.plan import Parameter, Plan, plan
 from afpjax.network.trace import trace

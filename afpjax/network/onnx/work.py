@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jax.extend import core
 
-from afpjax.network.hidden import inner_jaxpr
+from afpjax.network.flatten import inner_jaxpr
 
 #: Elements of one value, for one image: a gigabyte in float32.
 MOST_ELEMENTS = 2**28

@@ -11,7 +11,7 @@ import pytest
 
 import afpjax
 from afpjax.evaluate.evaluator import Evaluator
-from afpjax.network import compiler, identity
+from afpjax.network import compiler, digest
 from afpjax.neurons.subject import Subject
 
 KERNEL = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
@@ -64,16 +64,16 @@ def test_backend_compiler_and_options_are_in_the_names(what, monkeypatch):
         return evaluator(network()).name, subject.key("taylor winner")
 
     before = names()
-    identity.arithmetic.cache_clear()
+    digest.arithmetic.cache_clear()
     if what == "arithmetic":
-        monkeypatch.setattr(identity, "arithmetic", lambda: "gpu NVIDIA H200")
+        monkeypatch.setattr(digest, "arithmetic", lambda: "gpu NVIDIA H200")
     elif what == "options":
         monkeypatch.setattr(compiler, "options", lambda: {"xla_cpu_prefer_vector_width": 256})
     else:
-        monkeypatch.setattr(identity, "version", lambda package: "0.11.9")
+        monkeypatch.setattr(digest, "version", lambda package: "0.11.9")
     after = names()
     monkeypatch.undo()
-    identity.arithmetic.cache_clear()
+    digest.arithmetic.cache_clear()
     assert not set(before) & set(after)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.network import compiler, exact
+from afpjax.network import compiler, self_check
 
 # jax-ml/jax#39103: wrong in jaxlib 0.10.2 with its own options, and with two of ours of before.
 ROWS = {np.float32: (32_769, 32_783, 65_537, 100_003), np.float64: (16_385, 16_399, 32_769)}
@@ -63,9 +63,9 @@ def test_where_jax_had_started_before_it_is_right_or_refused(tmp_path):
 import jax
 jax.devices()
 import afpjax
-from afpjax.network import exact
+from afpjax.network import self_check
 try:
-    exact.check()
+    self_check.check()
 except afpjax.InputError as error:
     assert "import afpjax before JAX is used" in str(error) and "\\n" not in str(error)
 else:
@@ -80,32 +80,32 @@ else:
 def cache(monkeypatch, tmp_path):
     """An empty cache folder, and a process that has checked nothing."""
     monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
-    exact._checked.cache_clear()
+    self_check._checked.cache_clear()
     yield tmp_path / "cache"
-    exact._checked.cache_clear()
+    self_check._checked.cache_clear()
 
 
 @pytest.fixture
 def checks(monkeypatch):
     """How often something runs; it runs nothing itself."""
     made = []
-    monkeypatch.setattr(exact, "_refuse_wrong", lambda trials, options, how: made.append(how))
+    monkeypatch.setattr(self_check, "_refuse_wrong", lambda trials, options, how: made.append(how))
     return made
 
 
 @pytest.mark.parametrize("units", compiler.UNITS)
 def test_this_backend_is_right(cache, monkeypatch, units):
     monkeypatch.setenv("AFPJAX_UNITS", units)
-    exact.check()
+    self_check.check()
     (remembered,) = (cache / "checked").iterdir()
     assert units in remembered.read_text()
 
 
 def test_what_was_right_is_remembered_for_its_options_and_units(cache, checks, monkeypatch):
     def checked():
-        exact._checked.cache_clear()
+        self_check._checked.cache_clear()
         before = len(checks)
-        exact.check()
+        self_check.check()
         return len(checks) - before
 
     monkeypatch.setenv("AFPJAX_UNITS", "float32")
@@ -123,17 +123,17 @@ def test_a_cache_that_cannot_be_written_is_done_without(checks, monkeypatch, tmp
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "file"))
     for _ in range(2):
-        exact._checked.cache_clear()
-        exact.check()
+        self_check._checked.cache_clear()
+        self_check.check()
     assert len(checks) == 4
-    exact._checked.cache_clear()
+    self_check._checked.cache_clear()
 
 
 def test_what_is_wrong_is_refused_in_one_line_and_not_remembered(cache, monkeypatch):
-    wrong = exact.Trial("a sum", jnp.sum, (np.ones(3, np.float32),), np.array(4.0))
-    monkeypatch.setattr(exact, "_of_all", lambda: [wrong])
+    wrong = self_check.Trial("a sum", jnp.sum, (np.ones(3, np.float32),), np.array(4.0))
+    monkeypatch.setattr(self_check, "_of_all", lambda: [wrong])
     for _ in range(2):
         with pytest.raises(InputError, match="a sum: 1 of the numbers are wrong on this") as error:
-            exact.check()
+            self_check.check()
         assert "\n" not in str(error.value) and "jaxlib" in str(error.value)
     assert not cache.exists()

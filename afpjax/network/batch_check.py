@@ -25,8 +25,7 @@ from jaxtyping import Array, Float, Num
 
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
-from afpjax.network.execute import execute
-from afpjax.network.network import Network
+from afpjax.network.interpreter import Network, execute
 from afpjax.network.program import LayerCall, Program
 
 IMAGES = 3

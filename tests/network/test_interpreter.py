@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.execute import affine, execute
+from afpjax.network.interpreter import affine, execute
 from afpjax.network.trace import trace
 
 

@@ -1,14 +1,19 @@
 """The one interpreter: run a program on one image, with a hook at every layer."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
-from jaxtyping import Array
+from jaxtyping import Array, Float, Num
 
+from afpjax.inputs.checks import shaped
 from afpjax.inputs.errors import InputError
+from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import (
     Equation,
     LayerCall,
@@ -17,6 +22,7 @@ from afpjax.network.program import (
     Parameters,
     Program,
     Value,
+    summary,
 )
 
 Hook = Callable[[LayerCall, Array, LayerParameters], Array]
@@ -97,3 +103,37 @@ def _checked(program: Program, image: Array) -> Array:
             f"{program.image_dtype}; give it images of that dtype"
         )
     return image.astype(program.image_dtype)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Network:
+    """A program of layers with its folded parameters; a pytree whose leaves are the parameters."""
+
+    program: Program = field(metadata={"static": True})
+    parameters: Parameters
+
+    @property
+    def graph(self) -> LayerGraph:
+        return self.program.graph
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        return self.program.graph.layers
+
+    def summary(self) -> str:
+        """A table of the layers with totals, and what of the network is no layer."""
+        return summary(self.program)
+
+    def __call__(self, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
+        """Logits of a batch of images, in floating point, as the traced function gives them."""
+        images = shaped("images", images, self.program.image_shape)
+        return run(self.program, self.parameters, images)
+
+
+@partial(jax.jit, static_argnums=0)
+def run(
+    program: Program, parameters: Parameters, images: Num[Any, "B ..."]
+) -> Float[Array, "B classes"]:
+    """Run a program without quantisation or faults."""
+    return jax.vmap(lambda image: execute(program, parameters, image))(images)
