@@ -14,6 +14,7 @@ from afpjax.network.flatten import OPAQUE, Fact, Inliner, kernel_operand, layer_
 from afpjax.network.fold import Recipe
 from afpjax.network.layers import Coverage, Layer
 from afpjax.network.program import Equation, LayerCall, Operand, Stored, Value
+from afpjax.network.units import LINEAR
 
 #: Equations that move numbers and change none, but for their dtype.
 _MOVES = ("broadcast_in_dim", "copy", "reshape", "rev", "slice", "squeeze", "transpose")
@@ -232,9 +233,13 @@ def _macs(eqn: core.JaxprEqn) -> int:
     return rounds * sum(_macs(each) for jaxpr in inner if jaxpr for each in jaxpr.eqns)
 
 
+def _shape_of(var: Any) -> tuple[int, ...]:
+    return tuple(var.aval.shape)
+
+
 def _product(eqn: core.JaxprEqn) -> int:
-    left, right = (tuple(var.aval.shape) for var in eqn.invars[:2])
-    outputs = prod(eqn.outvars[0].aval.shape)
+    left, right = (_shape_of(var) for var in eqn.invars[:2])
+    outputs = prod(_shape_of(eqn.outvars[0]))
     if eqn.primitive.name == "dot_general":
         (contracting, _), _ = eqn.params["dimension_numbers"]
         return outputs * prod(left[axis] for axis in contracting)

@@ -28,6 +28,7 @@ from afpjax.network.program import (
     Parameters,
     Program,
     Value,
+    live,
     reads,
 )
 from afpjax.network.softmax import never_above_maximum
