@@ -9,22 +9,26 @@ from onnx import helper, numpy_helper
 #: A name that nothing in the graph bears, like this one.
 Fresh = Callable[[str], str]
 #: The value of a name, None where it depends on the image.
-Value = Callable[[str], np.ndarray | None]
+ValueOf = Callable[[str], np.ndarray | None]
 Nodes = Iterator[onnx.NodeProto]
 
 
-def written_out(node: onnx.NodeProto, value: Value, fresh: Fresh) -> Nodes:
+def written_out(node: onnx.NodeProto, value_of: ValueOf, fresh: Fresh) -> Nodes:
     """The nodes that an If or a Loop comes to, one after the other.
 
-    `value` is asked as the loop goes on: each node has to be worked out before the next is taken.
-    Raises `ValueError` where the course depends on the image.
+    `value_of` is asked as the loop goes on: each node has to be worked out before the next is
+    taken. Raises `ValueError` where the course depends on the image.
     """
-    graphs = {each.name: each.g for each in node.attribute if each.HasField("g")}
+    graphs = {
+        attribute.name: attribute.g for attribute in node.attribute if attribute.HasField("g")
+    }
     if node.op_type == "If":
-        way = "then_branch" if _truth(node.input[0], value, "its condition") else "else_branch"
-        yield from _branch(node, graphs[way], fresh)
+        branch = "then_branch" if _truth(node.input[0], value_of) else "else_branch"
+        nodes, outputs = _copied(graphs[branch], (), fresh)
+        yield from nodes
+        yield from _called(outputs, node.output)
     elif node.op_type == "Loop":
-        yield from _loop(node, graphs["body"], value, fresh)
+        yield from _loop(node, graphs["body"], value_of, fresh)
     else:
         raise ValueError("afpjax writes out If and Loop alone; export the network without it")
 
@@ -35,38 +39,32 @@ def names_read(nodes: Iterable[onnx.NodeProto]) -> set[str]:
     for node in nodes:
         read.update(node.input)
         for graph in _graphs(node):
-            read |= names_read(graph.node) | {each.name for each in graph.output}
+            read |= names_read(graph.node) | {output.name for output in graph.output}
     return read
 
 
-def _branch(node: onnx.NodeProto, graph: onnx.GraphProto, fresh: Fresh) -> Nodes:
-    nodes, outputs = _copied(graph, (), fresh)
-    yield from nodes
-    yield from _called(outputs, node.output)
-
-
-def _loop(node: onnx.NodeProto, body: onnx.GraphProto, value: Value, fresh: Fresh) -> Nodes:
+def _loop(node: onnx.NodeProto, body: onnx.GraphProto, value_of: ValueOf, fresh: Fresh) -> Nodes:
     """Scanned outputs are stacked; state goes from one round to the next by its names."""
-    most = _number(node.input[0], value) if node.input[0] else None
+    most = _rounds(node.input[0], value_of) if node.input[0] else None
     test = node.input[1] if len(node.input) > 1 else ""
     state = list(node.input[2:])
     scanned: list[list[str]] = [[] for _ in range(len(body.output) - 1 - len(state))]
     rounds = 0
-    going = not test or _truth(test, value, "its condition")
+    going = not test or _truth(test, value_of)
     while going and (most is None or rounds < most):
         counter, flag = fresh("round"), fresh("going")
         yield _constant(counter, np.array(rounds, np.int64))
         yield _constant(flag, np.array(True))
-        nodes, made = _copied(body, (counter, flag, *state), fresh)
+        nodes, outputs = _copied(body, (counter, flag, *state), fresh)
         yield from nodes
-        going = _truth(made[0], value, "its condition")
-        state = made[1 : 1 + len(state)]
-        for each, name in zip(scanned, made[1 + len(state) :], strict=True):
-            each.append(name)
+        going = _truth(outputs[0], value_of)
+        state = outputs[1 : 1 + len(state)]
+        for rows, name in zip(scanned, outputs[1 + len(state) :], strict=True):
+            rows.append(name)
         rounds += 1
     yield from _called(state, node.output)
-    for each, name in zip(scanned, node.output[len(state) :], strict=False):
-        yield from _stacked(each, name, fresh)
+    for rows, name in zip(scanned, node.output[len(state) :], strict=False):
+        yield from _stacked(rows, name, fresh)
 
 
 def _stacked(names: Sequence[str], output: str, fresh: Fresh) -> Nodes:
@@ -85,38 +83,38 @@ def _copied(
     """A graph's nodes under names of their own, and the names of its outputs."""
     if len(inputs) != len(graph.input):
         raise ValueError(f"its graph takes {len(graph.input)} values, and gets {len(inputs)}")
-    names = dict(zip((each.name for each in graph.input), inputs, strict=True))
-    made = [each.name for each in graph.initializer]
-    made += [name for node in graph.node for name in node.output if name]
-    names |= {name: fresh(name) for name in made}
+    names = {value.name: name for value, name in zip(graph.input, inputs, strict=True)}
+    names |= {name: fresh(name) for name in _made_in(graph)}
     constants = [helper.make_node("Constant", [], [t.name], value=t) for t in graph.initializer]
-    nodes = [_renamed(node, names) for node in [*constants, *graph.node]]
-    return nodes, [names.get(each.name, each.name) for each in graph.output]
+    nodes = []
+    for node in (*constants, *graph.node):
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        _rename(copy, names)
+        nodes.append(copy)
+    return nodes, [names.get(output.name, output.name) for output in graph.output]
 
 
-def _renamed(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    """A copy that reads and writes by other names, in the graphs that it holds too."""
-    copy = onnx.NodeProto()
-    copy.CopyFrom(node)
-    _rename(copy, names)
-    return copy
+def _made_in(graph: onnx.GraphProto) -> list[str]:
+    names = [tensor.name for tensor in graph.initializer]
+    return names + [name for node in graph.node for name in node.output if name]
 
 
 def _rename(node: onnx.NodeProto, names: Mapping[str, str]) -> None:
+    """Read and write by other names, in the graphs that a node holds too."""
     for held in (node.input, node.output):
-        held[:] = [names.get(each, each) for each in held]
+        held[:] = [names.get(name, name) for name in held]
     for graph in _graphs(node):
-        own = {each.name for each in (*graph.input, *graph.initializer)}
-        own |= {name for inner in graph.node for name in inner.output}
+        own = {*_made_in(graph), *(value.name for value in graph.input)}
         outer = {name: new for name, new in names.items() if name not in own}
         for inner in graph.node:
             _rename(inner, outer)
-        for each in graph.output:
-            each.name = outer.get(each.name, each.name)
+        for output in graph.output:
+            output.name = outer.get(output.name, output.name)
 
 
 def _graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    return [each.g for each in node.attribute if each.HasField("g")]
+    return [attribute.g for attribute in node.attribute if attribute.HasField("g")]
 
 
 def _called(names: Sequence[str], outputs: Sequence[str]) -> Nodes:
@@ -129,15 +127,15 @@ def _constant(name: str, array: np.ndarray) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], value=numpy_helper.from_array(array))
 
 
-def _number(name: str, value: Value) -> int:
-    array = value(name)
+def _rounds(name: str, value_of: ValueOf) -> int:
+    array = value_of(name)
     if array is None:
         raise ValueError("its number of rounds depends on the image; export it with a fixed one")
     return int(array.item())
 
 
-def _truth(name: str, value: Value, what: str) -> bool:
-    array = value(name)
+def _truth(name: str, value_of: ValueOf) -> bool:
+    array = value_of(name)
     if array is None:
-        raise ValueError(f"{what} depends on the image; export the network without it")
+        raise ValueError("its condition depends on the image; export the network without it")
     return bool(array.item())

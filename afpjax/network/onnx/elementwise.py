@@ -1,7 +1,9 @@
 """ONNX operators that treat every number alone: arithmetic, comparisons, activations, casts.
 
 An operator takes a node's operands (None where an optional one is left out) in order and its
-attributes by name; an attribute that has no parameter is one that is not supported.
+attributes by name; an attribute that has no parameter is one that is not supported. Those in a
+`NUMPY` table also work out constants: on NumPy arrays alone they compute in NumPy, whose integers
+have 64 bits, and on what the image reaches in JAX.
 """
 
 from collections.abc import Callable
@@ -20,6 +22,16 @@ Value = jax.Array | np.ndarray
 Operator = Callable[..., Any]
 
 
+def namespace(*operands: Any) -> Any:
+    """`jax.numpy` where an operand is JAX's, else NumPy."""
+    return jnp if any(isinstance(operand, jax.Array) for operand in operands) else np
+
+
+def by_name(name: str) -> Operator:
+    """NumPy's or JAX's function of this name, which takes no attribute."""
+    return lambda *operands: getattr(namespace(*operands), name)(*operands)
+
+
 def plain(function: Operator) -> Operator:
     """A function of its operands alone, which takes no attribute."""
     return lambda *operands: function(*operands)
@@ -32,6 +44,11 @@ def known(value: Any, what: str) -> np.ndarray:
     return np.asarray(value)
 
 
+def numbers(value: Any, what: str) -> list[int]:
+    """A list among the operands: a shape, axes. Raises `ValueError` as `known`."""
+    return [int(number) for number in known(value, what).reshape(-1)]
+
+
 def refuse_unless(name: str, value: Any, *allowed: Any) -> None:
     """Raise `ValueError` for an attribute's value that is not supported."""
     if value not in allowed:
@@ -40,25 +57,22 @@ def refuse_unless(name: str, value: Any, *allowed: Any) -> None:
 
 
 def cast(x: Value, *, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
-    """To floats (of every width: float32), integers or booleans.
-
-    `saturate` and `round_mode` are for floats of eight bits, which are refused.
-    """
-    wanted = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to))
-    return x.astype(_held(wanted))
+    """To floats, integers or booleans; `saturate` and `round_mode` are for floats of eight bits."""
+    return x.astype(_numeric(np.dtype(onnx.helper.tensor_dtype_to_np_dtype(to)), x))
 
 
 def cast_like(x: Value, like: Value, *, saturate: int = 1, round_mode: str = "up") -> Value:
-    return x.astype(_held(np.dtype(like.dtype)))
+    return x.astype(_numeric(np.dtype(like.dtype), x))
 
 
-def _held(wanted: np.dtype) -> np.dtype:
-    """The dtype that stands for another here. Raises `ValueError` for one that nothing does."""
-    if wanted.kind == "f" or wanted == jnp.bfloat16:
+def _numeric(dtype: np.dtype, x: Value) -> np.dtype:
+    """The dtype that stands for another: in JAX, float32 for all floats. Raises `ValueError` for
+    one that nothing does."""
+    if namespace(x) is jnp and (dtype.kind == "f" or dtype == jnp.bfloat16):
         return np.dtype(np.float32)
-    if wanted.kind not in "biu":
-        raise ValueError(f"numbers of the type {wanted} are not supported")
-    return jax.dtypes.canonicalize_dtype(wanted)
+    if dtype.kind not in ("biufV" if namespace(x) is np else "biu"):
+        raise ValueError(f"numbers of the type {dtype} are not supported")
+    return dtype if namespace(x) is np else jax.dtypes.canonicalize_dtype(dtype)
 
 
 def dropout(
@@ -72,14 +86,26 @@ def dropout(
 
 def divide(a: Value, b: Value) -> Value:
     """Quotients of integers are cut towards zero."""
+    xp = namespace(a, b)
     if jnp.issubdtype(a.dtype, jnp.floating):
-        return jnp.true_divide(a, b)
-    return lax.div(*jnp.broadcast_arrays(a, b))
+        return xp.true_divide(a, b)
+    if xp is jnp:
+        return lax.div(*jnp.broadcast_arrays(a, b))
+    _refuse_zero(b)
+    return (np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b))).astype(a.dtype)
 
 
 def modulo(a: Value, b: Value, *, fmod: int = 0) -> Value:
     """The remainder has the divisor's sign, with `fmod` the dividend's."""
-    return (jnp.fmod if fmod else jnp.mod)(a, b)
+    xp = namespace(a, b)
+    if xp is np and a.dtype.kind != "f":
+        _refuse_zero(b)
+    return (xp.fmod if fmod else xp.mod)(a, b)
+
+
+def _refuse_zero(divisor: Value) -> None:
+    if not np.all(divisor):
+        raise ValueError("it divides by zero")
 
 
 def shift(x: Value, by: Value, *, direction: str) -> Value:
@@ -92,21 +118,9 @@ def is_infinite(x: Value, *, detect_negative: int = 1, detect_positive: int = 1)
     return below | (jnp.isposinf(x) & bool(detect_positive))
 
 
-def hard_sigmoid(x: Value, *, alpha: float = 0.2, beta: float = 0.5) -> Value:
-    return jnp.clip(alpha * x + beta, 0, 1)
-
-
 def gelu(x: Value, *, approximate: str = "none") -> Value:
     refuse_unless("approximation", approximate, "none", "tanh")
     return jax.nn.gelu(x, approximate=approximate == "tanh")
-
-
-def celu(x: Value, *, alpha: float = 1.0) -> Value:
-    return jax.nn.celu(x, alpha)
-
-
-def elu(x: Value, *, alpha: float = 1.0) -> Value:
-    return jax.nn.elu(x, alpha)
 
 
 def selu(
@@ -115,97 +129,84 @@ def selu(
     return gamma * jax.nn.elu(x, alpha)
 
 
-def leaky_relu(x: Value, *, alpha: float = 0.01) -> Value:
-    return jax.nn.leaky_relu(x, alpha)
-
-
-def swish(x: Value, *, alpha: float = 1.0) -> Value:
-    return x * jax.nn.sigmoid(x if alpha == 1 else alpha * x)
-
-
-def thresholded_relu(x: Value, *, alpha: float = 1.0) -> Value:
-    return jnp.where(x > alpha, x, jnp.zeros_like(x))
-
-
 def shrink(x: Value, *, lambd: float = 0.5, bias: float = 0.0) -> Value:
     """Zero between ±lambd, the rest moved towards it by `bias`."""
     return jnp.where(x < -lambd, x + bias, jnp.where(x > lambd, x - bias, jnp.zeros_like(x)))
 
 
-def _powers(x: Value, y: Value) -> Value:
-    return jnp.power(x, y).astype(jnp.asarray(x).dtype)
+def _variadic(name: str) -> Operator:
+    return lambda *operands: reduce(by_name(name), operands)
 
 
-def _variadic(function: Callable[[Any, Any], Any]) -> Operator:
-    return lambda *operands: reduce(function, operands)
+NUMPY: dict[str, Operator] = {
+    "Abs": by_name("abs"),
+    "Add": by_name("add"),
+    "And": by_name("logical_and"),
+    "Cast": cast,
+    "CastLike": cast_like,
+    "Ceil": by_name("ceil"),
+    "Clip": plain(lambda x, low=None, high=None: namespace(x, low, high).clip(x, low, high)),
+    "Cos": by_name("cos"),
+    "Div": divide,
+    "Equal": by_name("equal"),
+    "Exp": by_name("exp"),
+    "Floor": by_name("floor"),
+    "Greater": by_name("greater"),
+    "GreaterOrEqual": by_name("greater_equal"),
+    "Identity": plain(lambda x: x),
+    "Less": by_name("less"),
+    "LessOrEqual": by_name("less_equal"),
+    "Log": by_name("log"),
+    "Max": _variadic("maximum"),
+    "Min": _variadic("minimum"),
+    "Mod": modulo,
+    "Mul": by_name("multiply"),
+    "Neg": by_name("negative"),
+    "Not": by_name("logical_not"),
+    "Or": by_name("logical_or"),
+    "Pow": plain(lambda x, y: namespace(x, y).power(x, y).astype(x.dtype)),
+    "Round": by_name("round"),
+    "Sign": by_name("sign"),
+    "Sin": by_name("sin"),
+    "Sqrt": by_name("sqrt"),
+    "Sub": by_name("subtract"),
+    "Sum": _variadic("add"),
+    "Where": by_name("where"),
+    "Xor": by_name("logical_xor"),
+}
 
-
-OPERATORS: dict[str, Operator] = {
-    "Abs": plain(jnp.abs),
+JAX: dict[str, Operator] = {
     "Acos": plain(jnp.arccos),
     "Acosh": plain(jnp.arccosh),
-    "Add": plain(jnp.add),
-    "And": plain(jnp.logical_and),
     "Asin": plain(jnp.arcsin),
     "Asinh": plain(jnp.arcsinh),
     "Atan": plain(jnp.arctan),
     "Atanh": plain(jnp.arctanh),
     "BitShift": shift,
-    "Cast": cast,
-    "CastLike": cast_like,
-    "Ceil": plain(jnp.ceil),
-    "Celu": celu,
-    "Clip": plain(jnp.clip),
-    "Cos": plain(jnp.cos),
+    "Celu": lambda x, *, alpha=1.0: jax.nn.celu(x, alpha),
     "Cosh": plain(jnp.cosh),
-    "Div": divide,
     "Dropout": dropout,
-    "Elu": elu,
-    "Equal": plain(jnp.equal),
+    "Elu": lambda x, *, alpha=1.0: jax.nn.elu(x, alpha),
     "Erf": plain(lambda x: lax.erf(jnp.asarray(x))),
-    "Exp": plain(jnp.exp),
-    "Floor": plain(jnp.floor),
     "Gelu": gelu,
-    "Greater": plain(jnp.greater),
-    "GreaterOrEqual": plain(jnp.greater_equal),
-    "HardSigmoid": hard_sigmoid,
+    "HardSigmoid": lambda x, *, alpha=0.2, beta=0.5: jnp.clip(alpha * x + beta, 0, 1),
     "HardSwish": plain(jax.nn.hard_swish),
-    "Identity": plain(lambda x: x),
     "IsInf": is_infinite,
     "IsNaN": plain(jnp.isnan),
-    "LeakyRelu": leaky_relu,
-    "Less": plain(jnp.less),
-    "LessOrEqual": plain(jnp.less_equal),
-    "Log": plain(jnp.log),
-    "Max": _variadic(jnp.maximum),
+    "LeakyRelu": lambda x, *, alpha=0.01: jax.nn.leaky_relu(x, alpha),
     "Mean": lambda *operands: reduce(jnp.add, operands) / len(operands),
-    "Min": _variadic(jnp.minimum),
     "Mish": plain(jax.nn.mish),
-    "Mod": modulo,
-    "Mul": plain(jnp.multiply),
-    "Neg": plain(jnp.negative),
-    "Not": plain(jnp.logical_not),
-    "Or": plain(jnp.logical_or),
     "PRelu": plain(lambda x, slope: jnp.where(x >= 0, x, slope * x)),
-    "Pow": plain(_powers),
     "Reciprocal": plain(lambda x: 1 / x),
     "Relu": plain(jax.nn.relu),
-    "Round": plain(jnp.round),
     "Selu": selu,
     "Shrink": shrink,
     "Sigmoid": plain(jax.nn.sigmoid),
-    "Sign": plain(jnp.sign),
-    "Sin": plain(jnp.sin),
     "Sinh": plain(jnp.sinh),
     "Softplus": plain(jax.nn.softplus),
     "Softsign": plain(jax.nn.soft_sign),
-    "Sqrt": plain(jnp.sqrt),
-    "Sub": plain(jnp.subtract),
-    "Sum": _variadic(jnp.add),
-    "Swish": swish,
+    "Swish": lambda x, *, alpha=1.0: x * jax.nn.sigmoid(x if alpha == 1 else alpha * x),
     "Tan": plain(jnp.tan),
     "Tanh": plain(jnp.tanh),
-    "ThresholdedRelu": thresholded_relu,
-    "Where": plain(jnp.where),
-    "Xor": plain(jnp.logical_xor),
+    "ThresholdedRelu": lambda x, *, alpha=1.0: jnp.where(x > alpha, x, jnp.zeros_like(x)),
 }

@@ -30,7 +30,7 @@ _WEIGHTS = Kind("file of weights", 2**40)  # of which only what a shape says is 
 _FLOATS = ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE")
 
 
-class Graph(NamedTuple):
+class OnnxGraph(NamedTuple):
     """What a file holds. The image has the shape [N, ...], None where the file leaves it free."""
 
     path: Path
@@ -41,7 +41,7 @@ class Graph(NamedTuple):
     output: str
 
 
-def read_graph(path: Path) -> Graph:
+def read_graph(path: Path) -> OnnxGraph:
     """Read an ONNX file, its external data included.
 
     Raises `InputError` for a file that is missing, a git-LFS pointer or damaged, for an operator
@@ -54,8 +54,8 @@ def read_graph(path: Path) -> Graph:
     # An adapter's own small tensors come on top.
     added = {t.name: t for t in graph.initializer if t.name not in tensors}
     tensors.update((name, widened(numpy_helper.to_array(t))) for name, t in added.items())
-    nodes = _needed(graph.node, output)
-    return Graph(path, nodes, tensors, image.name, _shape(image, path), output)
+    nodes = _needed(list(graph.node), output)
+    return OnnxGraph(path, nodes, tensors, image.name, _shape(image, path), output)
 
 
 def widened(array: np.ndarray) -> np.ndarray:
@@ -89,26 +89,21 @@ def _refuse_bombs(model: onnx.ModelProto, path: Path) -> None:
     each may call the next one many times."""
     bodies = {(f.domain, f.name, f.overload): f.node for f in model.functions}
     counts: dict[tuple[str, str, str], int] = {}
-    open_calls: list[tuple[str, str, str]] = []
 
-    def count(nodes: Iterable[onnx.NodeProto]) -> int:
+    def count(nodes: Iterable[onnx.NodeProto], calls: tuple[tuple[str, str, str], ...]) -> int:
         total = 0
         for node in nodes:
             key = (node.domain, node.op_type, node.overload)
-            total += counted(key) if key in bodies else 1
-            total += sum(count(each.g.node) for each in node.attribute if each.HasField("g"))
+            if key in bodies and key not in counts:
+                if key in calls or len(calls) > _DEEPEST:
+                    problem = f"function {node.op_type} calls itself, or calls go too deep"
+                    raise _damaged(path, problem)
+                counts[key] = count(bodies[key], (*calls, key))
+            total += counts.get(key, 1)
+            total += sum(count(a.g.node, calls) for a in node.attribute if a.HasField("g"))
         return total
 
-    def counted(key: tuple[str, str, str]) -> int:
-        if key in open_calls or len(open_calls) > _DEEPEST:
-            raise _damaged(path, f"function {key[1]} calls itself, or calls go too deep")
-        if key not in counts:
-            open_calls.append(key)
-            counts[key] = count(bodies[key])
-            open_calls.pop()
-        return counts[key]
-
-    if count(model.graph.node) > MOST_NODES:
+    if count(model.graph.node, ()) > MOST_NODES:
         raise _too_many(path)
 
 
@@ -148,20 +143,19 @@ def _tensors(model: onnx.ModelProto, path: Path) -> dict[str, np.ndarray]:
 
 def _inner_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]:
     """The tensors that nodes, and graphs inside them, hold."""
-    for node in nodes:
-        for attribute in node.attribute:
-            if attribute.HasField("t"):
-                yield attribute.t
-            if attribute.HasField("g"):
-                yield from attribute.g.initializer
-                yield from _inner_tensors(attribute.g.node)
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        if attribute.HasField("t"):
+            yield attribute.t
+        if attribute.HasField("g"):
+            yield from attribute.g.initializer
+            yield from _inner_tensors(attribute.g.node)
 
 
 def _fetch(tensor: onnx.TensorProto, path: Path) -> None:
     """Read a tensor that lies in a file of its own, in the folder of the model or below it."""
     if tensor.data_location != onnx.TensorProto.EXTERNAL:
         return
-    said = {each.key: each.value for each in tensor.external_data}
+    said = {entry.key: entry.value for entry in tensor.external_data}
     location = said.get("location", "")
     try:
         size = _bytes(tensor)
@@ -206,9 +200,9 @@ def _ends(
     model: onnx.ModelProto, tensors: dict[str, np.ndarray], path: Path
 ) -> tuple[onnx.ValueInfoProto, str]:
     """The one input that is no weight, and the name of the one output."""
-    inputs = [each for each in model.graph.input if each.name not in tensors]
-    outputs = [each.name for each in model.graph.output]
-    for kind, names in (("input", [each.name for each in inputs]), ("output", outputs)):
+    inputs = [value for value in model.graph.input if value.name not in tensors]
+    outputs = [value.name for value in model.graph.output]
+    for kind, names in (("input", [value.name for value in inputs]), ("output", outputs)):
         if len(names) != 1:
             held = ", ".join(names) or "none"
             raise InputError(
@@ -234,7 +228,7 @@ def _lifted(model: onnx.ModelProto, path: Path) -> onnx.GraphProto:
     if version >= OPSET:
         return model.graph
     try:
-        return version_converter.convert_version(_skeleton(model, version), OPSET).graph
+        return version_converter.convert_version(_skeleton(model), OPSET).graph
     except Exception as error:  # C++ has kinds of its own
         raise InputError(
             f"{WHERE}: {path} cannot be lifted from operator set {version} to {OPSET} "
@@ -242,34 +236,27 @@ def _lifted(model: onnx.ModelProto, path: Path) -> onnx.GraphProto:
         ) from error
 
 
-def _skeleton(model: onnx.ModelProto, version: int) -> onnx.ModelProto:
+def _skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
     """The model with its larger tensors as inputs: the converter copies whatever it is given."""
-    listed = {each.name for each in model.graph.input}
-    small, large = [], []
-    for tensor in model.graph.initializer:
-        (large if prod(tensor.dims) > _SMALL else small).append(tensor)
+    listed = {value.name for value in model.graph.input}
+    tensors = model.graph.initializer
+    small = [tensor for tensor in tensors if prod(tensor.dims) <= _SMALL]
     inputs = [
         helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
-        for tensor in large
-        if tensor.name not in listed
+        for tensor in tensors
+        if prod(tensor.dims) > _SMALL and tensor.name not in listed
     ]
     graph = helper.make_graph(
         model.graph.node, "skeleton", [*model.graph.input, *inputs], model.graph.output, small
     )
-    return helper.make_model(
-        graph,
-        ir_version=model.ir_version,
-        opset_imports=[
-            helper.make_opsetid(each.domain, each.version) for each in model.opset_import
-        ],
-    )
+    opsets = [helper.make_opsetid(opset.domain, opset.version) for opset in model.opset_import]
+    return helper.make_model(graph, ir_version=model.ir_version, opset_imports=opsets)
 
 
-def _needed(nodes: Iterable[onnx.NodeProto], output: str) -> tuple[onnx.NodeProto, ...]:
+def _needed(nodes: Sequence[onnx.NodeProto], output: str) -> tuple[onnx.NodeProto, ...]:
     """Leave out what the output does not depend on."""
     wanted, kept = {output}, []
-    listed: Sequence[onnx.NodeProto] = list(nodes)
-    for node in reversed(listed):
+    for node in reversed(nodes):
         if wanted.intersection(node.output):
             kept.append(node)
             wanted |= names_read([node])

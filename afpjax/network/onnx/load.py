@@ -15,8 +15,8 @@ from afpjax.inputs.checks import instance, whole
 from afpjax.inputs.errors import InputError, one_line
 from afpjax.inputs.image_size import ImageSize, image_size, pixels, rows_columns, words
 from afpjax.network.interpreter import Network
-from afpjax.network.onnx.file import WHERE, Graph, read_graph
-from afpjax.network.onnx.plan import Parameter, Plan, plan
+from afpjax.network.onnx.file import WHERE, OnnxGraph, read_graph
+from afpjax.network.onnx.plan import OnnxPlan, Parameter, plan
 from afpjax.network.trace import trace
 
 #: What networks for photographs read, where a file leaves the size of its images free.
@@ -115,7 +115,7 @@ def _naming(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _image_shape(graph: Graph, size: ImageSize | None) -> tuple[int, ...]:
+def _image_shape(graph: OnnxGraph, size: ImageSize | None) -> tuple[int, ...]:
     """The file's shape for one image, its free sides filled in."""
     declared = graph.image_shape
     if len(declared) == 2 and declared[1]:
@@ -141,7 +141,7 @@ def _image_shape(graph: Graph, size: ImageSize | None) -> tuple[int, ...]:
     return tuple(filled)
 
 
-def _channels_first(graph: Graph) -> bool:
+def _channels_first(graph: OnnxGraph) -> bool:
     shape = graph.image_shape
     return len(shape) < 4 or shape[1] in _CHANNELS or shape[3] not in _CHANNELS
 
@@ -162,7 +162,7 @@ def _refuse_images(path: Path, found: tuple[int, ...], wanted: tuple[int, ...]) 
         raise InputError(f"{WHERE}: {path} takes images of {shapes[0]}, these are {shapes[1]}")
 
 
-def _refuse_not_finite(graph: Graph, planned: Plan) -> None:
+def _refuse_not_finite(graph: OnnxGraph, planned: OnnxPlan) -> None:
     for name, array in planned.parameters.items():
         if not np.isfinite(array).all():
             raise InputError(
@@ -170,7 +170,7 @@ def _refuse_not_finite(graph: Graph, planned: Plan) -> None:
             )
 
 
-def _refuse_no_layers(graph: Graph, planned: Plan) -> None:
+def _refuse_no_layers(graph: OnnxGraph, planned: OnnxPlan) -> None:
     for step in planned.steps:
         weights = any(isinstance(operand, Parameter) for operand in step.operands[:2])
         if step.node.op_type in _LAYERS and weights:

@@ -4,29 +4,32 @@ Versions of an operator from set 14 on differ in the types they allow, in attrib
 operands (both are taken) and in what operands' shapes say.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
 import jax
+import numpy as np
 import onnx
 
-from afpjax.network.onnx import elementwise, quantised, reductions, resize, shapes, windows
+from afpjax.network.onnx import arrays, elementwise, quantised, reductions, windows
+from afpjax.network.onnx.constants import CONSTANTS, Room, elements
 from afpjax.network.onnx.elementwise import Operator
 
 #: Runs a node on its operands (None where an optional one is left out): one array per output.
 Run = Callable[..., Sequence[Any]]
 
+_FAMILIES = (elementwise, arrays, reductions, windows, quantised)
+#: Operators that work out constants in NumPy.
+NUMPY = {name: op for family in _FAMILIES for name, op in family.NUMPY.items()} | CONSTANTS
 #: Every operator that an image may pass.
-OPERATORS: dict[str, Operator] = {
-    **elementwise.OPERATORS,
-    **quantised.OPERATORS,
-    **reductions.OPERATORS,
-    **resize.OPERATORS,
-    **shapes.OPERATORS,
-    **windows.OPERATORS,
+OPERATORS = {
+    name: operator
+    for family in _FAMILIES
+    for table in (family.NUMPY, family.JAX)
+    for name, operator in table.items()
 }
 
 
@@ -37,44 +40,69 @@ def numpy_rules() -> Iterator[None]:
         yield
 
 
-def runner(node: onnx.NodeProto) -> Run | None:
+def runner(node: onnx.NodeProto, table: Mapping[str, Operator] = OPERATORS) -> Run | None:
     """How to run a node of an operator set from 14 on, within `numpy_rules`; None for an operator
     that is not in the table.
 
     Raises `ValueError` for an attribute that is not supported, or one that is missing.
     """
-    if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS:
+    if node.domain not in ("", "ai.onnx") or node.op_type not in table:
         return None
-    if any(each.HasField("g") for each in node.attribute):
+    if any(attribute.HasField("g") for attribute in node.attribute):
         return None  # control flow (If, Loop, Scan) holds a graph
-    operator, attributes = OPERATORS[node.op_type], attributes_of(node)
-    taken = {
-        name: each.default is Parameter.empty
-        for name, each in signature(operator).parameters.items()
-        if each.kind is Parameter.KEYWORD_ONLY
-    }
+    operator, attributes = table[node.op_type], attributes_of(node)
+    needed = _attributes(operator)
     for name in attributes:
-        if name not in taken:
+        if name not in needed:
             raise ValueError(f"its attribute {name} is not supported")
-    for name, needed in taken.items():
-        if needed and name not in attributes:
+    for name, must in needed.items():
+        if must and name not in attributes:
             raise ValueError(f"its attribute {name} is missing")
-    return partial(_run, partial(operator, **attributes))
+    run = partial(operator, **attributes)
+
+    def outputs(*operands: Any) -> Sequence[Any]:
+        made = run(*operands)
+        return made if isinstance(made, list | tuple) else [made]
+
+    return outputs
+
+
+def _attributes(operator: Operator) -> dict[str, bool]:
+    """The attributes that an operator takes, and whether it needs them; those of a window where it
+    passes them on."""
+    parameters = signature(operator).parameters.values()
+    own = {p.name: p.default is Parameter.empty for p in parameters if p.kind is p.KEYWORD_ONLY}
+    on = any(p.kind is p.VAR_KEYWORD for p in parameters)
+    return (_attributes(windows.window) if on else {}) | own
 
 
 def attributes_of(node: onnx.NodeProto) -> dict[str, Any]:
     """A node's settings by name."""
-    attributes = {each.name: _value(each) for each in node.attribute}
+    values = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+    attributes = {n: v.decode() if isinstance(v, bytes) else v for n, v in values.items()}
     if node.op_type == "Split":  # which says in few versions what its outputs say anyway
         attributes.setdefault("num_outputs", len(node.output))
     return attributes
 
 
-def _run(operator: Operator, *operands: Any) -> Sequence[Any]:
-    outputs = operator(*operands)
-    return outputs if isinstance(outputs, list | tuple) else [outputs]
+def worked_out(
+    node: onnx.NodeProto, operands: Sequence[np.ndarray | None], room: Room
+) -> list[np.ndarray] | None:
+    """The outputs of a node in `NUMPY`, of constants; None for another.
 
-
-def _value(attribute: onnx.AttributeProto) -> Any:
-    value = onnx.helper.get_attribute_value(attribute)
-    return value.decode() if isinstance(value, bytes) else value
+    Raises `ValueError` where `room` does not suffice.
+    """
+    run = runner(node, NUMPY)
+    if run is None:
+        return None
+    attributes = attributes_of(node)
+    count = elements(node.op_type, attributes, operands)
+    if node.op_type == "ConstantOfShape":
+        room.repeat(count)
+    else:
+        present = [operand for operand in operands if operand is not None]
+        narrow = any(operand.itemsize <= 4 for operand in present) or "value" in attributes
+        read = 0 if node.op_type in ("Shape", "Size") else sum(each.size for each in present)
+        room.take(count, 4 if narrow else 8, read)
+    with np.errstate(all="ignore"):
+        return [np.asarray(array) for array in run(*operands)]

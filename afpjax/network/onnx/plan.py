@@ -1,14 +1,13 @@
 """An ONNX graph for one size of image: what is known is worked out, what is left is listed.
 
 Shapes are known once the image's is, so all that graphs compute from them (and from their tensors)
-is evaluated here: by `constants` in NumPy, else by the network's own operators. Branches and loops
-are written out. The steps that remain are those the image reaches; the floating-point arrays they
-read are the parameters. Nothing is computed before its size is known, and small enough.
+is evaluated here: in NumPy, or by the network's own operators. Branches and loops are written out.
+The steps that remain are those the image reaches; the floating-point arrays they read are the
+parameters. Nothing is computed before its size is known, and small enough.
 """
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
@@ -19,11 +18,11 @@ import onnx
 
 from afpjax.inputs.errors import InputError, one_line
 from afpjax.network.onnx import quantised
-from afpjax.network.onnx.constants import CONSTANTS, Room, worked_out
+from afpjax.network.onnx.constants import CONSTANTS, Room, work_of
 from afpjax.network.onnx.control import written_out
-from afpjax.network.onnx.file import MOST_NODES, WHERE, Graph, widened
-from afpjax.network.onnx.operators import Run, attributes_of, numpy_rules, runner
-from afpjax.network.onnx.work import refuse_excess, work_of
+from afpjax.network.onnx.file import MOST_NODES, WHERE, OnnxGraph, widened
+from afpjax.network.onnx.operators import Run, numpy_rules, runner, worked_out
+from afpjax.network.onnx.windows import refuse_excess
 
 #: Operators whose further operands are settings, not weights.
 SETTINGS = ("Clip", "Dropout", "OneHot", "Pad", "Resize")
@@ -49,7 +48,7 @@ class Parameter(NamedTuple):
 Operand = str | Parameter | np.ndarray | None  # a value's name, or what it is
 
 
-class Step(NamedTuple):
+class OnnxStep(NamedTuple):
     """One node that the image reaches."""
 
     node: onnx.NodeProto
@@ -57,11 +56,10 @@ class Step(NamedTuple):
     operands: tuple[Operand, ...]
 
 
-@dataclass(frozen=True)
-class Plan:
+class OnnxPlan(NamedTuple):
     """What is left of a graph, and the arrays [float32] that it reads, by name."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[OnnxStep, ...]
     parameters: dict[str, np.ndarray]
 
     def execute(self, parameters: Any, image: str, array: Any, output: str) -> Any:
@@ -74,20 +72,20 @@ class Plan:
         return values[output]
 
 
-def plan(graph: Graph, shape: tuple[int, ...]) -> Plan:
+def plan(graph: OnnxGraph, shape: tuple[int, ...]) -> OnnxPlan:
     """Specialise a graph to an image of this shape, [1, ...].
 
     Raises `InputError` for an operator that is not supported, by its name, and for a node that
     does not fit its operands.
     """
-    maker = _Maker(graph)
-    maker.shapes[graph.image] = jax.ShapeDtypeStruct(shape, jnp.float32)
+    planner = _Planner(graph)
+    planner.shapes[graph.image] = jax.ShapeDtypeStruct(shape, jnp.float32)
     with numpy_rules():
         for node in graph.nodes:
-            maker.add(node)
-    if graph.output not in maker.shapes:
+            planner.add(node)
+    if graph.output not in planner.shapes:
         raise InputError(f"{WHERE}: {graph.path}: its output does not depend on the image")
-    return Plan(tuple(maker.steps), maker.parameters)
+    return OnnxPlan(tuple(planner.steps), planner.parameters)
 
 
 class _Known(NamedTuple):
@@ -97,25 +95,21 @@ class _Known(NamedTuple):
     name: str
 
 
-@dataclass
-class _Maker:
+class _Planner:
     """Goes through the nodes in order; every value is known, or its shape is."""
 
-    graph: Graph
-    known: dict[str, _Known] = field(default_factory=dict)
-    shapes: dict[str, jax.ShapeDtypeStruct] = field(default_factory=dict)
-    steps: list[Step] = field(default_factory=list)
-    parameters: dict[str, np.ndarray] = field(default_factory=dict)
-    taken: set[str] = field(default_factory=set)  # names, those of later nodes too
-    copies: dict[str, int] = field(default_factory=dict)  # of a name, so far
-    nodes: int = 0  # so far
-
-    def __post_init__(self) -> None:
-        tensors = self.graph.tensors
+    def __init__(self, graph: OnnxGraph) -> None:
+        tensors = graph.tensors
+        self.path = graph.path
         self.room = Room(sum(array.nbytes for array in tensors.values()))
-        self.known.update((n, _Known(a, n.removesuffix(_QUANTISED))) for n, a in tensors.items())
-        self.taken = {*tensors, self.graph.image}
-        self.taken.update(name for node in self.graph.nodes for name in node.output)
+        self.known = {n: _Known(a, n.removesuffix(_QUANTISED)) for n, a in tensors.items()}
+        self.shapes: dict[str, jax.ShapeDtypeStruct] = {}
+        self.steps: list[OnnxStep] = []
+        self.parameters: dict[str, np.ndarray] = {}
+        self.taken = {*tensors, graph.image}  # names, those of later nodes too
+        self.taken.update(name for node in graph.nodes for name in node.output)
+        self.copies: dict[str, int] = {}  # of a name, so far
+        self.nodes = 0  # so far
 
     def add(self, node: onnx.NodeProto) -> None:
         for name in node.input:
@@ -136,9 +130,9 @@ class _Maker:
 
     def _add(self, node: onnx.NodeProto) -> None:
         if (inner := self._written_out(node)) is not None:
-            for each in inner:
+            for inner_node in inner:
                 self.nodes += _INSIDE
-                self.add(each)
+                self.add(inner_node)
         elif node.op_type in ("Shape", "Size") and node.input[0] in self.shapes:
             shape = self.shapes[node.input[0]].shape
             self._keep(node, {}, self._values(node, [np.broadcast_to(np.float32(0), shape)]))
@@ -150,52 +144,48 @@ class _Maker:
 
     def _written_out(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto] | None:
         """The nodes that stand for one which is none of the network's own operators."""
-        if node.domain not in ("", "ai.onnx"):
-            return None
-        if node.op_type in _CONTROL:
+        if node.domain in ("", "ai.onnx") and node.op_type in _CONTROL:
             return written_out(node, self._value, self._fresh)
-        return quantised.plain_nodes(node, self._fresh) if node.op_type in quantised.PLAIN else None
+        if node.domain in ("", "ai.onnx") and node.op_type in quantised.COMPOSED:
+            return quantised.plain_nodes(node, self._fresh)
+        return None
 
     def _value(self, name: str) -> np.ndarray | None:
         return self.known[name].array if name in self.known else None
 
     def _fresh(self, name: str) -> str:
-        found = name
-        while found in self.taken:
+        new = name
+        while new in self.taken:
             self.copies[name] = self.copies.get(name, 1) + 1
-            found = f"{name}.{self.copies[name]}"
-        self.taken.add(found)
-        return found
+            new = f"{name}.{self.copies[name]}"
+        self.taken.add(new)
+        return new
 
     def _values(self, node: onnx.NodeProto, operands: list[np.ndarray | None]) -> list[Any]:
         """What a node that the image does not reach makes of its operands."""
-        plain = node.domain in ("", "ai.onnx") and node.op_type in CONSTANTS
-        if plain and not any(each.HasField("g") for each in node.attribute):
-            return worked_out(CONSTANTS[node.op_type], attributes_of(node), operands, self.room)
+        arrays = worked_out(node, operands, self.room)
+        if arrays is not None:
+            return arrays
         run = self._runner(node)
-        traced = [
-            place
-            for place, each in enumerate(operands)
-            if each is not None and each.dtype == np.float32 and each.ndim
+        traced = {
+            place: array
+            for place, array in enumerate(operands)
+            if array is not None and array.dtype == np.float32 and array.ndim
             if place == 0 or node.op_type not in SETTINGS
-        ]
+        }
 
-        def outputs(*arrays: Any) -> Sequence[Any]:
-            given = list(operands)
-            for place, array in zip(traced, arrays, strict=True):
-                given[place] = array
-            return run(*given)
+        def outputs(traced: dict[int, Any]) -> Sequence[Any]:
+            return run(*(traced.get(place, array) for place, array in enumerate(operands)))
 
-        arrays = [operands[place] for place in traced]
-        made, work = work_of(outputs, *arrays)
+        made, work = work_of(outputs, traced)
         self.room.take(made, 4, work)
-        return [np.asarray(each) for each in jax.jit(outputs)(*arrays)]
+        return [np.asarray(array) for array in jax.jit(outputs)(traced)]
 
     def _keep(
         self, node: onnx.NodeProto, arrays: dict[str, np.ndarray], made: Sequence[Any]
     ) -> None:
         """Values become known; a weight that is transposed, cast or reshaped keeps its name."""
-        source = max(arrays, key=lambda each: arrays[each].size, default="")
+        source = max(arrays, key=lambda name: arrays[name].size, default="")
         for name, value in zip(node.output, made, strict=False):
             if not name:
                 continue
@@ -226,11 +216,11 @@ class _Maker:
 
         read = {name: self.shapes[name] for name in operands if isinstance(name, str)}
         made = jax.eval_shape(outputs, read, arrays)
-        refuse_excess(prod(each.shape) for each in made)
+        refuse_excess(prod(output.shape) for output in made)
         if len(self.steps) >= MOST_STEPS:
             raise ValueError(f"the image has passed {MOST_STEPS:,} nodes, more than in any network")
         self.shapes.update(zip(node.output, made, strict=False))
-        self.steps.append(Step(node, run, operands))
+        self.steps.append(OnnxStep(node, run, operands))
 
     def _operand(self, node: onnx.NodeProto, place: int) -> Operand:
         name = node.input[place]
@@ -256,8 +246,7 @@ class _Maker:
     def _error(self, node: onnx.NodeProto, problem: str) -> InputError:
         operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
         called = node.name or (node.output[0] if node.output else "")
-        where = f"{WHERE}: {self.graph.path}: operator {operator} (node {called})"
-        return InputError(f"{where}: {problem}")
+        return InputError(f"{WHERE}: {self.path}: operator {operator} (node {called}): {problem}")
 
 
 def node_scope(node: onnx.NodeProto) -> str:

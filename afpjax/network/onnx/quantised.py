@@ -10,14 +10,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import onnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from onnx import helper
 
-from afpjax.network.onnx.constants import code_range, per_axis
-from afpjax.network.onnx.elementwise import Operator, Value
+from afpjax.network.onnx.elementwise import Operator, Value, namespace
 
+#: Operators that stand for several others, see `plain_nodes`.
+COMPOSED = ("QLinearConv", "QLinearMatMul")
 #: Why a network that carries these cannot be used, by operator.
 DYNAMIC = ("DynamicQuantizeLinear", "MatMulInteger", "ConvInteger")
 ADVICE = (
@@ -28,7 +30,7 @@ ADVICE = (
 
 
 def quantize_linear(
-    x: Array,
+    x: Value,
     scale: Any,
     zero: Any = None,
     *,
@@ -37,19 +39,22 @@ def quantize_linear(
     output_dtype: int = 0,
     precision: int = 0,
     saturate: int = 1,
-) -> Float[Array, "..."]:
-    """Codes, rounded half to even and saturated, as float32; the gradient is straight-through.
+) -> Value:
+    """Codes, rounded half to even and saturated; the gradient is straight-through.
 
-    `precision` is the division's, float32 here; `saturate` is for codes that are floats, which
-    are refused.
+    Of constants they have their own dtype, else float32. `precision` is the division's, float32
+    here; `saturate` is for codes that are floats, which are refused.
     """
-    attributes = {"axis": axis, "block_size": block_size, "output_dtype": output_dtype}
-    low, high, _ = code_range(zero, attributes)
-    scale = per_axis(scale, attributes, x.shape)
+    low, high, dtype = _code_range(zero, output_dtype)
+    constant = namespace(x, scale) is np
+    scale = _per_axis(scale, axis, block_size, x.shape)
     offset = np.float32(0)
     if zero is not None:
-        offset = np.asarray(per_axis(zero, attributes, x.shape), np.float32)
-    return _codes(low, high, x, jnp.asarray(scale), jnp.asarray(offset))
+        offset = np.asarray(_per_axis(zero, axis, block_size, x.shape), np.float32)
+    if constant:
+        codes = np.rint(x.astype(np.float32) / scale) + offset
+        return np.clip(codes, low, high).astype(dtype)
+    return _codes(low, high, jnp.asarray(x), jnp.asarray(scale), jnp.asarray(offset))
 
 
 def dequantize_linear(
@@ -60,13 +65,39 @@ def dequantize_linear(
     axis: int = 1,
     block_size: int = 0,
     output_dtype: int = 0,
-) -> Float[Array, "..."]:
+) -> Value:
     """Values of codes, float32 whatever `output_dtype`."""
-    attributes = {"axis": axis, "block_size": block_size}
-    values = jnp.asarray(codes, jnp.float32)
+    # The difference is exact, the product rounds once: as in float32.
+    wide = np.float64 if namespace(codes, scale) is np else np.float32
+    values = codes.astype(wide)
     if zero is not None:
-        values = values - per_axis(zero, attributes, codes.shape).astype(np.float32)
-    return values * per_axis(scale, attributes, codes.shape)
+        values = values - _per_axis(zero, axis, block_size, codes.shape).astype(wide)
+    scale = _per_axis(scale, axis, block_size, codes.shape)
+    return values.astype(np.float32) * scale.astype(np.float32)
+
+
+def _per_axis(array: Any, axis: int, block: int, shape: tuple[int, ...]) -> Any:
+    """A scale or zero point, laid out to broadcast against what it quantises.
+
+    One for all, one for each place along `axis`, or one for each block of that size along it.
+    """
+    if array.size == 1:
+        return array.reshape(())
+    if block:
+        return array.repeat(block, axis)[tuple(slice(size) for size in shape)]
+    return array.reshape([-1 if place == axis % len(shape) else 1 for place in range(len(shape))])
+
+
+def _code_range(zero: Any, output_dtype: int) -> tuple[float, float, np.dtype]:
+    """The least and the largest code that QuantizeLinear makes, and their dtype."""
+    dtype = np.dtype(np.uint8) if zero is None else np.dtype(zero.dtype)
+    if zero is None and output_dtype:
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(output_dtype))
+    try:
+        ends = ml_dtypes.iinfo(dtype)
+    except ValueError:
+        raise ValueError(f"codes of {dtype} are not supported, only integers") from None
+    return float(ends.min), float(ends.max), dtype
 
 
 # One equation of the traced program: a division that stood by itself would be folded into the
@@ -107,9 +138,8 @@ def plain_nodes(node: onnx.NodeProto, fresh: Callable[[str], str]) -> Iterator[o
     yield helper.make_node("QuantizeLinear", [made, y_scale, y_zero], [node.output[0]])
 
 
-PLAIN = ("QLinearConv", "QLinearMatMul")
-
-OPERATORS: dict[str, Operator] = {
+NUMPY: dict[str, Operator] = {
     "DequantizeLinear": dequantize_linear,
     "QuantizeLinear": quantize_linear,
 }
+JAX: dict[str, Operator] = {}

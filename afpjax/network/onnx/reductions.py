@@ -5,10 +5,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
-from afpjax.network.onnx.elementwise import Operator, Value, known, plain
-from afpjax.network.onnx.shapes import numbers
+from afpjax.network.onnx.arrays import chosen_axes
+from afpjax.network.onnx.elementwise import Operator, Value, known, namespace, plain
 
 
 def gemm(
@@ -28,10 +29,6 @@ def gemm(
     return y if c is None else y + (c if beta == 1 else beta * c)
 
 
-def einsum(*operands: Value, equation: str) -> Value:
-    return jnp.einsum(equation, *operands)
-
-
 def _reduction(function: Callable[..., Value]) -> Operator:
     """A reduction over `axes`: an attribute, later an operand; all of them where none are given."""
 
@@ -43,33 +40,45 @@ def _reduction(function: Callable[..., Value]) -> Operator:
         keepdims: int = 1,
         noop_with_empty_axes: int = 0,
     ) -> Value:
-        chosen = numbers(among, "axes") if among is not None else list(axes or ())
+        chosen = chosen_axes(among, axes)
         if not chosen and noop_with_empty_axes:
             # Nothing is reduced, and what is done to each number is done: one number has no axes.
-            return function(jnp.expand_dims(x, -1), axis=(-1,), keepdims=False)
-        return function(x, axis=tuple(chosen or range(x.ndim)), keepdims=bool(keepdims))
+            return function(namespace(x).expand_dims(x, -1), axis=(-1,), keepdims=False)
+        return function(x, axis=chosen or tuple(range(x.ndim)), keepdims=bool(keepdims))
 
     return operator
 
 
-def _log_sum_exp(x: Value, axis: tuple[int, ...], keepdims: bool) -> Value:
-    return jax.nn.logsumexp(x, axis=axis, keepdims=keepdims)
+def _reduced(name: str, of_booleans: str = "") -> Operator:
+    """NumPy's or JAX's reduction of this name; of booleans, the maximum is any, the minimum all."""
+
+    def function(x: Value, **how: Any) -> Value:
+        xp = namespace(x)
+        chosen = of_booleans if of_booleans and x.dtype == bool else name
+        made = getattr(xp, chosen)(x, **how)
+        return made.astype(x.dtype) if xp is np else made
+
+    return _reduction(function)
 
 
-def _extreme(function: Callable[..., Value], boolean: Callable[..., Value]) -> Operator:
-    """Of booleans, the maximum is any and the minimum all."""
-    return _reduction(lambda x, **how: (boolean if x.dtype == bool else function)(x, **how))
+def _norm(p: int) -> Callable[..., Value]:
+    if p == 1:
+        return lambda x, **how: jnp.abs(x).sum(**how)
+    if p == 2:
+        return lambda x, **how: jnp.sqrt((x * x).sum(**how))
+    return lambda x, **how: (jnp.abs(x) ** p).sum(**how) ** (1 / p)
 
 
-def _chosen(function: Callable[..., Value]) -> Operator:
+def _extreme_place(name: str) -> Operator:
     """ArgMax and ArgMin: the first of equals, or the last where asked."""
 
     def operator(
         x: Value, *, axis: int = 0, keepdims: int = 1, select_last_index: int = 0
     ) -> Value:
-        found = function(jnp.flip(x, axis) if select_last_index else x, axis=axis)
-        found = x.shape[axis] - 1 - found if select_last_index else found
-        return jnp.expand_dims(found, axis) if keepdims else found
+        xp = namespace(x)
+        places = getattr(xp, name)(xp.flip(x, axis) if select_last_index else x, axis=axis)
+        places = x.shape[axis] - 1 - places if select_last_index else places
+        return xp.expand_dims(places, axis) if keepdims else places
 
     return operator
 
@@ -86,22 +95,16 @@ def top_k(
 
 def cumulated(x: Value, axis: Any, *, exclusive: int = 0, reverse: int = 0) -> Value:
     """Sums so far; without the number itself where `exclusive`, from the end where `reverse`."""
-    along = int(known(axis, "axis").item())
-    turned = jnp.flip(x, along) if reverse else jnp.asarray(x)
-    sums = jnp.cumsum(turned, along, turned.dtype)
+    xp, along = namespace(x), int(known(axis, "axis").item())
+    turned = xp.flip(x, along) if reverse else x
+    sums = xp.cumsum(turned, along, turned.dtype)
     if exclusive:
         width = [(0, 0)] * x.ndim
         width[along] = (1, 0)
-        sums = lax.slice_in_dim(jnp.pad(sums, width), 0, x.shape[along], axis=along % x.ndim)
-    return jnp.flip(sums, along) if reverse else sums
-
-
-def softmax(x: Value, *, axis: int = -1) -> Value:
-    return jax.nn.softmax(x, axis)
-
-
-def log_softmax(x: Value, *, axis: int = -1) -> Value:
-    return jax.nn.log_softmax(x, axis)
+        kept = [slice(None)] * x.ndim
+        kept[along] = slice(x.shape[along])
+        sums = xp.pad(sums, width)[tuple(kept)]
+    return xp.flip(sums, along) if reverse else sums
 
 
 def hardmax(x: Value, *, axis: int = -1) -> Value:
@@ -113,14 +116,6 @@ def lp_norm(x: Value, *, axis: int = -1, p: int = 2) -> Value:
     """Divided by the norm along `axis`; zeros stay zeros."""
     norm = _norm(p)(x, axis=axis, keepdims=True)
     return x / jnp.where(norm == 0, 1, norm)
-
-
-def _norm(p: int) -> Callable[..., Value]:
-    if p == 1:
-        return lambda x, **how: jnp.abs(x).sum(**how)
-    if p == 2:
-        return lambda x, **how: jnp.sqrt((x * x).sum(**how))
-    return lambda x, **how: (jnp.abs(x) ** p).sum(**how) ** (1 / p)
 
 
 def batch_norm(
@@ -137,7 +132,7 @@ def batch_norm(
     """By the statistics of the file; `momentum` is for training."""
     if training_mode:
         raise ValueError("it normalises as in training; export the network for inference")
-    scale, bias, mean, variance = (per_channel(each, x) for each in (scale, bias, mean, variance))
+    scale, bias, mean, variance = (per_channel(v, x) for v in (scale, bias, mean, variance))
     return (x - mean) / jnp.sqrt(variance + epsilon) * scale + bias
 
 
@@ -180,7 +175,7 @@ def group_norm(
     grouped = x.reshape(x.shape[0], num_groups, -1)
     y = _standardised(grouped, (2,), epsilon).reshape(x.shape)
     repeats = x.shape[1] // scale.shape[0]
-    scale, bias = (per_channel(jnp.repeat(each, repeats), x) for each in (scale, bias))
+    scale, bias = (per_channel(jnp.repeat(vector, repeats), x) for vector in (scale, bias))
     return y * scale + bias
 
 
@@ -200,18 +195,25 @@ def per_channel(channels: Value, x: Value) -> Value:
     return channels.reshape(1, -1, *(1,) * (x.ndim - 2))
 
 
-OPERATORS: dict[str, Operator] = {
-    "ArgMax": _chosen(jnp.argmax),
-    "ArgMin": _chosen(jnp.argmin),
-    "BatchNormalization": batch_norm,
+NUMPY: dict[str, Operator] = {
+    "ArgMax": _extreme_place("argmax"),
+    "ArgMin": _extreme_place("argmin"),
     "CumSum": cumulated,
-    "Einsum": einsum,
+    "ReduceMax": _reduced("max", of_booleans="any"),
+    "ReduceMean": _reduced("mean"),
+    "ReduceMin": _reduced("min", of_booleans="all"),
+    "ReduceProd": _reduced("prod"),
+    "ReduceSum": _reduced("sum"),
+}
+JAX: dict[str, Operator] = {
+    "BatchNormalization": batch_norm,
+    "Einsum": lambda *operands, equation: jnp.einsum(equation, *operands),
     "Gemm": gemm,
     "GroupNormalization": group_norm,
     "Hardmax": hardmax,
     "InstanceNormalization": instance_norm,
     "LayerNormalization": layer_norm,
-    "LogSoftmax": log_softmax,
+    "LogSoftmax": lambda x, *, axis=-1: jax.nn.log_softmax(x, axis),
     "LpNormalization": lp_norm,
     "MatMul": plain(jnp.matmul),
     "MeanVarianceNormalization": mean_variance_norm,
@@ -219,13 +221,8 @@ OPERATORS: dict[str, Operator] = {
     "ReduceL1": _reduction(_norm(1)),
     "ReduceL2": _reduction(_norm(2)),
     "ReduceLogSum": _reduction(lambda x, **how: jnp.log(x.sum(**how))),
-    "ReduceLogSumExp": _reduction(_log_sum_exp),
-    "ReduceMax": _extreme(jnp.max, jnp.any),
-    "ReduceMean": _reduction(jnp.mean),
-    "ReduceMin": _extreme(jnp.min, jnp.all),
-    "ReduceProd": _reduction(jnp.prod),
-    "ReduceSum": _reduction(jnp.sum),
+    "ReduceLogSumExp": _reduction(jax.nn.logsumexp),
     "ReduceSumSquare": _reduction(lambda x, **how: (x * x).sum(**how)),
-    "Softmax": softmax,
+    "Softmax": lambda x, *, axis=-1: jax.nn.softmax(x, axis),
     "TopK": top_k,
 }

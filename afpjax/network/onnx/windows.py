@@ -1,25 +1,52 @@
-"""ONNX operators that slide a window over pixels or channels: convolution and pooling."""
+"""ONNX operators over neighbouring pixels or channels: convolution, pooling and resizing."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from math import floor, prod
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from afpjax.network.onnx.elementwise import Operator, Value, plain, refuse_unless
+from afpjax.network.onnx.elementwise import (
+    Operator,
+    Value,
+    known,
+    numbers,
+    plain,
+    refuse_unless,
+)
 from afpjax.network.onnx.reductions import per_channel
 
-Pads = list[tuple[int, int]]
+#: Elements of one value, for one image: a gigabyte in float32.
+MOST_ELEMENTS = 2**28
+#: Where a pixel of a resized image lies in the original, by coordinate_transformation_mode.
+COORDINATES = (
+    "half_pixel",
+    "half_pixel_symmetric",
+    "pytorch_half_pixel",
+    "align_corners",
+    "asymmetric",
+)
+#: Which of the sizes' factors is every axis's, by keep_aspect_ratio_policy.
+POLICIES = {"not_larger": min, "not_smaller": max}
+NEAREST = ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil")
 
 
-class Window(NamedTuple):
+def refuse_excess(sizes: Iterable[int]) -> None:
+    """Raise `ValueError` for a value that is larger than any network's."""
+    for size in sizes:
+        if size > MOST_ELEMENTS:
+            raise ValueError(f"it makes {size:,} numbers of one image; reduce its size")
+
+
+class SlidingWindow(NamedTuple):
     """Where a window goes: by axis, its size, steps and padding."""
 
     sizes: tuple[int, ...]
     strides: tuple[int, ...]
     dilations: tuple[int, ...]
-    pads: Pads
+    pads: list[tuple[int, int]]
     over: tuple[int, ...]  # what `ceil_mode` adds at the far end
 
     def reduced(self, x: Value, start: float, function: Callable[[Any, Any], Any]) -> Value:
@@ -39,69 +66,86 @@ class Window(NamedTuple):
         )
 
 
+def window(
+    x: Value,
+    kernel_shape: Sequence[int],
+    *,
+    auto_pad: str = "NOTSET",
+    ceil_mode: int = 0,
+    dilations: Sequence[int] = (),
+    pads: Sequence[int] = (),
+    strides: Sequence[int] = (),
+) -> SlidingWindow:
+    """What a node's attributes come to on [B, C, ...]; steps are 1 where it does not say."""
+    refuse_unless("auto_pad", auto_pad, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
+    ones, axes, image = (1,) * len(kernel_shape), len(kernel_shape), x.shape[2:]
+    steps, spread = tuple(strides or ones), tuple(dilations or ones)
+    reach = [step * (size - 1) + 1 for size, step in zip(kernel_shape, spread, strict=True)]
+    if auto_pad.startswith("SAME"):
+        kind = auto_pad.replace("SAME_UPPER", "SAME")
+        padding = list(lax.padtype_to_pads(image, reach, steps, kind))
+    else:
+        both = tuple(pads) if pads and auto_pad == "NOTSET" else (0,) * (2 * axes)
+        padding = list(zip(both[:axes], both[axes:], strict=True))
+    over = [0] * axes
+    if ceil_mode:
+        extents = zip(image, reach, steps, padding, strict=True)
+        over = [_overhang(*extent) for extent in extents]
+    return SlidingWindow(tuple(kernel_shape), steps, spread, padding, tuple(over))
+
+
+def _overhang(size: int, reach: int, stride: int, pads: tuple[int, int]) -> int:
+    """How far the last window hangs over the padding; one that would start in it is left out."""
+    whole = size + sum(pads)
+    count = -(-(whole - reach) // stride) + 1
+    if (count - 1) * stride >= size + pads[0]:
+        count -= 1
+    return max((count - 1) * stride + reach - whole, 0)
+
+
 def conv(
     x: Value,
     w: Value,
     b: Value | None = None,
     *,
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] = (),
     group: int = 1,
     kernel_shape: Sequence[int] = (),
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    **attributes: Any,
 ) -> Value:
     """Conv: x [B, C, ...], w [outputs, C / group, ...], b [outputs] -> [B, outputs, ...]."""
     if kernel_shape and tuple(kernel_shape) != w.shape[2:]:
         raise ValueError(f"its kernel_shape is {list(kernel_shape)}, its weights {list(w.shape)}")
-    window = _window(x, w.shape[2:], strides, dilations, pads, auto_pad)
+    over = window(x, w.shape[2:], **attributes)
     y = lax.conv_general_dilated(
         jnp.asarray(x),
         jnp.asarray(w),
-        window.strides,
-        window.pads,
-        rhs_dilation=window.dilations,
+        over.strides,
+        over.pads,
+        rhs_dilation=over.dilations,
         feature_group_count=group,
     )
     return y if b is None else y + per_channel(b, y)
 
 
 def max_pool(
-    x: Value,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] = (),
-    pads: Sequence[int] = (),
-    storage_order: int = 0,
-    strides: Sequence[int] = (),
+    x: Value, *, kernel_shape: Sequence[int], storage_order: int = 0, **attributes: Any
 ) -> Value:
     """MaxPool, values only: padding never wins. `storage_order` is that of the places."""
-    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    return window.reduced(x, -jnp.inf, lax.max)
+    return window(x, kernel_shape, **attributes).reduced(x, -jnp.inf, lax.max)
 
 
 def average_pool(
-    x: Value,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    count_include_pad: int = 0,
-    dilations: Sequence[int] = (),
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
+    x: Value, *, kernel_shape: Sequence[int], count_include_pad: int = 0, **attributes: Any
 ) -> Value:
     """AveragePool: padding counts if `count_include_pad`, what `ceil_mode` adds never does."""
-    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    sums = window.reduced(x, 0.0, lax.add)
+    over = window(x, kernel_shape, **attributes)
+    sums = over.reduced(x, 0.0, lax.add)
     counts = np.ones((), np.float32)
     for axis, size in enumerate(x.shape[2:]):
-        low, high = window.pads[axis]
+        low, high = over.pads[axis]
         valid = (-low, size + high) if count_include_pad else (0, size)
-        starts = np.arange(sums.shape[2 + axis])[:, None] * window.strides[axis] - low
-        taps = starts + np.arange(window.sizes[axis]) * window.dilations[axis]
+        starts = np.arange(sums.shape[2 + axis])[:, None] * over.strides[axis] - low
+        taps = starts + np.arange(over.sizes[axis]) * over.dilations[axis]
         inside = ((taps >= valid[0]) & (taps < valid[1])).sum(1).astype(np.float32)
         counts = counts[..., None] * inside
     # Per axis, not per pixel and channel: a count of ones over the image would be one more image.
@@ -109,20 +153,10 @@ def average_pool(
     return sums / small[None, None]
 
 
-def lp_pool(
-    x: Value,
-    *,
-    kernel_shape: Sequence[int],
-    auto_pad: str = "NOTSET",
-    ceil_mode: int = 0,
-    dilations: Sequence[int] = (),
-    p: int = 2,
-    pads: Sequence[int] = (),
-    strides: Sequence[int] = (),
-) -> Value:
+def lp_pool(x: Value, *, kernel_shape: Sequence[int], p: int = 2, **attributes: Any) -> Value:
     """The p-norm of what each window holds."""
-    window = _window(x, kernel_shape, strides, dilations, pads, auto_pad, ceil_mode)
-    return window.reduced(jnp.abs(x) ** p, 0.0, lax.add) ** (1 / p)
+    over = window(x, kernel_shape, **attributes)
+    return over.reduced(jnp.abs(x) ** p, 0.0, lax.add) ** (1 / p)
 
 
 def local_response(
@@ -150,57 +184,128 @@ def global_lp_pool(x: Value, *, p: int = 2) -> Value:
     return (jnp.abs(x) ** p).sum(over, keepdims=True) ** (1 / p)
 
 
-def _window(
+class Sampling(NamedTuple):
+    """How a resized pixel is made of its neighbours: the node's attributes of the same meaning."""
+
+    mode: str
+    coordinates: str
+    nearest: str
+    a: float  # cubic_coeff_a
+    exclude_outside: bool
+
+
+def resize(
     x: Value,
-    sizes: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-    pads: Sequence[int],
-    auto_pad: str,
-    ceil_mode: int = 0,
-) -> Window:
-    """What a node's attributes come to on [B, C, ...]; steps are 1 where it does not say."""
-    ones = (1,) * len(sizes)
-    image, steps, spread = x.shape[2:], tuple(strides or ones), tuple(dilations or ones)
-    padding = _pads(auto_pad, pads, image, sizes, steps, spread)
-    over = [0] * len(sizes)
-    if ceil_mode:
-        extents = zip(image, sizes, steps, spread, padding, strict=True)
-        over = [_overhang(*extent) for extent in extents]
-    return Window(tuple(sizes), steps, spread, padding, tuple(over))
+    roi: Any = None,
+    scales: Any = None,
+    sizes: Any = None,
+    *,
+    antialias: int = 0,
+    axes: Sequence[int] | None = None,
+    coordinate_transformation_mode: str = "half_pixel",
+    cubic_coeff_a: float = -0.75,
+    exclude_outside: int = 0,
+    extrapolation_value: float = 0.0,
+    keep_aspect_ratio_policy: str = "stretch",
+    mode: str = "nearest",
+    nearest_mode: str = "round_prefer_floor",
+) -> Value:
+    """To `sizes`, or by `scales`, along `axes` (all where none are given), axis by axis.
+
+    `roi` and `extrapolation_value` are for cropping, and antialiasing is another filter: neither
+    is supported.
+    """
+    refuse_unless("antialias", antialias, 0)
+    refuse_unless("coordinate_transformation_mode", coordinate_transformation_mode, *COORDINATES)
+    refuse_unless("keep_aspect_ratio_policy", keep_aspect_ratio_policy, "stretch", *POLICIES)
+    refuse_unless("mode", mode, "nearest", "linear", "cubic")
+    refuse_unless("nearest_mode", nearest_mode, *NEAREST)
+    how = Sampling(
+        mode, coordinate_transformation_mode, nearest_mode, cubic_coeff_a, bool(exclude_outside)
+    )
+    over = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in axes]
+    lengths = [x.shape[axis] for axis in over]
+    if sizes is not None and np.size(sizes):
+        wanted = numbers(sizes, "sizes")
+        factors = [size / length for size, length in zip(wanted, lengths, strict=True)]
+        if keep_aspect_ratio_policy in POLICIES:
+            factors = [POLICIES[keep_aspect_ratio_policy](factors)] * len(over)
+            wanted = [floor(f * length + 0.5) for f, length in zip(factors, lengths, strict=True)]
+    else:
+        factors = known(scales, "scales").astype(np.float64).tolist()
+        # In float32, as scales are: 0.7 of 10 is 7.
+        wanted = [
+            floor(np.float32(f) * np.float32(length))
+            for f, length in zip(factors, lengths, strict=True)
+        ]
+    shape = list(x.shape)
+    for axis, size in zip(over, wanted, strict=True):
+        shape[axis] = size
+    refuse_excess([prod(shape), *shape])
+    for axis, size, factor in zip(over, wanted, factors, strict=True):
+        if size != x.shape[axis] or factor != 1:
+            x = _along(x, axis, size, factor, how)
+    return x
 
 
-def _overhang(size: int, window: int, stride: int, dilation: int, pads: tuple[int, int]) -> int:
-    """How far the last window hangs over the padding; one that would start in it is left out."""
-    reach = dilation * (window - 1) + 1
-    whole = size + sum(pads)
-    count = -(-(whole - reach) // stride) + 1
-    if (count - 1) * stride >= size + pads[0]:
-        count -= 1
-    return max((count - 1) * stride + reach - whole, 0)
+def _along(x: Value, axis: int, size: int, factor: float, how: Sampling) -> Value:
+    """One axis resized: a sum of as many pixels as there are taps."""
+    indices, weights = _taps(x.shape[axis], size, factor, how)
+    broadcast = [-1 if place == axis else 1 for place in range(x.ndim)]
+    made: Any = 0
+    for index, weight in zip(indices, weights, strict=True):
+        taken = jnp.take(x, index, axis=axis, mode="clip")
+        made = made + (taken if how.mode == "nearest" else taken * weight.reshape(broadcast))
+    return made
 
 
-def _pads(
-    kind: str,
-    given: Sequence[int],
-    image: Sequence[int],
-    window: Sequence[int],
-    strides: Sequence[int],
-    dilations: Sequence[int],
-) -> Pads:
-    """Padding before and after each spatial axis."""
-    refuse_unless("auto_pad", kind, "NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER")
-    axes = len(window)
-    if kind == "NOTSET":
-        both = tuple(given or (0,) * (2 * axes))
-        return list(zip(both[:axes], both[axes:], strict=True))
-    if kind == "VALID":
-        return [(0, 0)] * axes
-    reach = [d * (w - 1) + 1 for w, d in zip(window, dilations, strict=True)]
-    return list(lax.padtype_to_pads(image, reach, strides, kind.replace("SAME_UPPER", "SAME")))
+def _taps(length: int, size: int, factor: float, how: Sampling) -> tuple[np.ndarray, np.ndarray]:
+    """For each tap, by pixel of the output: which pixel it reads, and its weight [float32]."""
+    places = _places(length, size, factor, how.coordinates)
+    if how.mode == "nearest":
+        rounded = {
+            "round_prefer_floor": np.ceil(places - 0.5),
+            "round_prefer_ceil": np.floor(places + 0.5),
+            "floor": np.floor(places),
+            "ceil": np.ceil(places),
+        }
+        index = np.clip(rounded[how.nearest], 0, length - 1).astype(np.int32)
+        return index[None], np.ones((1, size), np.float32)
+    reach = np.arange(2) if how.mode == "linear" else np.arange(-1, 3)
+    index = np.floor(places) + reach[:, None]
+    distance = np.abs(places - index)
+    weights = 1 - distance if how.mode == "linear" else _cubic(distance, how.a)
+    if how.exclude_outside:
+        weights = np.where((index >= 0) & (index < length), weights, 0)
+        weights = weights / weights.sum(0)
+    return np.clip(index, 0, length - 1).astype(np.int32), weights.astype(np.float32)
 
 
-OPERATORS: dict[str, Operator] = {
+def _places(length: int, size: int, factor: float, coordinates: str) -> np.ndarray:
+    """Where the output's pixels lie among the input's."""
+    # In float32, as scales are: 3.5 / 0.7 is then 5, and no pixel more.
+    pixel, scale = np.arange(size, dtype=np.float32), np.float32(factor)
+    if coordinates == "align_corners":
+        return pixel * np.float32(length - 1) / np.float32(max(size - 1, 1))
+    if coordinates == "asymmetric":
+        return pixel / scale
+    if coordinates == "pytorch_half_pixel" and size == 1:
+        return np.zeros(1, np.float32)
+    shift = 0.0
+    if coordinates == "half_pixel_symmetric":  # both ends share what rounding the size took away
+        shift = length / 2 * (1 - size / (factor * length))
+    return np.float32(shift) + (pixel + np.float32(0.5)) / scale - np.float32(0.5)
+
+
+def _cubic(distance: np.ndarray, a: float) -> np.ndarray:
+    """Keys' kernel: two cubics that meet at one pixel and end at two."""
+    near = ((a + 2) * distance - (a + 3)) * distance**2 + 1
+    far = a * (((distance - 5) * distance + 8) * distance - 4)
+    return np.where(distance <= 1, near, np.where(distance < 2, far, 0))
+
+
+NUMPY: dict[str, Operator] = {}
+JAX: dict[str, Operator] = {
     "AveragePool": average_pool,
     "Conv": conv,
     "GlobalAveragePool": _global(jnp.mean),
@@ -209,4 +314,5 @@ OPERATORS: dict[str, Operator] = {
     "LRN": local_response,
     "LpPool": lp_pool,
     "MaxPool": max_pool,
+    "Resize": resize,
 }

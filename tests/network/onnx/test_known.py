@@ -136,6 +136,7 @@ CODES = {
 }
 
 
+@pytest.mark.in_ci("scale0-13", "scale1-17", "scale2-21", "scale3-19")
 @pytest.mark.parametrize("opset", range(13, 22))
 @pytest.mark.parametrize("scale", [["each", "zeros"], ["each"], ["one", "zero"], ["one"]])
 def test_int8_weights_of_every_operator_set_are_read(tmp_path, opset, scale):

@@ -7,22 +7,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.network.onnx.constants import slices
-from afpjax.network.onnx.elementwise import Operator, Value, known, plain, refuse_unless
-
-
-def numbers(value: Any, what: str) -> list[int]:
-    """A list among the operands: a shape, axes. Raises `ValueError` as `known`."""
-    return [int(each) for each in known(value, what).reshape(-1)]
-
-
-def concat(*operands: Value, axis: int) -> Value:
-    return jnp.concatenate(operands, axis)
-
-
-def expand(x: Value, shape: Any) -> Value:
-    """Broadcast against a shape, which may be the smaller one."""
-    return jnp.broadcast_to(x, np.broadcast_shapes(x.shape, tuple(numbers(shape, "shape"))))
+from afpjax.network.onnx.elementwise import (
+    Operator,
+    Value,
+    known,
+    namespace,
+    numbers,
+    plain,
+    refuse_unless,
+)
 
 
 def reshape(x: Value, shape: Any, *, allowzero: int = 0) -> Value:
@@ -33,42 +26,62 @@ def reshape(x: Value, shape: Any, *, allowzero: int = 0) -> Value:
     return x.reshape(sizes)
 
 
-def flatten(x: Value, *, axis: int = 1) -> Value:
-    return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
+def chosen_axes(among: Any, axes: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Axes, an operand since operator set 13 and an attribute before; None where none are given."""
+    if among is not None:
+        return tuple(numbers(among, "axes"))
+    return None if axes is None else tuple(axes)
 
 
-def transpose(x: Value, *, perm: Sequence[int] | None = None) -> Value:
-    return jnp.transpose(x, perm)
+def squeeze(x: Value, among: Any = None, *, axes: Sequence[int] | None = None) -> Value:
+    return namespace(x).squeeze(x, chosen_axes(among, axes))
 
 
-def squeeze(x: Value, axes: Any = None) -> Value:
-    return jnp.squeeze(x, None if axes is None else tuple(numbers(axes, "axes")))
+def unsqueeze(x: Value, among: Any = None, *, axes: Sequence[int] | None = None) -> Value:
+    return namespace(x).expand_dims(x, chosen_axes(among, axes) or ())
 
 
-def unsqueeze(x: Value, axes: Any) -> Value:
-    return jnp.expand_dims(x, tuple(numbers(axes, "axes")))
-
-
-def split(x: Value, sizes: Any = None, *, num_outputs: int, axis: int = 0) -> Sequence[Value]:
+def split(
+    x: Value,
+    sizes: Any = None,
+    *,
+    num_outputs: int,
+    axis: int = 0,
+    split: Sequence[int] | None = None,
+) -> Sequence[Value]:
     """Into these sizes, or into equal parts of which the last may be smaller."""
-    if sizes is not None:
-        ends = np.cumsum(numbers(sizes, "sizes"))[:-1].tolist()
-    else:
-        whole = -(-x.shape[axis] // num_outputs)
-        ends = list(range(whole, whole * num_outputs, whole))
-    return jnp.split(jnp.asarray(x), ends, axis)
+    if sizes is not None or split is not None:
+        parts = split if sizes is None else numbers(sizes, "sizes")
+        return namespace(x).split(x, np.cumsum(parts)[:-1].tolist(), axis)
+    whole = -(-x.shape[axis] // num_outputs)
+    return namespace(x).split(x, list(range(whole, whole * num_outputs, whole)), axis)
 
 
-def cut(x: Value, starts: Any, ends: Any, axes: Any = None, steps: Any = None) -> Value:
-    lists = [
-        None if each is None else numbers(each, what)
-        for each, what in ((starts, "start"), (ends, "end"), (axes, "axes"), (steps, "steps"))
-    ]
-    return x[slices(x.shape, *lists)]
-
-
-def tile(x: Value, repeats: Any) -> Value:
-    return jnp.tile(x, numbers(repeats, "repeats"))
+def cut(
+    x: Value,
+    start: Any = None,
+    end: Any = None,
+    among: Any = None,
+    step: Any = None,
+    *,
+    starts: Sequence[int] | None = None,
+    ends: Sequence[int] | None = None,
+    axes: Sequence[int] | None = None,
+) -> Value:
+    """Slice: by operands, before operator set 10 by attributes."""
+    low = starts if start is None else numbers(start, "start")
+    high = ends if end is None else numbers(end, "end")
+    if low is None or high is None:
+        raise ValueError("it does not say where to start and end")
+    along = chosen_axes(among, axes)
+    along = range(len(low)) if along is None else along
+    strides = [1] * len(low) if step is None else numbers(step, "steps")
+    kept = [slice(None)] * x.ndim
+    for first, last, axis, stride in zip(low, high, along, strides, strict=True):
+        # Going backwards, an end before the first element is no index.
+        beyond = stride < 0 and last < -x.shape[axis]
+        kept[axis] = slice(first, None if beyond else last, stride)
+    return x[tuple(kept)]
 
 
 def pad(
@@ -77,8 +90,9 @@ def pad(
     """Pad, or cut where a number is negative; `pads` holds all beginnings, then all ends."""
     refuse_unless("mode", mode, "constant", "edge", "reflect", "wrap")
     width = np.zeros((x.ndim, 2), int)
-    chosen = list(range(x.ndim)) if axes is None else numbers(axes, "axes")
-    width[chosen] = known(pads, "padding").reshape(2, -1).T
+    width[list(range(x.ndim)) if axes is None else numbers(axes, "axes")] = (
+        known(pads, "padding").reshape(2, -1).T
+    )
     sides = zip(width.tolist(), x.shape, strict=True)
     kept = [slice(max(-low, 0), size - max(-high, 0)) for (low, high), size in sides]
     extra = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
@@ -87,39 +101,38 @@ def pad(
 
 def _from_start(indices: Value, size: int) -> Value:
     """Negative indices count from the end."""
-    return jnp.where(indices < 0, indices + size, indices)
+    return namespace(indices).where(indices < 0, indices + size, indices)
 
 
 def gather(x: Value, indices: Value, *, axis: int = 0) -> Value:
+    """Indices beyond the end are refused of constants, and the last one's in a network."""
+    if namespace(x, indices) is np:
+        return np.take(x, indices, axis)
     return jnp.take(x, _from_start(indices, x.shape[axis]), axis=axis, mode="clip")
 
 
 def gather_elements(x: Value, indices: Value, *, axis: int = 0) -> Value:
     """At every place the number that lies as far along `axis` as the index says."""
-    return jnp.take_along_axis(
-        jnp.asarray(x)[_corner(x, indices, axis)], _from_start(indices, x.shape[axis]), axis
-    )
-
-
-def _corner(x: Value, indices: Value, axis: int) -> tuple[slice, ...]:
-    """What indices of a smaller shape reach: all along `axis`, else the first places."""
+    xp = namespace(x, indices)
     reach = [slice(size) for size in indices.shape]
     reach[axis] = slice(x.shape[axis])
-    return tuple(reach)
+    return xp.take_along_axis(
+        xp.asarray(x)[tuple(reach)], _from_start(indices, x.shape[axis]), axis
+    )
 
 
 def gather_nd(x: Value, indices: Value, *, batch_dims: int = 0) -> Value:
     """Rows of indices point into the axes behind the batch's."""
-    x, indices = jnp.asarray(x), jnp.asarray(indices)
+    xp = namespace(x, indices)
     leading = [
-        jnp.arange(size).reshape([-1 if i == axis else 1 for i in range(indices.ndim - 1)])
+        np.arange(size).reshape([-1 if i == axis else 1 for i in range(indices.ndim - 1)])
         for axis, size in enumerate(x.shape[:batch_dims])
     ]
-    return x[(*leading, *jnp.moveaxis(indices, -1, 0))]
+    return xp.asarray(x)[(*leading, *xp.moveaxis(indices, -1, 0))]
 
 
 def scatter_nd(x: Value, indices: Value, updates: Value, *, reduction: str = "none") -> Value:
-    places = tuple(jnp.moveaxis(jnp.asarray(indices), -1, 0))
+    places = tuple(namespace(indices).moveaxis(indices, -1, 0))
     return _put(x, places, updates, reduction)
 
 
@@ -133,9 +146,17 @@ def scatter_elements(
 
 def _put(x: Value, places: tuple[Any, ...], updates: Value, reduction: str) -> Value:
     refuse_unless("reduction", reduction, "none", "add", "mul", "max", "min")
-    at = jnp.asarray(x).at[places]
-    ways = {"none": at.set, "add": at.add, "mul": at.multiply, "max": at.max, "min": at.min}
-    return ways[reduction](updates)
+    if namespace(x, updates, *places) is jnp:
+        at = jnp.asarray(x).at[places]
+        ways = {"none": at.set, "add": at.add, "mul": at.multiply, "max": at.max, "min": at.min}
+        return ways[reduction](updates)
+    made = x.copy()
+    functions = {"add": np.add, "mul": np.multiply, "max": np.maximum, "min": np.minimum}
+    if reduction in functions:
+        functions[reduction].at(made, places, updates)
+    else:
+        made[places] = updates
+    return made
 
 
 def one_hot(indices: Value, depth: Any, values: Value, *, axis: int = -1) -> Value:
@@ -149,7 +170,7 @@ def one_hot(indices: Value, depth: Any, values: Value, *, axis: int = -1) -> Val
 
 def triangle(x: Value, k: Any = None, *, upper: int = 1) -> Value:
     diagonal = 0 if k is None else int(known(k, "diagonal").item())
-    return (jnp.triu if upper else jnp.tril)(x, diagonal)
+    return getattr(namespace(x), "triu" if upper else "tril")(x, diagonal)
 
 
 def space_to_depth(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
@@ -172,25 +193,31 @@ def depth_to_space(x: Value, *, blocksize: int, mode: str = "DCR") -> Value:
     return y.reshape(batch, kept, rows * blocksize, columns * blocksize)
 
 
-OPERATORS: dict[str, Operator] = {
-    "Concat": concat,
-    "DepthToSpace": depth_to_space,
-    "Expand": plain(expand),
-    "Flatten": flatten,
+NUMPY: dict[str, Operator] = {
+    "Concat": lambda *operands, axis: namespace(*operands).concatenate(operands, axis),
+    "Expand": plain(  # against a shape, which may be the smaller one
+        lambda x, shape: namespace(x).broadcast_to(
+            x, np.broadcast_shapes(x.shape, tuple(numbers(shape, "shape")))
+        )
+    ),
+    "Flatten": lambda x, *, axis=1: x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:])),
     "Gather": gather,
     "GatherElements": gather_elements,
     "GatherND": gather_nd,
-    "OneHot": one_hot,
-    "Pad": pad,
     "Reshape": reshape,
     "ScatterElements": scatter_elements,
     "ScatterND": scatter_nd,
     "Slice": cut,
-    "SpaceToDepth": space_to_depth,
     "Split": split,
     "Squeeze": squeeze,
-    "Tile": tile,
-    "Transpose": transpose,
+    "Tile": plain(lambda x, repeats: namespace(x).tile(x, numbers(repeats, "repeats"))),
+    "Transpose": lambda x, *, perm=None: namespace(x).transpose(x, perm),
     "Trilu": triangle,
     "Unsqueeze": unsqueeze,
+}
+JAX: dict[str, Operator] = {
+    "DepthToSpace": depth_to_space,
+    "OneHot": one_hot,
+    "Pad": pad,
+    "SpaceToDepth": space_to_depth,
 }
