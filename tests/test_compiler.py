@@ -186,8 +186,3 @@ def test_over_trials_runs_the_function_without_the_axis_of_trials():
     assert set(shapes) == {((2, 3), (3, 4))}
     np.testing.assert_array_equal(product, x @ kernel)
     np.testing.assert_array_equal(more, n + 1)
-
-
-def test_there_is_a_mesh_where_there_are_several_devices():
-    mesh, devices = compiler.mesh(), jax.local_devices()
-    assert (mesh is None) == (len(devices) == 1)

@@ -58,7 +58,7 @@ def strikes_of(
 def links_of(
     quantized: Quantized, faults: FaultModel | None
 ) -> UInt32[np.ndarray, "W *words"] | None:
-    """Thresholds of what the layers send one another, by `stages.wires`; None without faults."""
+    """Thresholds of what layers send one another, by `stages.transfers`; None without faults."""
     if faults is None or not faults.strikes_link:
         return None
     return broadcast(quantized.program, faults.link_limit)

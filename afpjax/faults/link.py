@@ -27,7 +27,7 @@ from afpjax.network.fixed_point import QFormat, encode
 from afpjax.network.interpreter import Hook, Runner, run_steps
 from afpjax.network.program import LayerParameters, Program, Value
 from afpjax.network.quantized import Quantized
-from afpjax.network.stages import ends, stages, wires
+from afpjax.network.stages import stages, transfer_ends, transfers
 
 if TYPE_CHECKING:
     from afpjax.faults.strike import Draws
@@ -41,8 +41,8 @@ class Wiring(NamedTuple):
 
 
 def wiring(quantized: Quantized) -> Wiring:
-    """Of the whole network, in the order of `wires`."""
-    every = wires(quantized.program)
+    """Of the whole network, in the order of `stages.transfers`."""
+    every = transfers(quantized.program)
     steps = [quantized.steps[quantized.layers[wire.word].name].inputs for wire in every]
     return Wiring(np.array([wire.number for wire in every], np.uint32), jnp.stack(steps))
 
@@ -55,7 +55,7 @@ def wiring_by_stage(quantized: Quantized) -> list[Wiring]:
 
 def by_stage(program: Program, of_wires: Any) -> list[Any]:
     """What there is for each wire, cut into the stages that read them, the first stage's first."""
-    return [of_wires[start:end] for start, end in pairwise((0, *ends(program)))]
+    return [of_wires[start:end] for start, end in pairwise((0, *transfer_ends(program)))]
 
 
 def met_on_the_way(
@@ -71,7 +71,7 @@ def broadcast(
     program: Program, limit: UInt32[np.ndarray, "*words"]
 ) -> UInt32[np.ndarray, "W *words"]:
     """Thresholds where devices share out every layer's neurons: all that a layer makes is sent."""
-    sent = np.array([wire.by_layer for wire in wires(program)], np.uint32)
+    sent = np.array([wire.by_layer for wire in transfers(program)], np.uint32)
     return np.multiply.outer(sent, limit)
 
 

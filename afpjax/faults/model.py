@@ -18,7 +18,7 @@ from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph, stored
 from afpjax.network.quantized import Quantized
-from afpjax.network.stages import wires
+from afpjax.network.stages import transfers
 
 
 class Thresholds(NamedTuple):
@@ -43,7 +43,7 @@ class Thresholds(NamedTuple):
 
 @tree_util.register_pytree_node_class
 class LinkThresholds(Thresholds):
-    """Thresholds with those of what crosses a link, by `stages.wires`.
+    """Thresholds with those of what crosses a link, by `stages.transfers`.
 
     Unpacked, they are the two of the layers' operands: a layer struck alone meets no link.
     """
@@ -202,7 +202,7 @@ def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P 
 
 def _crosses(quantized: Quantized, mappings: Any) -> Bool[Any, "*P W"]:
     """Which of the values that stages read come from another device."""
-    every = wires(quantized.program)
+    every = transfers(quantized.program)
     makers, readers = (np.array([getattr(w, who) for w in every]) for who in ("maker", "reader"))
     return (mappings[..., makers] != mappings[..., readers]) & (makers >= 0)
 

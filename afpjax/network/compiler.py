@@ -129,7 +129,7 @@ def compile_all(programs: Sequence[Any]) -> list[Compiled]:
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         distinct = list(dict.fromkeys(lowered))
         made = dict(zip(distinct, pool.map(_compile, distinct), strict=True))
-    return [made[each] for each in lowered]
+    return [made[program] for program in lowered]
 
 
 @lru_cache(maxsize=512)

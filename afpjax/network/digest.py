@@ -41,15 +41,15 @@ def arithmetic() -> str:
 
 def digest(program: Program, *parts: Any) -> bytes:
     """Of a program, and of whatever else answers follow from: arrays, texts, pytrees of these."""
-    found = hashlib.blake2b(f"{arithmetic()}|{program.image_shape}".encode(), digest_size=16)
+    state = hashlib.blake2b(f"{arithmetic()}|{program.image_shape}".encode(), digest_size=16)
     for line in _lines(program):
-        found.update(line.encode())
+        state.update(line.encode())
     for part in jax.tree.leaves(parts):
         array = np.asarray(part)
-        found.update(f"|{array.dtype} {array.shape}|".encode())
+        state.update(f"|{array.dtype} {array.shape}|".encode())
         text = array.dtype.kind == "U"
-        found.update(str(array).encode() if text else np.ascontiguousarray(array).tobytes())
-    return found.digest()
+        state.update(str(array).encode() if text else np.ascontiguousarray(array).tobytes())
+    return state.digest()
 
 
 def _processor() -> Iterator[str]:
@@ -62,13 +62,13 @@ def _processor() -> Iterator[str]:
         yield platform.processor()
         return
     words = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "feat")))
-    yield from sorted(each for each in set(next(words, "").split()) if each.startswith(_VECTORS))
+    yield from sorted(word for word in set(next(words, "").split()) if word.startswith(_VECTORS))
 
 
 def _lines(program: Program) -> Iterator[str]:
     """Every step: what it does, to what, and what its output looks like."""
     for step in program.steps:
-        inputs = [_operand(each) for each in step.inputs]
+        inputs = [_operand(operand) for operand in step.inputs]
         shape = step.eqn.outvars[0].aval if isinstance(step, Equation) else step.layer.output_shape
         params = plain(step.params)
         yield f"|{step.primitive.name} {inputs} {list(step.outputs)} {shape} {params}"
@@ -90,7 +90,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, dict):
         return [(name, plain(value[name])) for name in sorted(value)]
     if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
+        return [plain(item) for item in value]
     if isinstance(value, np.ndarray | jax.Array):
         return np.asarray(value).tolist()
     text = str(value)

@@ -1,6 +1,10 @@
-"""Find the layers among a program's equations, and name them after their parameters."""
+"""Find the layers among a program's equations, name them after their parameters, and tell the rest.
 
-import math
+A layer is a convolution or matrix product with a fixed kernel. Products of two activations
+(attention), embedding tables, normalisations and biases stay in the program, and run, but no fault
+model makes them faulty and no device is charged for them: `coverage` says how much that is.
+"""
+
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from math import prod
@@ -10,36 +14,47 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.flatten import OPAQUE, Fact, Inliner, kernel_operand, layer_name
-from afpjax.network.fold import Recipe
+from afpjax.network.flatten import OPAQUE, Dependence, Inliner, kernel_operand, layer_name
+from afpjax.network.fold import FoldedLayer
 from afpjax.network.layers import Coverage, Layer
-from afpjax.network.program import Equation, LayerCall, Operand, Stored, Value
+from afpjax.network.program import Equation, LayerCall, Operand, Step, StoredKernel, Value
 from afpjax.network.units import LINEAR
 
 #: Equations that move numbers and change none, but for their dtype.
 _MOVES = ("broadcast_in_dim", "copy", "reshape", "rev", "slice", "squeeze", "transpose")
 _CAST = "convert_element_type"
 
+PRODUCTS = "products of two activations"
+LOOPS = "loops and branches"
+BIASES = "biases and scales folded into layers"
+TABLES = "embedding tables"
+SCALES = "scales, shifts and positions outside layers"
+OTHERS = "others"
+UNUSED = "unused"
+_LAYOUT = ("broadcast_in_dim", "reshape", "transpose", "convert_element_type", "squeeze", "slice")
+_ELEMENTWISE = ("mul", "add", "add_any", "sub", "div", "max", "min", "pow", "select_n")
+_LOOKUP = ("gather", "dynamic_slice")
 
-def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Equation | LayerCall]:
+
+def find_layers(equations: Sequence[Equation], inliner: Inliner) -> list[Step]:
     """Replace every convolution or dense product with a fixed kernel by a `LayerCall`.
 
     A layer is named after its kernel's parameter; a second use of the same kernel is `name:2`,
     a kernel that is no parameter (a constant of the function) `conv_0`, `dense_1`, … Raises
     `InputError` for a layer that does not multiply floating-point numbers.
     """
-    steps: list[Equation | LayerCall] = []
-    uses: dict[str, int] = {}
-    makers = {value: each for each in inliner.equations for value in each.outputs}
+    steps: list[Step] = []
+    uses: Counter[str] = Counter()
+    makers = {value: step for step in inliner.equations for value in step.outputs}
     for equation in equations:
-        facts = [inliner.fact(operand) for operand in equation.inputs]
-        kernel = kernel_operand(equation.primitive, facts)
+        dependences = [inliner.dependence(operand) for operand in equation.inputs]
+        kernel = kernel_operand(equation.primitive, dependences)
         if kernel is None:
             steps.append(equation)
             continue
         kind = "conv" if equation.primitive.name == "conv_general_dilated" else "dense"
-        name = layer_name(facts[kernel].origin) or f"{kind}_{sum(uses.values())}"
-        uses[name] = uses.get(name, 0) + 1
+        name = layer_name(dependences[kernel].parameters) or f"{kind}_{uses.total()}"
+        uses[name] += 1
         unique = name if uses[name] == 1 else f"{name}:{uses[name]}"
         _refuse_integers(equation, unique)
         stored = _stored(equation.inputs[kernel], inliner, makers)
@@ -57,7 +72,7 @@ def _refuse_integers(equation: Equation, name: str) -> None:
             )
 
 
-def _stored(kernel: Operand, inliner: Inliner, makers: Mapping[Value, Equation]) -> Stored:
+def _stored(kernel: Operand, inliner: Inliner, makers: Mapping[Value, Equation]) -> StoredKernel:
     """Follow a kernel back to the array that it is laid out from."""
     moves, operand = list[Equation](), kernel
     while isinstance(operand, Value) and operand in makers:
@@ -67,27 +82,32 @@ def _stored(kernel: Operand, inliner: Inliner, makers: Mapping[Value, Equation])
         elif maker.primitive.name != _CAST:
             break
         operand = maker.inputs[0]
-    origin = inliner.fact(operand).origin
-    name = next(iter(origin)) if len(origin) == 1 and operand not in makers else ""
-    return Stored(name, operand, _shape(operand, inliner), tuple(reversed(moves)))
+    parameters = inliner.dependence(operand).parameters
+    name = next(iter(parameters)) if len(parameters) == 1 and operand not in makers else ""
+    return StoredKernel(name, operand, _shape(operand, inliner), tuple(reversed(moves)))
 
 
 def _layer_call(
-    equation: Equation, kernel: int, name: str, kind: str, inliner: Inliner, stored: Stored
+    equation: Equation,
+    kernel: int,
+    name: str,
+    kind: str,
+    inliner: Inliner,
+    stored: StoredKernel,
 ) -> LayerCall:
-    image, weights = _shape(equation.inputs[1 - kernel], inliner), equation.inputs[kernel]
-    kernel_shape = _shape(weights, inliner)
-    output_shape = inliner.shapes[equation.outputs[0]]
+    image, weights = equation.inputs[1 - kernel], equation.inputs[kernel]
+    assert isinstance(image, Value), "a layer's input depends on the image"
+    kernel_shape, output_shape = _shape(weights, inliner), inliner.shapes[equation.outputs[0]]
     describe = _convolution if kind == "conv" else _dense
     facts, kernel_axes, output_axes = describe(equation.params, kernel, kernel_shape, output_shape)
     layer = Layer(
         name=name,
         kind=kind,
-        input_shape=image,
+        input_shape=_shape(image, inliner),
         kernel_shape=kernel_shape,
         output_shape=output_shape,
-        neurons=math.prod(kernel_shape[axis] for axis in kernel_axes),
-        weights=math.prod(kernel_shape),
+        neurons=prod(kernel_shape[axis] for axis in kernel_axes),
+        weights=prod(kernel_shape),
         biases=0,
         **facts,
     )
@@ -95,9 +115,9 @@ def _layer_call(
         layer,
         equation.primitive,
         equation.params,
-        equation.inputs[1 - kernel],  # type: ignore[arg-type]
+        image,
         equation.outputs[0],
-        weights,  # type: ignore[arg-type]
+        weights,
         kernel,
         kernel_axes,
         output_axes,
@@ -109,14 +129,14 @@ def _layer_call(
 def _convolution(
     params: dict[str, Any], _: int, kernel: tuple[int, ...], output: tuple[int, ...]
 ) -> tuple[dict[str, Any], tuple[int, ...], tuple[int, ...]]:
+    """A layer's figures, and its channel axes in the kernel and in the output."""
     numbers = params["dimension_numbers"]
     window = tuple(kernel[axis] for axis in numbers.rhs_spec[2:])
-    fan_in = kernel[numbers.rhs_spec[1]] * math.prod(window)
-    # A transposed convolution multiplies only the image's own pixels, not the zeros between them.
-    macs = math.prod(output) * fan_in // math.prod(params["lhs_dilation"])
+    fan_in = kernel[numbers.rhs_spec[1]] * prod(window)
     facts = {
         "fan_in": fan_in,
-        "macs": macs,
+        # A transposed convolution multiplies the image's own pixels, not the zeros between them.
+        "macs": prod(output) * fan_in // prod(params["lhs_dilation"]),
         "window": window,
         "output_size": tuple(output[axis] for axis in numbers.out_spec[2:]),
         "groups": params["feature_group_count"],
@@ -130,10 +150,9 @@ def _dense(
     contracting, batch = (axes[operand] for axes in params["dimension_numbers"])
     free = tuple(a for a in range(len(kernel)) if a not in (*contracting, *batch))
     start = len(output) - len(free) if operand == 1 else len(batch)
-    fan_in = math.prod(kernel[axis] for axis in contracting)
-    facts = {"fan_in": fan_in, "macs": math.prod(output) * fan_in}
+    fan_in = prod(kernel[axis] for axis in contracting)
     axes = (*range(len(batch)), *range(start, start + len(free)))
-    return facts, (*batch, *free), axes
+    return {"fan_in": fan_in, "macs": prod(output) * fan_in}, (*batch, *free), axes
 
 
 def _shape(operand: Operand, inliner: Inliner) -> tuple[int, ...]:
@@ -142,67 +161,53 @@ def _shape(operand: Operand, inliner: Inliner) -> tuple[int, ...]:
     return inliner.shapes[operand]
 
 
-Step = Equation | LayerCall
-
-PRODUCTS = "products of two activations"
-LOOPS = "loops and branches"
-BIASES = "biases and scales folded into layers"
-TABLES = "embedding tables"
-SCALES = "scales, shifts and positions outside layers"
-OTHERS = "others"
-UNUSED = "unused"
-_LAYOUT = ("broadcast_in_dim", "reshape", "transpose", "convert_element_type", "squeeze", "slice")
-_ELEMENTWISE = ("mul", "add", "add_any", "sub", "div", "max", "min", "pow", "select_n")
-_LOOKUP = ("gather", "dynamic_slice")
-
-
 def coverage(
     steps: Sequence[Step],
-    recipes: Mapping[str, Recipe],
-    fact: Callable[[Operand], Fact],
+    folded: Mapping[str, FoldedLayer],
+    dependence: Callable[[Operand], Dependence],
     sizes: Mapping[str, int],
 ) -> Coverage:
     """What of a program is in its layers; `sizes` are the elements of every parameter, by name."""
     calls = [step for step in steps if isinstance(step, LayerCall)]
-    used = [recipes[call.layer.name] for call in calls]
-    kernels = _origins(fact(recipe.call.kernel) for recipe in used)
-    absorbed = [affine.constant for recipe in used for affine in recipe.chain]
-    folded = _origins(fact(each.operand) for each in absorbed if each is not None)
-    kinds = {name: BIASES for name in folded} | _kinds(steps, fact)
+
+    def parameters(operands: Iterable[Operand]) -> frozenset[str]:
+        return frozenset().union(*(dependence(operand).parameters for operand in operands))
+
+    kernels = parameters(call.kernel for call in calls)
+    absorbed = [step.constant for call in calls for step in folded[call.layer.name].chain]
+    biases = parameters(constant.operand for constant in absorbed if constant is not None)
+    kinds = dict.fromkeys(biases, BIASES) | _kinds(steps, dependence)
     outside = Counter[str]()
     for name, size in sizes.items():
         if name not in kernels:
             outside[kinds.get(name, UNUSED)] += size
     without_name = {
-        recipe.call.kernel: recipe.call.layer.weights
-        for recipe in used
-        if not fact(recipe.call.kernel).origin
+        call.kernel: call.layer.weights for call in calls if not parameters([call.kernel])
     }
     inside = sum(size for name, size in sizes.items() if name in kernels)
+    macs = Counter[str]()
+    for step in steps:
+        if isinstance(step, Equation):
+            macs[LOOPS if step.primitive.name in OPAQUE else PRODUCTS] += _macs(step.eqn)
     return Coverage(
         macs=sum(call.layer.macs for call in calls),
         parameters=inside + sum(without_name.values()),
-        other_macs=_other_macs(steps),
+        other_macs={kind: count for kind, count in sorted(macs.items()) if count},
         other_parameters={kind: count for kind, count in sorted(outside.items()) if count},
     )
 
 
-def _origins(facts: Iterable[Fact]) -> frozenset[str]:
-    return frozenset().union(*(fact.origin for fact in facts))
-
-
-def _kinds(steps: Sequence[Step], fact: Callable[[Operand], Fact]) -> dict[str, str]:
+def _kinds(steps: Sequence[Step], dependence: Callable[[Operand], Dependence]) -> dict[str, str]:
     """What reads the parameters that steps outside layers read, by the parameters' names."""
     kinds: dict[str, str] = {}
     for step in steps:
         if isinstance(step, LayerCall) or step.primitive.name in _LAYOUT:
             continue
-        depends = any(fact(value).dependent for value in step.outputs)
-        for place, value in enumerate(step.inputs):
-            known = fact(value)
-            if depends and not known.dependent:
-                kind = _kind(step.primitive.name, place)
-                kinds |= {name: kind for name in known.origin if name not in kinds}
+        if any(dependence(value).on_image for value in step.outputs):
+            for place, operand in enumerate(step.inputs):
+                if not dependence(operand).on_image:
+                    for name in dependence(operand).parameters:
+                        kinds.setdefault(name, _kind(step.primitive.name, place))
     return kinds
 
 
@@ -214,45 +219,22 @@ def _kind(primitive: str, place: int) -> str:
     return SCALES if primitive in _ELEMENTWISE else OTHERS
 
 
-def _other_macs(steps: Sequence[Step]) -> dict[str, int]:
-    found = Counter[str]()
-    for step in steps:
-        if isinstance(step, Equation):
-            kind = LOOPS if step.primitive.name in OPAQUE else PRODUCTS
-            found[kind] += _macs(step.eqn)
-    return {kind: count for kind, count in sorted(found.items()) if count}
-
-
 def _macs(eqn: core.JaxprEqn) -> int:
     """Multiply-accumulates of an equation, once for every round of a `scan`, and for one of a
     `while`, whose rounds nobody knows."""
     if eqn.primitive.name in LINEAR:
-        return _product(eqn)
+        shapes: list[Any] = [var.aval.shape for var in (*eqn.invars[:2], eqn.outvars[0])]  # type: ignore[union-attr]
+        return _product(eqn, *shapes)
     rounds = eqn.params.get("length", 1) if eqn.primitive.name == "scan" else 1
-    inner = [_open(each) for value in eqn.params.values() for each in _several(value)]
-    return rounds * sum(_macs(each) for jaxpr in inner if jaxpr for each in jaxpr.eqns)
+    several = (v if isinstance(v, tuple | list) else (v,) for v in eqn.params.values())
+    inner = [getattr(v, "jaxpr", v) for values in several for v in values]
+    jaxprs = [jaxpr for jaxpr in inner if isinstance(jaxpr, core.Jaxpr)]
+    return rounds * sum(_macs(equation) for jaxpr in jaxprs for equation in jaxpr.eqns)
 
 
-def _shape_of(var: Any) -> tuple[int, ...]:
-    return tuple(var.aval.shape)
-
-
-def _product(eqn: core.JaxprEqn) -> int:
-    left, right = (_shape_of(var) for var in eqn.invars[:2])
-    outputs = prod(_shape_of(eqn.outvars[0]))
+def _product(eqn: core.JaxprEqn, left: Any, right: Any, output: Any) -> int:
     if eqn.primitive.name == "dot_general":
         (contracting, _), _ = eqn.params["dimension_numbers"]
-        return outputs * prod(left[axis] for axis in contracting)
-    numbers = eqn.params["dimension_numbers"]
-    fan_in = prod(right[axis] for axis in numbers.rhs_spec[1:])
-    return outputs * fan_in // prod(eqn.params["lhs_dilation"])
-
-
-def _several(value: Any) -> Sequence[Any]:
-    return value if isinstance(value, tuple | list) else (value,)
-
-
-def _open(value: Any) -> core.Jaxpr | None:
-    if isinstance(value, core.ClosedJaxpr):
-        return value.jaxpr
-    return value if isinstance(value, core.Jaxpr) else None
+        return prod(output) * prod(left[axis] for axis in contracting)
+    fan_in = prod(right[axis] for axis in eqn.params["dimension_numbers"].rhs_spec[1:])
+    return prod(output) * fan_in // prod(eqn.params["lhs_dilation"])

@@ -20,7 +20,7 @@ from afpjax.inputs.errors import InputError
 KINDS = ("fixed", "float32", "bfloat16")
 SCALES = ("global", "tensor", "channel")
 STEPS = ("power-of-two", "maximum")
-HOW = ("flip", "clear", "set")  # what a fault does to the bits it strikes
+HOW = ("flip", "clear", "set")  # what a fault does to bits
 SMALLEST = 2.0**-40  # steps are those of a tensor with at least this largest magnitude
 _WIDTH = {"float32": 32, "bfloat16": 16}
 
@@ -145,17 +145,17 @@ def _change(fmt: QFormat, how: str, codes: Array, mask: Array) -> Array:
         return _reinterpret(_words(how, _reinterpret(codes, jnp.int32), mask), jnp.float32)
     if fmt.kind == "bfloat16":
         words = _reinterpret(codes.astype(jnp.bfloat16), jnp.int16)
-        struck = _words(how, words, mask.astype(jnp.int16))
-        return _reinterpret(struck, jnp.bfloat16).astype(jnp.float32)
+        faulty = _words(how, words, mask.astype(jnp.int16))
+        return _reinterpret(faulty, jnp.bfloat16).astype(jnp.float32)
     unused = 32 - fmt.bits
-    struck = _words(how, codes.astype(jnp.int32), mask) << unused >> unused  # extend the sign bit
-    return struck.astype(jnp.float32)
+    faulty = _words(how, codes.astype(jnp.int32), mask) << unused >> unused  # extend the sign bit
+    return faulty.astype(jnp.float32)
 
 
 @_change.defjvp
 def _change_jvp(fmt: QFormat, how: str, primals, tangents):
-    struck = _change(fmt, how, *primals)
-    return struck, jnp.broadcast_to(tangents[0], struck.shape)
+    faulty = _change(fmt, how, *primals)
+    return faulty, jnp.broadcast_to(tangents[0], faulty.shape)
 
 
 def _words(how: str, words: Array, mask: Array) -> Array:

@@ -1,8 +1,8 @@
-"""How a layer's folded kernel and bias are made from a network's constants: the arithmetic.
+"""Fold per-channel affine equations (bias, inference-time batch norm) into their layer.
 
-What is absorbed, and along which axes, `fold.py` decides once, on concrete values. The arithmetic
-is written over an array namespace: NumPy in float64 where a network is traced, `jax.numpy` where
-the folded arrays must be a differentiable function of the original ones.
+What is absorbed, and along which axes, is decided once, on concrete values. The arithmetic of the
+folded arrays is written over an array namespace: NumPy in float64 where a network is traced,
+`jax.numpy` where they must be a differentiable function of the original parameters.
 """
 
 from collections import Counter
@@ -22,8 +22,10 @@ from afpjax.network.program import (
     LayerParameters,
     Operand,
     Program,
+    Step,
     Value,
     reads,
+    spread,
 )
 
 
@@ -80,23 +82,18 @@ class Affine:
         if array.ndim == 0:
             return array
         order = sorted(self.axes)
-        small = array[first_of_others(array.ndim, self.axes)]
+        small = array[_first_of_others(array.ndim, self.axes)]
         small = small.reshape([array.shape[axis] for axis in order])
         return xp.transpose(small, [order.index(axis) for axis in self.axes])
 
 
 @dataclass(frozen=True, eq=False)
-class Recipe:
+class FoldedLayer:
     """A layer's kernel as it was traced, and the affine equations absorbed after it, in order."""
 
     call: LayerCall
     kernel: Constant
     chain: tuple[Affine, ...]
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """Sizes of the kernel's channel axes."""
-        return tuple(self.call.layer.kernel_shape[axis] for axis in self.call.kernel_axes)
 
     @property
     def adds(self) -> bool:
@@ -108,7 +105,7 @@ class Recipe:
         With scale s and shift t of the whole chain per channel, the kernel is s·W and the bias t;
         it is None where nothing is added.
         """
-        scale, shift = None, None
+        call, scale, shift = self.call, None, None
         for affine in self.chain:
             factor, term = affine.scale_and_shift(values, xp, dtype)
             if factor is not None:
@@ -116,33 +113,19 @@ class Recipe:
                 shift = None if shift is None else shift * factor
             if term is not None:
                 shift = term if shift is None else shift + term
-        kernel = xp.broadcast_to(self.kernel.array(values, xp), self.call.layer.kernel_shape)
+        kernel = xp.broadcast_to(self.kernel.array(values, xp), call.layer.kernel_shape)
         if scale is not None:  # a large kernel that nothing scales is not worth a detour
-            scale = xp.broadcast_to(xp.asarray(scale, dtype), self.channels)
-            kernel = kernel.astype(dtype) * self._over_kernel(scale, xp)
-        bias = None if shift is None else xp.broadcast_to(shift, self.channels)
+            scale = xp.broadcast_to(xp.asarray(scale, dtype), call.channels)
+            kernel = kernel.astype(dtype) * spread(scale, call.kernel_axes, kernel.ndim, xp)
+        bias = None if shift is None else xp.broadcast_to(shift, call.channels)
         return LayerParameters(
             kernel.astype(np.float32), None if bias is None else bias.astype(np.float32)
         )
 
-    def _over_kernel(self, scale: Any, xp: Any) -> Any:
-        spread = [1] * len(self.call.layer.kernel_shape)
-        for size, axis in zip(self.channels, self.call.kernel_axes, strict=True):
-            spread[axis] = size
-        return xp.transpose(scale, np.argsort(self.call.kernel_axes)).reshape(spread)
-
-
-def first_of_others(ndim: int, axes: tuple[int, ...]) -> tuple[slice, ...]:
-    """The index that keeps `axes` whole, and of every other axis the first place."""
-    return tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(ndim))
-
-
-Step = Equation | LayerCall
-
 
 def fold(
     steps: Sequence[Step], values: Mapping[Value, Any], output: Operand, *, norms: bool = True
-) -> tuple[list[Step], dict[str, Recipe], Operand]:
+) -> tuple[list[Step], dict[str, FoldedLayer], Operand]:
     """Replace `layer, then y·s + t` by one layer, for as long as only that equation reads y.
 
     Without `norms`, a layer takes in no more than its own bias, one addition, and its kernel stays
@@ -156,20 +139,30 @@ def fold(
         readers[output] += 1
     only_reader = {value: step for step in steps for value in reads(step) if readers[value] == 1}
     constants = _Constants(steps, values)
-    recipes: dict[str, Recipe] = {}
+    folded: dict[str, FoldedLayer] = {}
     absorbed: dict[Value, Value] = {}  # an absorbed equation's output -> what stands for it now
     kept: list[Step] = []
+
+    def resolved(operand: Operand) -> Operand:
+        while isinstance(operand, Value) and operand in absorbed:
+            operand = absorbed[operand]
+        return operand
+
     for step in steps:
         if step.outputs[0] in absorbed:
             continue
         if isinstance(step, LayerCall):
-            recipe, replaced = _recipe(step, only_reader, constants, norms)
+            layer, replaced = _absorb(step, only_reader, constants, norms)
             absorbed.update(replaced)
-            recipes[step.layer.name] = recipe
-            biases = prod(recipe.channels) if recipe.adds else 0
+            folded[step.layer.name] = layer
+            biases = prod(step.channels) if layer.adds else 0
             step = replace(step, layer=replace(step.layer, biases=biases))
-        kept.append(_renamed(step, absorbed))
-    return kept, recipes, _resolved(output, absorbed)
+        inputs = tuple(map(resolved, step.inputs))
+        if inputs != step.inputs:
+            changed: dict[str, Any] = {"input": inputs[0]}
+            step = replace(step, **changed if isinstance(step, LayerCall) else {"inputs": inputs})
+        kept.append(step)
+    return kept, folded, resolved(output)
 
 
 class _Constants:
@@ -196,13 +189,10 @@ class _Constants:
             return Constant(operand, np.shape(self.values[operand]))
         return self.broadcasts.get(operand)
 
-    def array(self, constant: Constant) -> np.ndarray:
-        return constant.array(self.values, np)
 
-
-def _recipe(
+def _absorb(
     call: LayerCall, only_reader: Mapping[Value, Step], constants: _Constants, norms: bool
-) -> tuple[Recipe, dict[Value, Value]]:
+) -> tuple[FoldedLayer, dict[Value, Value]]:
     """What to absorb into a layer, and what stands for the absorbed equations' outputs."""
     chain: list[Affine] = []
     absorbed: dict[Value, Value] = {}
@@ -223,7 +213,7 @@ def _recipe(
         value = step.outputs[0]
     kernel = constants.find(call.kernel)
     assert kernel is not None, "a layer's kernel does not depend on the image"
-    return Recipe(call, kernel, tuple(chain)), absorbed
+    return FoldedLayer(call, kernel, tuple(chain)), absorbed
 
 
 def _affine(
@@ -237,76 +227,67 @@ def _affine(
         return None
     first = step.inputs[0] == value
     constant = constants.find(step.inputs[1 if first else 0])
-    if constant is None or not _is_per_channel(array := constants.array(constant), axes):
+    if constant is None:
         return None
+    array = constant.array(constants.values, np)
+    of_channels = array[_first_of_others(array.ndim, axes)]
+    if not np.array_equal(np.broadcast_to(of_channels, array.shape), array):
+        return None  # it varies along other axes than the channels'
     if name == "div" and not (first and (array != 0).all()):
         return None
     return Affine(name, first, constant, axes)
 
 
-def _is_per_channel(array: np.ndarray, axes: tuple[int, ...]) -> bool:
-    """Whether an array varies along the channel axes alone."""
-    first = array[first_of_others(array.ndim, axes)]
-    return np.array_equal(np.broadcast_to(first, array.shape), array)
-
-
-def _resolved(operand: Operand, absorbed: dict[Value, Value]) -> Operand:
-    while isinstance(operand, Value) and operand in absorbed:
-        operand = absorbed[operand]
-    return operand
-
-
-def _renamed(step: Step, absorbed: dict[Value, Value]) -> Step:
-    """The step, reading what now stands for the outputs of absorbed equations."""
-    inputs = tuple(_resolved(operand, absorbed) for operand in step.inputs)
-    if inputs == step.inputs:
-        return step
-    if isinstance(step, LayerCall):
-        return replace(step, input=inputs[0])
-    return replace(step, inputs=inputs)
+def _first_of_others(ndim: int, axes: tuple[int, ...]) -> tuple[slice, ...]:
+    """The index that keeps `axes` whole, and of every other axis the first place."""
+    return tuple(slice(None) if axis in axes else slice(0, 1) for axis in range(ndim))
 
 
 def with_shared(
     program: Program,
-    recipes: Mapping[str, Recipe],
+    folded: Mapping[str, FoldedLayer],
     values: Mapping[Value, Any],
     equations: Iterable[Equation],
     arrays: Mapping[Value, Any],
 ) -> Program:
-    """The program whose layers know what they share; the same one where no two share anything.
+    """The program whose layers know which of them read one stored kernel (`Layer.shares`).
+
+    So do a recurrent network's, a siamese branch's, tied layers'. The rule: two layers share a
+    kernel where it is the same expression of the same arrays, laid out along the same axes, and the
+    folded kernels are equal number by number. Batch norms that differ from call to call fold into
+    kernels that differ, which have to be stored one by one; so do equal numbers in arrays of their
+    own. Biases are not shared: they are folded for each call.
 
     `values` are what layers are folded from, `equations` all of the traced function, `arrays` what
     that was given or closes over.
     """
     expressions = _Expressions(equations, arrays)
-    keepers: dict[Any, list[str]] = {}
+    owners: dict[Any, list[str]] = {}  # by expression, the layers that store a kernel of it
     shares: dict[str, str] = {}
     for layer in program.graph.layers:
-        recipe = recipes[layer.name]
-        axes = recipe.call.kernel_axes, recipe.kernel.shape, layer.kernel_shape, layer.groups
-        known = keepers.setdefault((expressions.of(recipe.kernel.operand), axes), [])
-        first = next((name for name in known if _equal(recipes[name], recipe, values)), None)
-        if first is None:
-            known.append(layer.name)
+        own = folded[layer.name]
+        axes = own.call.kernel_axes, own.kernel.shape, layer.kernel_shape, layer.groups
+        candidates = owners.setdefault((expressions.number(own.kernel.operand), axes), [])
+        owner = next((name for name in candidates if _equal(folded[name], own, values)), None)
+        if owner is None:
+            candidates.append(layer.name)
         else:
-            shares[layer.name] = first
-    return _marked(program, shares) if shares else program
-
-
-def _equal(one: Recipe, other: Recipe, values: Mapping[Value, Any]) -> bool:
-    one_kernel, other_kernel = (each.arrays(values, np, np.float64).kernel for each in (one, other))
-    return np.array_equal(one_kernel, other_kernel)
-
-
-def _marked(program: Program, shares: Mapping[str, str]) -> Program:
-    def marked(step: Equation | LayerCall) -> Equation | LayerCall:
-        if not isinstance(step, LayerCall) or step.layer.name not in shares:
-            return step
-        return replace(step, layer=replace(step.layer, shares=shares[step.layer.name]))
-
-    steps = tuple(map(marked, program.steps))
+            shares[layer.name] = owner
+    if not shares:
+        return program
+    steps = tuple(
+        replace(step, layer=replace(step.layer, shares=shares.get(step.layer.name, "")))
+        if isinstance(step, LayerCall)
+        else step
+        for step in program.steps
+    )
     layers = tuple(step.layer for step in steps if isinstance(step, LayerCall))
     return replace(program, steps=steps, graph=replace(program.graph, layers=layers))
+
+
+def _equal(one: FoldedLayer, other: FoldedLayer, values: Mapping[Value, Any]) -> bool:
+    kernels = (layer.arrays(values, np, np.float64).kernel for layer in (one, other))
+    return np.array_equal(*kernels)
 
 
 class _Expressions:
@@ -315,21 +296,18 @@ class _Expressions:
     def __init__(self, equations: Iterable[Equation], arrays: Mapping[Value, Any]) -> None:
         self._numbers: dict[Any, int] = {}
         # One array that is handed over under two names is still one array.
-        self._of = {value: self._number(("array", id(array))) for value, array in arrays.items()}
+        self._of = {value: self._numbered(("array", id(array))) for value, array in arrays.items()}
         for step in equations:
-            if all(isinstance(each, core.Literal) or each in self._of for each in step.inputs):
-                self._add(step)
+            if all(isinstance(o, core.Literal) or o in self._of for o in step.inputs):
+                inputs = tuple(map(self.number, step.inputs))
+                made = step.primitive.name, str(plain(step.params)), inputs
+                for place, value in enumerate(step.outputs):
+                    self._of[value] = self._numbered((made, place))
 
-    def of(self, operand: Operand) -> int:
+    def number(self, operand: Operand) -> int:
         if isinstance(operand, Value):
             return self._of.get(operand, -1 - operand.number)
-        return self._number((str(operand.aval), np.asarray(operand.val).tobytes()))
+        return self._numbered((str(operand.aval), np.asarray(operand.val).tobytes()))
 
-    def _add(self, step: Equation) -> None:
-        inputs: Sequence[int] = [self.of(each) for each in step.inputs]
-        made = step.primitive.name, str(plain(step.params)), tuple(inputs)
-        for place, value in enumerate(step.outputs):
-            self._of[value] = self._number((made, place))
-
-    def _number(self, expression: Any) -> int:
+    def _numbered(self, expression: Any) -> int:
         return self._numbers.setdefault(expression, len(self._numbers))

@@ -15,25 +15,20 @@ from afpjax.inputs.checks import shaped
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import (
-    Equation,
     LayerCall,
     LayerParameters,
     Operand,
     Parameters,
     Program,
+    Step,
     Value,
-    summary,
 )
 
+#: Computes a layer, from its read copy of the input and its parameters.
 Hook = Callable[[LayerCall, Array, LayerParameters], Array]
 #: Runs steps of a program, as `run_steps` does.
 Runner = Callable[
-    [
-        Iterable[Equation | LayerCall],
-        dict[Value, Array],
-        Mapping[str, LayerParameters],
-        Hook,
-    ],
+    [Iterable[Step], dict[Value, Array], Mapping[str, LayerParameters], Hook],
     None,
 ]
 
@@ -64,13 +59,12 @@ def execute(
         zip(program.constants, parameters.constants, strict=True)
     )
     environment[program.image] = _checked(program, image)
-
     (run or run_steps)(program.steps, environment, parameters.layers, hook)
     return _read(environment, program.output)
 
 
 def run_steps(
-    steps: Iterable[Equation | LayerCall],
+    steps: Iterable[Step],
     environment: dict[Value, Array],
     layers: Mapping[str, LayerParameters],
     hook: Hook = affine,
@@ -79,8 +73,8 @@ def run_steps(
     for step in steps:
         operands = [_read(environment, operand) for operand in step.inputs]
         if isinstance(step, LayerCall):
-            made = hook(step, operands[0], layers[step.layer.name])
-            environment[step.output] = made.astype(step.dtype)
+            output = hook(step, operands[0], layers[step.layer.name])
+            environment[step.output] = output.astype(step.dtype)
         else:
             environment.update(zip(step.outputs, step.bind(*operands), strict=True))
 
@@ -123,17 +117,17 @@ class Network:
 
     def summary(self) -> str:
         """A table of the layers with totals, and what of the network is no layer."""
-        return summary(self.program)
+        return self.program.summary()
 
     def __call__(self, images: Num[Any, "B ..."]) -> Float[Array, "B classes"]:
         """Logits of a batch of images, in floating point, as the traced function gives them."""
         images = shaped("images", images, self.program.image_shape)
-        return run(self.program, self.parameters, images)
+        return run_float(self.program, self.parameters, images)
 
 
 @partial(jax.jit, static_argnums=0)
-def run(
+def run_float(
     program: Program, parameters: Parameters, images: Num[Any, "B ..."]
 ) -> Float[Array, "B classes"]:
-    """Run a program without quantisation or faults."""
+    """Logits of a batch of images, without quantisation or faults."""
     return jax.vmap(lambda image: execute(program, parameters, image))(images)

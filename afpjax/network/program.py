@@ -6,7 +6,7 @@ from functools import cached_property
 from math import prod
 from typing import Any, NamedTuple, TypeVar
 
-import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jaxtyping import Array, Int32
@@ -71,7 +71,7 @@ class Equation:
 
 
 @dataclass(frozen=True, eq=False)
-class Stored:
+class StoredKernel:
     """The array that a kernel is laid out from: a parameter as the traced function was given it.
 
     Where more than moving numbers about comes before the layer (weights standardised in the
@@ -121,7 +121,7 @@ class LayerCall:
     kernel_axes: tuple[int, ...]
     output_axes: tuple[int, ...]
     dtype: Any  # of the traced output, which the rest of the program was traced for
-    stored: Stored  # where the kernel's numbers stand in the array that it was made of
+    stored: StoredKernel  # where the kernel's numbers stand in the array that it was made of
 
     @property
     def inputs(self) -> tuple[Operand, ...]:
@@ -148,11 +148,15 @@ class LayerCall:
 
     def per_output(self, channels: Array) -> Array:
         """Lay an array over the kernel's channel axes out so that it broadcasts over the output."""
-        return _spread(channels, self.output_axes, len(self.layer.output_shape))
+        return spread(channels, self.output_axes, len(self.layer.output_shape))
 
     def per_kernel(self, channels: Array) -> Array:
         """Lay an array over the kernel's channel axes out so that it broadcasts over the kernel."""
-        return _spread(channels, self.kernel_axes, len(self.layer.kernel_shape))
+        return spread(channels, self.kernel_axes, len(self.layer.kernel_shape))
+
+
+Step = Equation | LayerCall
+AnyStep = TypeVar("AnyStep", Equation, Step)
 
 
 class LayerParameters(NamedTuple):
@@ -173,7 +177,7 @@ class Parameters(NamedTuple):
 class Program:
     """Equations and layer calls in execution order; hashed by identity, so a static argument."""
 
-    steps: tuple[Equation | LayerCall, ...]
+    steps: tuple[Step, ...]
     constants: tuple[Value, ...]  # numbers of `Parameters.constants`
     image: Value
     output: Operand
@@ -194,45 +198,29 @@ class Program:
     def calls(self) -> tuple[LayerCall, ...]:
         return tuple(step for step in self.steps if isinstance(step, LayerCall))
 
+    def summary(self) -> str:
+        """A table for people: the layers in the order they run, totals, and what is no layer.
 
-AnyStep = TypeVar("AnyStep", Equation, Equation | LayerCall)
-
-
-def reads(step: Equation | LayerCall) -> Iterator[Value]:
-    """The values, literals left out, that a step reads."""
-    return (operand for operand in step.inputs if isinstance(operand, Value))
-
-
-def _spread(channels: Array, axes: tuple[int, ...], ndim: int) -> Array:
-    shape = [1] * ndim
-    for size, axis in zip(channels.shape, axes, strict=True):
-        shape[axis] = size
-    order = sorted(range(len(axes)), key=lambda i: axes[i])
-    return jax.numpy.transpose(channels, order).reshape(shape)
-
-
-_HEAD = ("layer", "kind", "kernel", "output", "neurons", "MACs", "weights", "biases")
-_WORDS = 4  # columns that are text, on the left
-
-
-def summary(program: Program) -> str:
-    """Lines of text: one a layer, in the order they run, with totals and the layers' coverage.
-
-    MACs are multiply-accumulates of one image; a kernel that several layers use counts once in the
-    coverage, and for each of them in the table.
-    """
-    layers = program.graph.layers
-    total = ("total", f"{len(layers)} layers", "", "", *_figures(layers))
-    rows = [_HEAD, *map(_row, layers), total]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
-    lines = ["  ".join(map(_placed, row, widths, range(len(row)))).rstrip() for row in rows]
-    image = " x ".join(map(str, program.image_shape))
-    head = f"{image} ({program.image_dtype}) -> {program.classes} logits"
-    return "\n".join([head, "", *lines, "", covered(program.coverage.record())])
+        MACs are multiply-accumulates of one image; a kernel that several layers use counts once in
+        the coverage, and for each of them in the table.
+        """
+        layers = self.graph.layers
+        head = ("layer", "kind", "kernel", "output", "neurons", "MACs", "weights", "biases")
+        total = ("total", f"{len(layers)} layers", "", "", *_figures(layers))
+        rows = [head, *map(_row, layers), total]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = []
+        for row in rows:
+            words = [text.ljust(width) for text, width in zip(row[:4], widths[:4], strict=True)]
+            words += [text.rjust(width) for text, width in zip(row[4:], widths[4:], strict=True)]
+            lines.append("  ".join(words).rstrip())
+        image = " x ".join(map(str, self.image_shape))
+        first = f"{image} ({self.image_dtype}) -> {self.classes} logits"
+        return "\n".join([first, "", *lines, "", covered(self.coverage.record())])
 
 
 def _row(layer: Layer) -> tuple[str, ...]:
-    shapes = (" x ".join(map(str, each)) for each in (layer.kernel_shape, layer.output_shape[1:]))
+    shapes = (" x ".join(map(str, shape)) for shape in (layer.kernel_shape, layer.output_shape[1:]))
     return (layer.name, layer.kind, *shapes, *_figures([layer]))
 
 
@@ -241,8 +229,9 @@ def _figures(layers: Sequence[Layer]) -> tuple[str, ...]:
     return tuple(f"{sum(getattr(layer, key) for layer in layers):,}" for key in keys)
 
 
-def _placed(text: str, width: int, column: int) -> str:
-    return text.ljust(width) if column < _WORDS else text.rjust(width)
+def reads(step: Step) -> Iterator[Value]:
+    """The values, literals left out, that a step reads."""
+    return (operand for operand in step.inputs if isinstance(operand, Value))
 
 
 def live(steps: Iterable[AnyStep], output: Operand) -> list[AnyStep]:
@@ -254,3 +243,11 @@ def live(steps: Iterable[AnyStep], output: Operand) -> list[AnyStep]:
             kept.append(step)
             needed.update(reads(step))
     return kept[::-1]
+
+
+def spread(channels: Any, axes: tuple[int, ...], ndim: int, xp: Any = jnp) -> Any:
+    """An array over channel axes, laid out along these axes of an array of `ndim` axes."""
+    shape = [1] * ndim
+    for size, axis in zip(channels.shape, axes, strict=True):
+        shape[axis] = size
+    return xp.transpose(channels, sorted(range(len(axes)), key=lambda i: axes[i])).reshape(shape)

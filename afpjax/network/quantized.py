@@ -32,7 +32,7 @@ from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat, encode, round_through
 from afpjax.network.interpreter import Hook, Network, affine, execute
 from afpjax.network.layers import Layer, LayerGraph
-from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program, summary
+from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
 from afpjax.network.units import multiply
 
 CALIBRATION_BATCH = 64
@@ -50,7 +50,7 @@ OnCodes = Callable[[Array], Array]
 
 
 class LayerFaults(NamedTuple):
-    """What happens to a layer's read copies; None where nothing does."""
+    """What faults do to a layer's read copies; None where they do nothing."""
 
     weights: OnCodes | None = None
     inputs: OnCodes | None = None
@@ -78,7 +78,7 @@ class Quantized:
 
     def summary(self) -> str:
         """The network's summary, and the number format of its weights and layers' inputs."""
-        return f"{summary(self.program)}\nNumbers: {self.format}."
+        return f"{self.program.summary()}\nNumbers: {self.format}."
 
     def __call__(
         self,
@@ -89,7 +89,7 @@ class Quantized:
         key: Any = 0,
         trial: Any = 0,
     ) -> Float[Array, "B classes"]:
-        """Logits [B, classes]: fault-free, or struck by `faults` (an `afpjax.FaultModel`).
+        """Logits [B, classes]: fault-free, or under `faults` (an `afpjax.FaultModel`).
 
         `mapping` is the device of every layer ([L] int, default all 0), `key` a `jax.random.key`
         or an integer seed, `trial` the number of the fault draw. It can be jitted, vmapped over
@@ -115,8 +115,8 @@ def run_clean(quantized: Quantized, images: Num[Any, "B ..."]) -> Float[Array, "
     )
 
 
-def layer_on_codes(quantized: Quantized, strikes: Callable[[LayerCall], LayerFaults]) -> Hook:
-    """The hook that encodes a layer's operands, strikes these copies, and multiplies codes.
+def layer_on_codes(quantized: Quantized, faults: Callable[[LayerCall], LayerFaults]) -> Hook:
+    """The hook that encodes a layer's operands, makes these copies faulty, and multiplies codes.
 
     output = (x_code · w_code + round(bias / grid)) · grid, with grid = step_w · step_x: the bias is
     added on the accumulator's grid, as integer hardware does.
@@ -124,15 +124,15 @@ def layer_on_codes(quantized: Quantized, strikes: Callable[[LayerCall], LayerFau
     fmt = quantized.format
 
     def hook(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
-        step, struck = quantized.steps[call.layer.name], strikes(call)
+        step, faulty = quantized.steps[call.layer.name], faults(call)
         kernel = parameters.kernel
         if not quantized.encoded:
             kernel = encode(fmt, kernel, call.per_kernel(step.weights))
         codes = encode(fmt, image.astype(jnp.float32), step.inputs)
-        if struck.weights is not None:
-            kernel = struck.weights(kernel)
-        if struck.inputs is not None:
-            codes = struck.inputs(codes)
+        if faulty.weights is not None:
+            kernel = faulty.weights(kernel)
+        if faulty.inputs is not None:
+            codes = faulty.inputs(codes)
         parameters = parameters._replace(kernel=kernel)
         layer = affine if fmt.kind != "fixed" else partial(_accumulate, quantized)
         return layer(call, codes, parameters)

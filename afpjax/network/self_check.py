@@ -32,7 +32,7 @@ from afpjax.network.units import multiply, precision
 Numbers = Float[np.ndarray, "..."]
 
 
-class Trial(NamedTuple):
+class Check(NamedTuple):
     """Something that a backend has to get right."""
 
     name: str
@@ -41,7 +41,7 @@ class Trial(NamedTuple):
     expected: Numbers
 
 
-class Window(NamedTuple):
+class Convolution(NamedTuple):
     """A convolution [B, H, W, I] by [h, w, I / groups, O]."""
 
     stride: int = 1
@@ -60,58 +60,51 @@ def check() -> None:
 
 @lru_cache(maxsize=4)
 def _checked(units: str) -> None:
-    where = _where(units)
+    settings = {name: os.environ.get(name) for name in ("XLA_FLAGS", *SUMS_ONLY)}
+    device, backend = jax.local_devices()[0], get_backend()
+    own = (jaxlib_version(), backend.platform, backend.platform_version, device.device_kind)
+    where = repr((own, compiler.options(), units, settings))  # tells it from other backends
     remembered = cache_folder() / "checked" / hashlib.sha256(where.encode()).hexdigest()
-    if _text(remembered) == where:
-        return
+    try:
+        if read_text(remembered, "cache", DIGEST) == where:
+            return
+    except InputError:  # it cannot be read: not remembered
+        pass
     of_all = _of_all()
     _refuse_wrong([*_of_networks(units), *of_all], compiler.options(), "the options of networks")
     _refuse_wrong(of_all, None, "JAX's own options")
     _remember(remembered, where)
 
 
-def _where(units: str) -> str:
-    """What tells a backend with its options from others."""
-    settings = {name: os.environ.get(name) for name in ("XLA_FLAGS", *SUMS_ONLY)}
-    device, backend = jax.local_devices()[0], get_backend()
-    own = (jaxlib_version(), backend.platform, backend.platform_version, device.device_kind)
-    return repr((own, compiler.options(), units, settings))
-
-
-def _remedy() -> str:
-    if jax.default_backend() == "cpu":
-        own = f"XLA_FLAGS=--{LEFT_TO_YNNPACK}={PRODUCTS_ALONE}"
-    else:
-        own = " and ".join(f"{name}={value}" for name, value in SUMS_ONLY.items())
-    return f"import afpjax before JAX is used, set {own}"
-
-
-def _refuse_wrong(trials: Sequence[Trial], options: dict[str, Any] | None, how: str) -> None:
+def _refuse_wrong(trials: Sequence[Check], options: dict[str, Any] | None, how: str) -> None:
     """Run all of them in one program."""
     functions = [trial.function for trial in trials]
 
     def run(arguments: tuple[tuple[Array, ...], ...]) -> tuple[Array, ...]:
-        return tuple(each(*own) for each, own in zip(functions, arguments, strict=True))
+        return tuple(f(*own) for f, own in zip(functions, arguments, strict=True))
 
-    given = tuple(trial.arguments for trial in trials)
-    made = jax.jit(run).lower(given).compile(compiler_options=options)(given)
-    for trial, numbers in zip(trials, made, strict=True):
+    arguments = tuple(trial.arguments for trial in trials)
+    results = jax.jit(run).lower(arguments).compile(compiler_options=options)(arguments)
+    for trial, numbers in zip(trials, results, strict=True):
         if not np.array_equal(numbers, trial.expected):
             wrong = np.mean(np.asarray(numbers) != trial.expected)
+            remedy = " and ".join(f"{name}={value}" for name, value in SUMS_ONLY.items())
+            if jax.default_backend() == "cpu":
+                remedy = f"XLA_FLAGS=--{LEFT_TO_YNNPACK}={PRODUCTS_ALONE}"
             raise InputError(
                 f"JAX: {trial.name}: {wrong:.2g} of the numbers are wrong on this "
-                f"{jax.default_backend()} with jaxlib {jaxlib_version()} and {how}; {_remedy()}, "
-                "or use another jaxlib or device"
+                f"{jax.default_backend()} with jaxlib {jaxlib_version()} and {how}; import afpjax "
+                f"before JAX is used, set {remedy}, or use another jaxlib or device"
             )
 
 
-def _of_networks(units: str) -> list[Trial]:
+def _of_networks(units: str) -> list[Check]:
     """What layers of integer codes need, in sizes that no tile divides."""
     rng = np.random.default_rng(1)
     windows = {
-        (3, 29, 31, 48): ((3, 3, 67), Window(padding=1)),
-        (2, 33, 31, 12): ((5, 5, 10), Window(2, 2, groups=2)),
-        (2, 23, 27, 34): ((3, 3, 34), Window(2, 2, 2, groups=34)),
+        (3, 29, 31, 48): ((3, 3, 67), Convolution(padding=1)),
+        (2, 33, 31, 12): ((5, 5, 10), Convolution(2, 2, groups=2)),
+        (2, 23, 27, 34): ((3, 3, 34), Convolution(2, 2, 2, groups=34)),
     }
     return [
         trial
@@ -123,39 +116,35 @@ def _of_networks(units: str) -> list[Trial]:
     ]
 
 
-def _of_all() -> list[Trial]:
+def _of_all() -> list[Check]:
     """A product that a reduction follows, and reductions."""
     rng = np.random.default_rng(2)
     square, rows, wide = _codes(rng, 3, 3, 3), _codes(rng, 3, 32_783, 3), _codes(rng, 3, 31, 16_411)
-    product = Trial(
+    product = Check(
         "a matrix-vector product of each of 32,783 rows, then a sum",
         jax.vmap(lambda row, by: jnp.square(by @ row).sum(), in_axes=(0, None)),
         (rows, square),
         np.square(rows @ square.T).sum(axis=1),
     )
     reductions = [
-        Trial(f"the {name} of 31 x 16,411 numbers", partial(ours, axis=1), (wide,), numpys(wide, 1))
+        Check(f"the {name} of 31 x 16,411 numbers", partial(ours, axis=1), (wide,), numpys(wide, 1))
         for name, ours, numpys in (
             ("sum", jnp.sum, np.sum),
             ("maximum", jnp.max, np.max),
             ("largest place", jnp.argmax, np.argmax),
         )
     ]
-    return [product, *reductions, Trial("their total", jnp.sum, (wide,), wide.sum())]
+    return [product, *reductions, Check("their total", jnp.sum, (wide,), wide.sum())]
 
 
-def _product(rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]) -> Trial:
+def _product(rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]) -> Check:
     rows, inner, columns = sizes
     left, right = _operands(rng, bits, inner, (rows, inner), (inner, columns))
-
-    def linear(a: Array, b: Array) -> Array:
-        return lax.dot(a, b, **precision(a.dtype))
-
-    return Trial(
+    return Check(
         f"a matrix product of {rows} x {inner} x {columns} codes of {bits} bits",
-        partial(multiply, linear, bits=bits, units=units),
+        partial(multiply, lambda a, b: lax.dot(a, b, **precision(a.dtype)), bits=bits, units=units),
         (left, right),
-        _exact(left @ right.astype(np.float64)),
+        (left @ right.astype(np.float64)).astype(np.float32),
     )
 
 
@@ -165,8 +154,8 @@ def _convolution(
     bits: int,
     images: tuple[int, int, int, int],
     kernel: tuple[int, int, int],
-    window: Window,
-) -> Trial:
+    window: Convolution,
+) -> Check:
     height, width, outputs = kernel
     depth = images[3] // window.groups
     image, weights = _operands(
@@ -185,29 +174,31 @@ def _convolution(
             **precision(a.dtype),
         )
 
-    return Trial(
+    return Check(
         f"a convolution of codes of {bits} bits ({window})",
         partial(multiply, linear, bits=bits, units=units),
         (image, weights),
-        _exact(_convolved(image, weights, window)),
+        _convolved(image, weights, window).astype(np.float32),
     )
 
 
-def _convolved(image: Numbers, kernel: Numbers, window: Window) -> Float[np.ndarray, "B H W O"]:
+def _convolved(
+    image: Numbers, kernel: Numbers, window: Convolution
+) -> Float[np.ndarray, "B H W O"]:
     """The sum over groups and taps, in float64."""
     stride, padding, dilation, groups = window
     padded = np.pad(image, [(0, 0), (padding,) * 2, (padding,) * 2, (0, 0)]).astype(np.float64)
-    cut = [
+    extent = [
         (size - (taps - 1) * dilation - 1) // stride * stride + 1
         for size, taps in zip(padded.shape[1:3], kernel.shape, strict=False)
     ]
-    made = 0.0
+    total = np.zeros(())
     for y, x in np.ndindex(*kernel.shape[:2]):
         top, left = y * dilation, x * dilation
-        seen = padded[:, top : top + cut[0] : stride, left : left + cut[1] : stride]
+        seen = padded[:, top : top + extent[0] : stride, left : left + extent[1] : stride]
         parts = np.split(seen, groups, axis=3), np.split(kernel[y, x], groups, axis=1)
-        made = made + np.concatenate([a @ b for a, b in zip(*parts, strict=True)], axis=3)
-    return np.asarray(made)
+        total = total + np.concatenate([a @ b for a, b in zip(*parts, strict=True)], axis=3)
+    return total
 
 
 def _operands(
@@ -221,18 +212,6 @@ def _operands(
 
 def _codes(rng: np.random.Generator, largest: int, *shape: int) -> Numbers:
     return rng.integers(-largest, largest + 1, shape).astype(np.float32)
-
-
-def _exact(numbers: Float[np.ndarray, "..."]) -> Numbers:
-    return numbers.astype(np.float32)
-
-
-def _text(file: Path) -> str:
-    """What a file says, nothing where it cannot be read."""
-    try:
-        return read_text(file, "cache", DIGEST)
-    except InputError:
-        return ""
 
 
 def _remember(file: Path, text: str) -> None:

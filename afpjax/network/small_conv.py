@@ -5,7 +5,7 @@ padding. The dense matrix of such a convolution has fewer entries than the convo
 multiply-accumulates per image, and two CPU cores run it 10 times faster (128 images of
 2x2x64, kernel 3x3x64x64: 2.63 against 0.24 ms). The sums are the same, so integers stay exact.
 Where some pixel meets some place of the output with no tap, the matrix would hold a zero and turn
-a struck activation's infinity to NaN where the convolution never looks: such a one stays as it is.
+a faulty activation's infinity to NaN where the convolution never looks: such a one stays as it is.
 """
 
 from math import prod

@@ -13,12 +13,10 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array
 
 from afpjax.network.flatten import Inliner
-from afpjax.network.program import Equation, LayerCall, Operand, Program, Value, live
+from afpjax.network.program import Equation, Operand, Program, Step, Value, live
 
-Step = Equation | LayerCall
 Makers = Mapping[Any, Step]
 Scored = TypeVar("Scored", bound=Any)  # a `Network`, or a `Quantized`
 
@@ -35,32 +33,30 @@ def never_above_maximum(steps: Sequence[Step], inliner: Inliner) -> list[Step]:
     shares its derivative out where both are equal.
     """
     makers: Makers = {value: step for step in steps for value in step.outputs}
-    made: list[Step] = []
+    written: list[Step] = []
     for step in steps:
-        if isinstance(step, Equation) and _below_maximum(step, makers):
+        if isinstance(step, Equation) and _below_maximum(step, step.inputs[0], makers):
             avals: Any = [var.aval for var in step.eqn.invars]
             shapes = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+            choice = jax.make_jaxpr(lambda x, most: jnp.where(x > most, most, x))(*shapes)
             before = len(inliner.equations)
-            (x,) = inliner.run(jax.make_jaxpr(_no_more)(*shapes).jaxpr, step.inputs)
-            made.extend(inliner.equations[before:])
+            (x,) = inliner.run(choice.jaxpr, step.inputs)
+            written.extend(inliner.equations[before:])
             step = replace(step, inputs=(x, step.inputs[1]))
-        made.append(step)
-    return made
+        written.append(step)
+    return written
 
 
-def _no_more(x: Array, most: Array) -> Array:
-    return jnp.where(x > most, most, x)
-
-
-def _below_maximum(step: Equation, makers: Makers) -> bool:
-    """Whether an equation subtracts from a value that value's maximum."""
-    if step.primitive.name != "sub":
+def _below_maximum(step: Equation, x: Operand, makers: Makers) -> bool:
+    """Whether an equation subtracts the maximum of x."""
+    if step.primitive.name != "sub" or not isinstance(x, Value):
         return False
-    x, most = step.inputs
-    maximum = _behind(most, makers, "max")  # of the maximum and -inf
-    most = most if maximum is None else _value_of(maximum.inputs)
-    taken = _behind(most, makers, "reduce_max")
-    return taken is not None and isinstance(x, Value) and taken.inputs[0] == x
+    most = step.inputs[1]
+    with_infinity = _behind(most, makers, "max")  # of the maximum and -inf
+    if with_infinity is not None:
+        most = next((o for o in with_infinity.inputs if isinstance(o, Value)), most)
+    maximum = _behind(most, makers, "reduce_max")
+    return maximum is not None and maximum.inputs[0] == x
 
 
 def before_softmax(network: Scored) -> Scored:
@@ -78,27 +74,16 @@ def before_softmax(network: Scored) -> Scored:
 def _before_softmax(program: Program) -> Program:
     makers: Makers = {value: step for step in program.steps for value in step.outputs}
     moves, value = _back(program.output, makers, _MOVES)
-    logits = None if value is None else _logits(value, makers)
+    logits = _logits(value, makers)
     if logits is None:
         return program
-    replaced: list[Step] = []
+    moved: list[Step] = []
     for move in reversed(moves):
-        replaced.append(replace(move, inputs=(logits, *move.inputs[1:])))
+        moved.append(replace(move, inputs=(logits, *move.inputs[1:])))
         logits = move.outputs[0]
     gone = {id(move) for move in moves}
     steps = [step for step in program.steps if id(step) not in gone]
-    return replace(program, steps=tuple(live([*steps, *replaced], logits)), output=logits)
-
-
-def _back(
-    value: Operand | None, makers: Makers, through: Sequence[str]
-) -> tuple[list[Equation], Operand | None]:
-    """What lies behind such equations, and these, the last one first."""
-    passed: list[Equation] = []
-    while (step := _equation(value, makers, *through)) is not None:
-        passed.append(step)
-        value = step.inputs[0]
-    return passed, value
+    return replace(program, steps=tuple(live([*steps, *moved], logits)), output=logits)
 
 
 def _logits(value: Operand, makers: Makers) -> Value | None:
@@ -107,35 +92,23 @@ def _logits(value: Operand, makers: Makers) -> Value | None:
         return None
     first, total = end.inputs
     if end.primitive.name == "div":  # exp(z) / Σ exp(z)
-        shifted = _of(_equation(first, makers, "exp"))
+        exponential = _equation(first, makers, "exp")
+        shifted = None if exponential is None else exponential.inputs[0]
     else:  # z - log Σ exp(z)
-        shifted, total = first, _of(_behind(total, makers, "log"))
-    summed = _behind(total, makers, "reduce_sum")
+        logarithm, shifted = _behind(total, makers, "log"), first
+        total = None if logarithm is None else logarithm.inputs[0]
+    summed = None if total is None else _behind(total, makers, "reduce_sum")
     if summed is None or not _over_all(summed):
         return None
-    if shifted is None or _of(_equation(summed.inputs[0], makers, "exp")) != shifted:
+    terms = _equation(summed.inputs[0], makers, "exp")
+    if terms is None or not isinstance(shifted, Value) or terms.inputs[0] != shifted:
         return None
-    return _unshifted(shifted, makers)
-
-
-def _of(step: Equation | None) -> Operand | None:
-    """What an equation of one operand is of."""
-    return None if step is None else step.inputs[0]
-
-
-def _unshifted(shifted: Operand, makers: Makers) -> Value | None:
-    """x of x - max x; what no maximum is taken from is itself."""
     difference = _equation(shifted, makers, "sub")
-    if difference is not None:
-        chosen = _equation(difference.inputs[0], makers, "select_n")
-        x = difference.inputs[0] if chosen is None else chosen.inputs[1]
-        if _below_maximum(replace(difference, inputs=(x, difference.inputs[1])), makers):
-            shifted = x
-    return shifted if isinstance(shifted, Value) else None
-
-
-def _value_of(operands: Sequence[Operand]) -> Operand:
-    return next((each for each in operands if isinstance(each, Value)), operands[0])
+    if difference is None:
+        return shifted  # no maximum is taken from it
+    chosen = _equation(difference.inputs[0], makers, "select_n")  # by `never_above_maximum`
+    x = difference.inputs[0] if chosen is None else chosen.inputs[1]
+    return x if isinstance(x, Value) and _below_maximum(difference, x, makers) else shifted
 
 
 def _over_all(summed: Equation) -> bool:
@@ -144,10 +117,19 @@ def _over_all(summed: Equation) -> bool:
     return prod(shape.shape[axis] for axis in summed.params["axes"]) == prod(shape.shape)
 
 
-def _behind(operand: Operand | None, makers: Makers, name: str) -> Equation | None:
+def _back(value: Operand, makers: Makers, through: Sequence[str]) -> tuple[list[Equation], Operand]:
+    """What lies behind such equations, and these, the last one first."""
+    passed: list[Equation] = []
+    while (step := _equation(value, makers, *through)) is not None:
+        passed.append(step)
+        value = step.inputs[0]
+    return passed, value
+
+
+def _behind(operand: Operand, makers: Makers, name: str) -> Equation | None:
     return _equation(_back(operand, makers, _SPREADS)[1], makers, name)
 
 
-def _equation(operand: Operand | None, makers: Makers, *names: str) -> Equation | None:
+def _equation(operand: Operand, makers: Makers, *names: str) -> Equation | None:
     step = makers.get(operand) if isinstance(operand, Value) else None
     return step if isinstance(step, Equation) and step.primitive.name in names else None

@@ -1,4 +1,4 @@
-"""Whether a network's accuracy means anything before faults strike: chance, and the number format.
+"""Whether a network's accuracy means anything without faults: chance, and the number format.
 
 Both look at the fault-free network on a few hundred images, and say what they find as notes.
 """
@@ -49,7 +49,7 @@ class Fit(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """The classes that the fault-free network says, and the right ones."""
+    """The classes that the fault-free network predicts, and the right ones."""
 
     in_float: Int[np.ndarray, " B"]
     in_format: Int[np.ndarray, " B"]
@@ -81,13 +81,13 @@ def notes(
     seen, labels = jnp.asarray(inputs[:count]), np.asarray(labels[:count])
     network = Network(quantized.program, quantized.parameters)
     in_float, fits = _in_float(network, quantized, seen)
-    answers = Answers(in_float, _said(run_clean, quantized, seen), labels)
-    best = max(answers[:2], key=lambda said: (said == labels).sum())
-    found = [
+    answers = Answers(in_float, _predicted(run_clean, quantized, seen), labels)
+    best = max(answers[:2], key=lambda predicted: (predicted == labels).sum())
+    both = (
         no_better_than_chance(network, best, labels, readings or {}),
         format_decides(network, quantized.format, fits, seen, answers, calibration),
-    ]
-    return [note for note in found if note is not None]
+    )
+    return [note for note in both if note is not None]
 
 
 def chance(
@@ -96,8 +96,8 @@ def chance(
     """What `notes` says of a network that nothing quantises: whether it does but guess."""
     network = before_softmax(network)
     count = looked_at(network, len(inputs))
-    said = _said(_float_logits, network, jnp.asarray(inputs[:count]))
-    note = no_better_than_chance(network, said, np.asarray(labels[:count]), readings or {})
+    predicted = _predicted(Network.__call__, network, jnp.asarray(inputs[:count]))
+    note = no_better_than_chance(network, predicted, np.asarray(labels[:count]), readings or {})
     return [] if note is None else [note]
 
 
@@ -121,39 +121,39 @@ def guess_of(labels: Labels, classes: int) -> float:
 
 
 def no_better_than_chance(
-    network: Network, said: Int[np.ndarray, " B"], labels: Labels, readings: Readings
+    network: Network, predicted: Int[np.ndarray, " B"], labels: Labels, readings: Readings
 ) -> Note | None:
     """A note where the answers are no better than guessing, with what would explain it."""
-    count, right = len(labels), int((said == labels).sum())
+    count, right = len(labels), int((predicted == labels).sum())
     guess = guess_of(labels, network.program.classes)
     if not is_guessing(right, count, guess):
         return None
-    causes = [*_shifts(said, labels, guess), *_readings(network, readings, labels, guess)]
-    said_of = f"Tried: {'; '.join(causes)}." if causes else _LIKELY
+    causes = "; ".join(_causes(network, predicted, readings, labels, guess))
     text = (
         f"Without faults the network gets {_percent(right / count)} of {count} images right, no "
         f"better than guessing ({_percent(guess)}): accuracies under faults then say nothing. "
-        f"{said_of}"
+        + (f"Tried: {causes}." if causes else _LIKELY)
     )
     return Note("chance", text, {"accuracy": right / count, "guess": guess, "images": count})
 
 
-def _shifts(said: np.ndarray, labels: Labels, guess: float) -> Iterator[str]:
+def _causes(
+    network: Network, predicted: np.ndarray, readings: Readings, labels: Labels, guess: float
+) -> Iterator[str]:
+    """What explains answers that are no better than guessing."""
+    count = len(labels)
     for shift in (1, -1):
-        right = int((said == labels + shift).sum())
-        if _clearly(right, len(labels), guess):
+        right = int((predicted == labels + shift).sum())
+        if _clearly(right, count, guess):
             yield (
-                f"the answers are the labels {shift:+d} for {_percent(right / len(labels))} of the "
+                f"the answers are the labels {shift:+d} for {_percent(right / count)} of the "
                 "images, so labels are counted from another number"
             )
-
-
-def _readings(network: Network, readings: Readings, labels: Labels, guess: float) -> Iterator[str]:
     for what, inputs in readings.items():
-        said = _said(_float_logits, network, jnp.asarray(inputs()[: len(labels)]))
-        right = int((said == labels).sum())
-        if _clearly(right, len(labels), guess):
-            yield f"with {what} it gets {_percent(right / len(labels))}"
+        answers = _predicted(Network.__call__, network, jnp.asarray(inputs()[:count]))
+        right = int((answers == labels).sum())
+        if _clearly(right, count, guess):
+            yield f"with {what} it gets {_percent(right / count)}"
 
 
 def _clearly(right: int, count: int, guess: float) -> bool:
@@ -172,20 +172,20 @@ def format_decides(
 ) -> Note | None:
     """A note where quantising alone costs accuracy, or a layer's values saturate."""
     labels, count = answers.labels, len(answers.labels)
-    in_float, in_format = (int((each == labels).sum()) for each in answers[:2])
+    in_float, in_format = (int((answer == labels).sum()) for answer in answers[:2])
     lost = in_float - in_format
-    cut = {
+    saturated = {
         name: round(share, 6)
         for name, fit in fits.items()
         if (share := max(fit.inputs, fit.weights)) > SATURATED
     }
-    if not cut and (lost <= POINTS * count or lost < FEWEST_LOST):
+    if not saturated and (lost <= POINTS * count or lost < FEWEST_LOST):
         return None
     facts = {
         "float_accuracy": in_float / count,
         "accuracy": in_format / count,
         "images": count,
-        "saturated": cut,
+        "saturated": saturated,
     }
     mend = (
         "No other format that was tried (fraction bits by range, scales per tensor and channel, "
@@ -194,7 +194,7 @@ def format_decides(
     for other in _others(fmt, fits):
         images = inputs if calibration is None else jnp.asarray(calibration())
         tried = quantize(network, other, images if other.needs_calibration else None)
-        right = int((_said(run_clean, tried, inputs) == labels).sum())
+        right = int((_predicted(run_clean, tried, inputs) == labels).sum())
         if in_float - right <= POINTS * count:
             mend = (
                 f"With {_settings(other)} {_percent(right / count)} are (measured on these images)."
@@ -204,16 +204,16 @@ def format_decides(
     text = (
         f"The number format decides: without faults {_percent(in_format / count)} of {count} "
         f"images are right with {_settings(fmt)}, {_percent(in_float / count)} in floating "
-        f"point{_cut(cut)}. {mend}"
+        f"point{_saturating(saturated)}. {mend}"
     )
     return Note("format", text, facts)
 
 
-def _cut(cut: Mapping[str, float]) -> str:
-    if not cut:
+def _saturating(shares: Mapping[str, float]) -> str:
+    if not shares:
         return "; no layer's values saturate, its steps are too coarse"
-    worst = sorted(cut, key=lambda name: -cut[name])
-    named = ", ".join(f"{name} ({_percent(cut[name])})" for name in worst[:4])
+    worst = sorted(shares, key=lambda name: -shares[name])
+    named = ", ".join(f"{name} ({_percent(shares[name])})" for name in worst[:4])
     more = f" and {len(worst) - 4} more layers" if len(worst) > 4 else ""
     return f"; values saturate in {named}{more}"
 
@@ -234,7 +234,7 @@ def _others(fmt: QFormat, fits: Mapping[str, Fit]) -> Iterator[QFormat]:
     for width in dict.fromkeys((bits, 16)):
         frac = max(-16, min(width - 1, width - 1 - whole))
         choices = [QFormat(width, frac)] + [QFormat(width, scale=s) for s in ("tensor", "channel")]
-        yield from (each for each in choices if each != fmt)
+        yield from (choice for choice in choices if choice != fmt)
 
 
 def _in_float(
@@ -261,7 +261,7 @@ def _in_float(
 
     run = jax.jit(jax.vmap(one, in_axes=(None, 0)), compiler_options=compiler.options())
     parts = [run(network, part) for part in _batches(inputs)]
-    said = np.concatenate([np.asarray(logits).argmax(axis=1) for logits, _ in parts])
+    predicted = np.concatenate([np.asarray(logits).argmax(axis=1) for logits, _ in parts])
     fits = {}
     for call in network.program.calls:
         name = call.layer.name
@@ -273,15 +273,11 @@ def _in_float(
         over = (kernel > (fmt.largest + 0.5) * step).mean() if fixed else 0.0
         largest = max(float(sizes.max()), float(kernel.max()))
         fits[name] = Fit(float(shares.mean()), float(over), largest)
-    return said, fits
+    return predicted, fits
 
 
-def _float_logits(network: Network, inputs: Array) -> Array:
-    return network(inputs)
-
-
-def _said(run: Callable[[Any, Array], Array], network: Any, inputs: Array) -> np.ndarray:
-    """The classes that a network says."""
+def _predicted(run: Callable[[Any, Array], Array], network: Any, inputs: Array) -> np.ndarray:
+    """The classes that a network predicts."""
     parts = [np.asarray(run(network, part)) for part in _batches(inputs)]
     return np.concatenate(parts).argmax(axis=1)
 

@@ -1,4 +1,4 @@
-"""The arrays among a pytree's leaves: what the parameters of a traced function are called."""
+"""Trace a JAX callable into a program of layers: the way into afpjax."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,15 +13,14 @@ from jaxtyping import Array
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network import self_check
-from afpjax.network.batch_check import refuse_another
+from afpjax.network.batch_check import refuse_dependent_images
 from afpjax.network.find_layers import coverage, find_layers
-from afpjax.network.flatten import Fact, Inliner, Known, split
-from afpjax.network.fold import Recipe, with_shared
+from afpjax.network.flatten import Dependence, Inliner, ParameterPart, split
+from afpjax.network.fold import FoldedLayer, with_shared
 from afpjax.network.fold import fold as fold_steps
 from afpjax.network.interpreter import Network
-from afpjax.network.layers import Coverage, LayerGraph
+from afpjax.network.layers import LayerGraph
 from afpjax.network.program import (
-    Equation,
     LayerCall,
     LayerParameters,
     Operand,
@@ -35,9 +34,201 @@ from afpjax.network.softmax import never_above_maximum
 from afpjax.network.stages import tensors
 
 
+def trace(apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True) -> Network:
+    """Turn `apply_fn(params, images) -> logits` into a network of layers.
+
+    `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
+    function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
+    [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
+    independently: a few of them show whether it does (`batch_check`). The logits are [B, classes].
+    Layers are folded in float64 and stored in float32. Without `fold`, batch norm stays in the
+    program as it was traced, and a layer's kernel is the function's own: so that its bits are those
+    of the weights that a file holds. Raises `InputError` for a network without layers, with a layer
+    inside control flow or of integers, with parameters that are not finite, folded or not, or whose
+    logits depend on what else is in a batch, as in training.
+    """
+    return trace_with_refold(apply_fn, params, sample, fold=fold)[0]
+
+
+def trace_with_refold(
+    apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True
+) -> tuple[Network, Callable[[Any], Parameters]]:
+    """`trace`, and the network's folded parameters as a function of the original ones.
+
+    `refold(params)` takes another pytree like `params` (the same leaves, shapes and dtypes; arrays
+    or tracers) and gives the parameters of the same program, folded in float32. It is pure, and can
+    be jitted and differentiated: with `dataclasses.replace(quantized, parameters=refold(params))`
+    a loss under faults has gradients with respect to the original parameters.
+
+    The program, and what is folded into which layer, is that of the traced `params`. Three
+    decisions hang on their numbers: a divisor has no zeros, an array as large as a layer's output
+    varies along its channel axes alone, and layers share a kernel that is equal once folded.
+    `refold` assumes all of other parameters: of such an array it reads the first place of each
+    channel, and what is not finite it does not refuse. What is no array among the leaves stays as
+    it was traced. `refold` raises `InputError` for another pytree.
+    """
+    self_check.check()
+    if not callable(apply_fn):
+        got = checks.shown(apply_fn)
+        raise InputError(f"apply_fn: needs a function (params, images), got {got}")
+    tree, arrays = take_apart(params)
+    _refuse_not_finite(zip(tree.names, arrays, strict=True))
+    traced = _traced(apply_fn, tree, arrays, sample, fold)
+    network = Network(traced.program, traced.parameters(traced.values, _in_float64))
+    refuse_dependent_images(lambda p, x: apply_fn(tree.restore(p), x), arrays, network, sample)
+    return network, _refold(traced, tree)
+
+
+def outline(
+    apply_fn: Callable[..., Any], shapes: Any, sample: Any, *, fold: bool = True
+) -> Program:
+    """The program that `trace` would give, from the shapes of the parameters alone.
+
+    `shapes` is a pytree of `ShapeDtypeStruct`. What stands in for the parameters varies along its
+    last axis only and takes no memory; so the layers are those of `trace` wherever the shapes
+    decide what is folded: no divisor has zeros, and what varies over channels has these last.
+    """
+
+    def stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+        row = np.linspace(0.5, 1.5, shape.shape[-1] if shape.shape else 1).astype(shape.dtype)
+        return np.broadcast_to(row if shape.shape else row[0], shape.shape)
+
+    tree, arrays = take_apart(jax.tree.map(stand_in, shapes))
+    return _traced(apply_fn, tree, arrays, sample, fold).program
+
+
+class _Traced(NamedTuple):
+    """A program, and what its layers' arrays are made of."""
+
+    program: Program
+    folded: Mapping[str, FoldedLayer]
+    values: Mapping[Value, Any]
+    parameter_part: ParameterPart
+    inputs: Sequence[Value]
+    closed_over: Mapping[Value, Any]
+
+    def parameters(
+        self,
+        values: Mapping[Value, Any],
+        arrays_of: Callable[[FoldedLayer, Mapping[Value, Any]], LayerParameters],
+    ) -> Parameters:
+        layers = {name: arrays_of(self.folded[name], values) for name in self.program.graph.names}
+        constants = (jnp.asarray(values[value]) for value in self.program.constants)
+        return Parameters(layers, tuple(constants))
+
+
+def _traced(
+    apply_fn: Callable[..., Any],
+    tree: "ParameterTree",
+    arrays: Sequence[Any],
+    sample: Any,
+    fold: bool,
+) -> _Traced:
+    image = _one_image(sample)
+    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(tree.restore(p), x[None])))(
+        arrays, image
+    )
+    inliner, (*inputs, entrance), output = _inlined(closed, tree.names)
+    closed_over = inliner.known
+    _refuse_not_finite(("an array that the network closes over", a) for a in closed_over.values())
+    parameter_part, equations = split(inliner, {*inputs, *closed_over}, output)
+    given = closed_over | dict(zip(inputs, arrays, strict=True))
+    values = parameter_part.values(given)
+    steps, folded, output = fold_steps(find_layers(equations, inliner), values, output, norms=fold)
+    steps = never_above_maximum(live(steps, output), inliner)
+    layers = tuple(step.layer for step in steps if isinstance(step, LayerCall))
+    if not layers:
+        raise InputError(
+            "the network has no layers: no convolution or matrix product of its input with "
+            "fixed weights; check that `apply_fn(params, images)` uses both arguments"
+        )
+    sizes = {name: int(a.size) for name, a in zip(tree.names, arrays, strict=True)}
+    made = {value for step in steps for value in step.outputs}
+    read = {value for step in steps for value in reads(step)}
+    program = Program(
+        steps=tuple(steps),
+        constants=tuple(sorted(read & values.keys() - made)),
+        image=entrance,
+        output=output,
+        image_shape=image.shape,
+        image_dtype=image.dtype,
+        graph=LayerGraph(layers, tensors(steps, entrance, inliner.shapes)),
+        coverage=coverage(steps, folded, inliner.dependence, sizes),
+    )
+    program = with_shared(program, folded, values, inliner.equations, given)
+    return _Traced(program, folded, values, parameter_part, inputs, closed_over)
+
+
+def _inlined(
+    closed: core.ClosedJaxpr, names: Sequence[str]
+) -> tuple[Inliner, list[Value], Operand]:
+    """The flat equations, the values of the parameters and of the image, and the logits'."""
+    inliner = Inliner()
+    constants = inliner.closed_over(closed)
+    dependences = [*(Dependence(False, frozenset({name})) for name in names), Dependence(True)]
+    inputs = [inliner.value(*pair) for pair in zip(closed.jaxpr.invars, dependences, strict=True)]
+    (output,) = inliner.run(closed.jaxpr, inputs, constants)
+    return inliner, inputs, output
+
+
+def _one_image(sample: Any) -> jax.ShapeDtypeStruct:
+    if not hasattr(sample, "dtype") or np.ndim(sample) < 2:
+        raise InputError(
+            "the sample: it is no batch of images, [B, ...]; give an array with a batch axis"
+        )
+    checks.finite("the sample", checks.array("the sample", sample))
+    return jax.ShapeDtypeStruct(sample.shape[1:], jax.dtypes.canonicalize_dtype(sample.dtype))
+
+
+def _one_logits(logits: Any) -> Array:
+    if not isinstance(logits, jax.Array):
+        raise InputError(
+            f"the network: it gives a {type(logits).__name__}, not one array of logits; wrap it in "
+            "a function that returns the logits alone"
+        )
+    if logits.ndim != 2 or logits.shape[0] != 1:
+        raise InputError(
+            f"the network: a batch of one image gives {logits.shape}, not logits [1, classes]; "
+            "keep the batch axis, and flatten the others"
+        )
+    return logits[0]
+
+
+def _refuse_not_finite(named: Iterable[tuple[str, Any]]) -> None:
+    for name, array in named:
+        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(np.asarray(array)).all():
+            raise InputError(
+                f"the network's weights: {name} holds NaN or infinity; load weights that are finite"
+            )
+
+
+@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused by its layer's name
+def _in_float64(layer: FoldedLayer, values: Mapping[Value, Any]) -> LayerParameters:
+    arrays = layer.arrays(values, np, np.float64)
+    if not all(np.isfinite(array).all() for array in arrays if array is not None):
+        raise InputError(
+            f"the network's weights: layer {layer.call.layer.name} holds NaN or infinity once the "
+            "scale and shift that follow it are folded in; check its batch norm's variance"
+        )
+    return jax.tree.map(jnp.asarray, arrays)
+
+
+def _refold(traced: _Traced, tree: "ParameterTree") -> Callable[[Any], Parameters]:
+    part, closed_over = traced.parameter_part, traced.closed_over
+    constants = {value: closed_over[value] for value in part.needs & closed_over.keys()}
+    traced = traced._replace(values={}, closed_over={})  # the traced arrays need not be kept
+
+    @jax.jit
+    def refolded(arrays: list[Any], constants: dict[Value, Any]) -> Parameters:
+        values = part.values(constants | dict(zip(traced.inputs, arrays, strict=True)))
+        return traced.parameters(values, lambda layer, v: layer.arrays(v, jnp, jnp.float32))
+
+    return lambda params: refolded(tree.arrays_of(params), constants)
+
+
 @dataclass(frozen=True, eq=False)
-class Leaves:
-    """A pytree without its arrays: what they are called, where they stand, and all the rest."""
+class ParameterTree:
+    """A pytree of parameters without its arrays: their names and places, and all the rest."""
 
     structure: Any
     paths: tuple[str, ...]  # of every leaf, dotted
@@ -78,236 +269,20 @@ class Leaves:
         return arrays
 
 
-def take_apart(tree: Any) -> tuple[Leaves, list[Any]]:
+def take_apart(tree: Any) -> tuple[ParameterTree, list[Any]]:
     """The arrays of a pytree (JAX's and NumPy's, scalars of NumPy too), and what is left of it."""
     paths, leaves, structure = _flat(tree)
     kinds = (jax.Array, np.ndarray, np.generic)
     rest = {i: leaf for i, leaf in enumerate(leaves) if not isinstance(leaf, kinds)}
     places = tuple(i for i in range(len(leaves)) if i not in rest)
     arrays = [leaves[place] for place in places]
-    return Leaves(structure, paths, places, tuple(map(jax.typeof, arrays)), rest), arrays
+    return ParameterTree(structure, paths, places, tuple(map(jax.typeof, arrays)), rest), arrays
 
 
 def _flat(tree: Any) -> tuple[tuple[str, ...], list[Any], Any]:
+    """The leaves' dotted paths, the leaves, and the tree's structure."""
     paths, structure = jax.tree_util.tree_flatten_with_path(tree)
-    return tuple(_dotted(path) for path, _ in paths), [leaf for _, leaf in paths], structure
-
-
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(jax.tree_util.keystr((key,), simple=True) for key in path)
-
-
-Step = Equation | LayerCall
-
-
-def trace(apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True) -> Network:
-    """Turn `apply_fn(params, images) -> logits` into a network of layers.
-
-    `params` is any pytree; its arrays become parameters, anything else in it (a number, a flag, a
-    function) stays as it is. `sample` is a batch of images (an array or a `ShapeDtypeStruct`,
-    [B, ...]); the program is that of one image, so `apply_fn` must treat the images of a batch
-    independently: a few of them show whether it does (`likeness`). The logits are [B, classes].
-    Layers are folded in float64 and stored in float32. Without `fold`, batch norm stays in the
-    program as it was traced, and a layer's kernel is the function's own: so that its bits are those
-    of the weights that a file holds. Raises `InputError` for a network without layers, with a layer
-    inside control flow or of integers, with parameters that are not finite, folded or not, or whose
-    logits depend on what else is in a batch, as in training.
-    """
-    return trace_with_refold(apply_fn, params, sample, fold=fold)[0]
-
-
-def trace_with_refold(
-    apply_fn: Callable[..., Any], params: Any, sample: Any, *, fold: bool = True
-) -> tuple[Network, Callable[[Any], Parameters]]:
-    """`trace`, and the network's folded parameters as a function of the original ones.
-
-    `refold(params)` takes another pytree like `params` (the same leaves, shapes and dtypes; arrays
-    or tracers) and gives the parameters of the same program, folded in float32. It is pure, and can
-    be jitted and differentiated: with `dataclasses.replace(quantized, parameters=refold(params))`
-    a loss under faults has gradients with respect to the original parameters.
-
-    The program, and what is folded into which layer, is that of the traced `params`. Three
-    decisions hang on their numbers: a divisor has no zeros, an array as large as a layer's output
-    varies along its channel axes alone, and layers share a kernel that is equal once folded.
-    `refold` assumes all of other parameters: of such an array it reads the first place of each
-    channel, and what is not finite it does not refuse. What is no array among the leaves stays as
-    it was traced. `refold` raises `InputError` for another pytree.
-    """
-    self_check.check()
-    if not callable(apply_fn):
-        got = checks.shown(apply_fn)
-        raise InputError(f"apply_fn: needs a function (params, images), got {got}")
-    leaves, arrays = take_apart(params)
-    _refuse_not_finite(zip(leaves.names, arrays, strict=True))
-    found = _found(apply_fn, leaves, arrays, sample, fold)
-    network = Network(found.program, _parameters(found, found.values, _in_float64))
-    refuse_another(lambda p, x: apply_fn(leaves.restore(p), x), arrays, network, sample)
-    return network, _refold(found, leaves)
-
-
-def outline(
-    apply_fn: Callable[..., Any], shapes: Any, sample: Any, *, fold: bool = True
-) -> Program:
-    """The program that `trace` would give, from the shapes of the parameters alone.
-
-    `shapes` is a pytree of `ShapeDtypeStruct`. What stands in for the parameters varies along its
-    last axis only and takes no memory; so the layers are those of `trace` wherever the shapes
-    decide what is folded: no divisor has zeros, and what varies over channels has these last.
-    """
-    stand_ins = jax.tree.map(_stand_in, shapes)
-    leaves, arrays = take_apart(stand_ins)
-    return _found(apply_fn, leaves, arrays, sample, fold).program
-
-
-def _stand_in(shape: jax.ShapeDtypeStruct) -> np.ndarray:
-    row = np.linspace(0.5, 1.5, shape.shape[-1] if shape.shape else 1).astype(shape.dtype)
-    return np.broadcast_to(row if shape.shape else row[0], shape.shape)
-
-
-class _Found(NamedTuple):
-    """A program, and what its layers' arrays are made of."""
-
-    program: Program
-    recipes: Mapping[str, Recipe]
-    values: Mapping[Value, Any]
-    known: Known
-    inputs: Sequence[Value]
-    closed_over: Mapping[Value, Any]
-
-
-def _found(
-    apply_fn: Callable[..., Any], leaves: Leaves, arrays: Sequence[Any], sample: Any, fold: bool
-) -> _Found:
-    image = _one_image(sample)
-    closed = jax.make_jaxpr(lambda p, x: _one_logits(apply_fn(leaves.restore(p), x[None])))(
-        arrays, image
+    dotted = (
+        ".".join(jax.tree_util.keystr((key,), simple=True) for key in path) for path, _ in paths
     )
-    inliner, (*inputs, entrance), output = _inlined(closed, leaves.names)
-    closed_over = inliner.known
-    _refuse_not_finite(("an array that the network closes over", a) for a in closed_over.values())
-    known, equations = split(inliner, {*inputs, *closed_over}, output)
-    values = known.values(closed_over | dict(zip(inputs, arrays, strict=True)))
-    layers = find_layers(equations, inliner)
-    steps, recipes, output = fold_steps(layers, values, output, norms=fold)
-    steps = never_above_maximum(live(steps, output), inliner)
-    _refuse_no_layers(steps)
-    sizes = {name: int(a.size) for name, a in zip(leaves.names, arrays, strict=True)}
-    covered = coverage(steps, recipes, inliner.fact, sizes)
-    program = _program(steps, values, entrance, image, output, inliner.shapes, covered)
-    given = closed_over | dict(zip(inputs, arrays, strict=True))
-    program = with_shared(program, recipes, values, inliner.equations, given)
-    return _Found(program, recipes, values, known, inputs, closed_over)
-
-
-def _inlined(
-    closed: core.ClosedJaxpr, names: Sequence[str]
-) -> tuple[Inliner, list[Value], Operand]:
-    """The flat equations, the values of the parameters and of the image, and the logits'."""
-    inliner = Inliner()
-    constants = inliner.closed_over(closed)
-    facts = [*(Fact(False, frozenset({name})) for name in names), Fact(True)]
-    inputs = [inliner.value(*pair) for pair in zip(closed.jaxpr.invars, facts, strict=True)]
-    (output,) = inliner.run(closed.jaxpr, inputs, constants)
-    return inliner, inputs, output
-
-
-def _one_image(sample: Any) -> jax.ShapeDtypeStruct:
-    if not hasattr(sample, "dtype") or np.ndim(sample) < 2:
-        raise InputError(
-            "the sample: it is no batch of images, [B, ...]; give an array with a batch axis"
-        )
-    checks.finite("the sample", checks.array("the sample", sample))
-    return jax.ShapeDtypeStruct(sample.shape[1:], jax.dtypes.canonicalize_dtype(sample.dtype))
-
-
-def _one_logits(logits: Any) -> Array:
-    if not isinstance(logits, jax.Array):
-        raise InputError(
-            f"the network: it gives a {type(logits).__name__}, not one array of logits; wrap it in "
-            "a function that returns the logits alone"
-        )
-    if logits.ndim != 2 or logits.shape[0] != 1:
-        raise InputError(
-            f"the network: a batch of one image gives {logits.shape}, not logits [1, classes]; "
-            "keep the batch axis, and flatten the others"
-        )
-    return logits[0]
-
-
-def _refuse_not_finite(named: Iterable[tuple[str, Any]]) -> None:
-    for name, array in named:
-        if jnp.issubdtype(array.dtype, jnp.inexact) and not np.isfinite(np.asarray(array)).all():
-            raise InputError(
-                f"the network's weights: {name} holds NaN or infinity; load weights that are finite"
-            )
-
-
-def _refuse_no_layers(steps: list[Step]) -> None:
-    if not any(isinstance(step, LayerCall) for step in steps):
-        raise InputError(
-            "the network has no layers: no convolution or matrix product of its input with "
-            "fixed weights; check that `apply_fn(params, images)` uses both arguments"
-        )
-
-
-def _program(
-    steps: list[Step],
-    values: Mapping[Value, Any],
-    entrance: Value,
-    image: jax.ShapeDtypeStruct,
-    output: Operand,
-    shapes: dict[Value, tuple[int, ...]],
-    covered: Coverage,
-) -> Program:
-    made = {value for step in steps for value in step.outputs}
-    read = {value for step in steps for value in reads(step)}
-    layers = tuple(step.layer for step in steps if isinstance(step, LayerCall))
-    return Program(
-        steps=tuple(steps),
-        constants=tuple(sorted(read & values.keys() - made)),
-        image=entrance,
-        output=output,
-        image_shape=image.shape,
-        image_dtype=image.dtype,
-        graph=LayerGraph(layers, tensors(steps, entrance, shapes)),
-        coverage=covered,
-    )
-
-
-def _parameters(
-    found: _Found,
-    values: Mapping[Value, Any],
-    follow: Callable[[Recipe, Mapping[Value, Any]], LayerParameters],
-) -> Parameters:
-    names = found.program.graph.names
-    layers = {name: follow(found.recipes[name], values) for name in names}
-    constants = found.program.constants
-    return Parameters(layers, tuple(jnp.asarray(values[value]) for value in constants))
-
-
-@np.errstate(over="ignore", invalid="ignore")  # what is not finite is refused by its layer's name
-def _in_float64(recipe: Recipe, values: Mapping[Value, Any]) -> LayerParameters:
-    arrays = recipe.arrays(values, np, np.float64)
-    if not all(np.isfinite(array).all() for array in arrays if array is not None):
-        raise InputError(
-            f"the network's weights: layer {recipe.call.layer.name} holds NaN or infinity once the "
-            "scale and shift that follow it are folded in; check its batch norm's variance"
-        )
-    return jax.tree.map(jnp.asarray, arrays)
-
-
-def _in_float32(recipe: Recipe, values: Mapping[Value, Any]) -> LayerParameters:
-    return recipe.arrays(values, jnp, jnp.float32)
-
-
-def _refold(found: _Found, leaves: Leaves) -> Callable[[Any], Parameters]:
-    known, closed_over = found.known, found.closed_over
-    constants = {value: closed_over[value] for value in known.needs & closed_over.keys()}
-    found = found._replace(values={}, closed_over={})  # the traced arrays need not be kept
-
-    @jax.jit
-    def refolded(arrays: list[Any], constants: dict[Value, Any]) -> Parameters:
-        values = known.values(constants | dict(zip(found.inputs, arrays, strict=True)))
-        return _parameters(found, values, _in_float32)
-
-    return lambda params: refolded(leaves.arrays_of(params), constants)
+    return tuple(dotted), [leaf for _, leaf in paths], structure

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from afpjax.network.interpreter import Network
+from afpjax.network.trace import trace
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +32,19 @@ def agrees() -> Callable[..., None]:
         got = np.asarray(network(images))
         assert got.dtype == expected.dtype
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected), rtol=0)
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def traces(agrees) -> Callable[..., Network]:
+    """Traces a function, and holds the program's layers and logits against it."""
+
+    def check(apply_fn: Any, params: Any, images: Any, *names: str) -> Network:
+        network = trace(apply_fn, params, images)
+        assert not names or network.graph.names == names
+        agrees(network, apply_fn, params, images)
+        return network
 
     return check
 

@@ -47,7 +47,7 @@ def test_a_network_left_in_training_mode_is_refused(function, sample):
 
 
 def test_the_difference_that_is_said_is_the_largest():
-    images = batch_check.few(ABSTRACT)
+    images = batch_check.few_images(ABSTRACT)
     one_by_one = np.concatenate([in_training(PARAMS, image[None]) for image in images])
     largest = np.abs(np.asarray(in_training(PARAMS, images)) - one_by_one).max()
     with pytest.raises(InputError, match=f"differ by {largest:.3g} ") as caught:
@@ -108,16 +108,18 @@ def test_logits_that_are_not_finite_tell_nothing():
 def test_numbers_of_words_stay_numbers_of_words():
     params = {**PARAMS, "table": rng.normal(size=(2, 16)).astype(np.float32)}
     sample = jax.ShapeDtypeStruct((1, 3), jnp.int32)
-    assert set(np.unique(batch_check.few(sample))) <= {0, 1}
+    assert set(np.unique(batch_check.few_images(sample))) <= {0, 1}
     trace(lambda p, x: apart(p, p["table"][x].mean(1)), params, sample)
 
 
 def test_few_are_the_samples_first_and_others_of_its_values():
-    found = batch_check.few(REAL[:2])
+    found = batch_check.few_images(REAL[:2])
     np.testing.assert_array_equal(found[:2], REAL[:2])
     assert np.isin(found[2], REAL[:2]).all() and found.shape == (batch_check.IMAGES, 16)
-    np.testing.assert_array_equal(batch_check.few(REAL), REAL[: batch_check.IMAGES])
-    np.testing.assert_array_equal(batch_check.few(ABSTRACT), batch_check.few(ABSTRACT))
+    np.testing.assert_array_equal(batch_check.few_images(REAL), REAL[: batch_check.IMAGES])
+    np.testing.assert_array_equal(
+        batch_check.few_images(ABSTRACT), batch_check.few_images(ABSTRACT)
+    )
 
 
 def test_real_networks_are_traced(shared_data):

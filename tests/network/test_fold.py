@@ -42,7 +42,7 @@ CHAINS = {
 
 @pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("axis", [1, 3])
-def test_chains_of_affine_equations_are_absorbed(name, axis, normal, agrees):
+def test_chains_of_affine_equations_are_absorbed(name, axis, normal, traces):
     """Channels on axis 1 (as ONNX exports them) and last; a bias counts where one is added."""
     after, biases = CHAINS[name]
     layout = ("NCHW", "OIHW", "NCHW") if axis == 1 else ("NHWC", "HWIO", "NHWC")
@@ -56,14 +56,13 @@ def test_chains_of_affine_equations_are_absorbed(name, axis, normal, agrees):
         return after(out, params["c"]).reshape(images.shape[0], -1)
 
     params = {"kernel": normal(*kernel), "c": jnp.abs(normal(*channels)) + 0.5}
-    network = trace(apply_fn, params, normal(*images))
+    network = traces(apply_fn, params, normal(*images))
     assert left(network) == []
     assert network.layers[0].biases == biases
     assert (network.parameters.layers[network.graph.names[0]].bias is None) == (biases == 0)
-    agrees(network, apply_fn, params, normal(*images))
 
 
-def test_batch_norm_as_onnx_writes_it(normal, agrees):
+def test_batch_norm_as_onnx_writes_it(normal, traces):
     """Per-channel vectors reshaped to [1, C, 1, 1] inside the function, as onnx runtimes do."""
 
     def apply_fn(params, images):
@@ -75,10 +74,9 @@ def test_batch_norm_as_onnx_writes_it(normal, agrees):
     names = ("weight", "bias", "running_mean", "running_var")
     bn = {name: jnp.abs(normal(6, i))[:, 0] + 0.1 for i, name in enumerate(names, 1)}
     params = {"conv": {"kernel": normal(6, 3, 3, 3), "bias": normal(6)}, "bn": bn}
-    network = trace(apply_fn, params, normal(2, 3, 5, 5))
+    network = traces(apply_fn, params, normal(2, 3, 5, 5))
     assert left(network) == ["div"]  # of the mean
     assert network.layers[0].biases == 6
-    agrees(network, apply_fn, params, normal(2, 3, 5, 5))
 
 
 class Linen(nn.Module):
@@ -114,7 +112,7 @@ OPTIONS = [dict(), dict(use_scale=False), dict(use_bias=False), dict(epsilon=0.1
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 @pytest.mark.parametrize("kind", ["linen", "nnx"])
-def test_batch_norms_of_flax_are_absorbed(kind, options, normal, agrees):
+def test_batch_norms_of_flax_are_absorbed(kind, options, normal, traces):
     images = normal(2, 4, 4, 3)
     apply_fn: Any = Linen(options).apply
     if kind == "linen":
@@ -124,13 +122,12 @@ def test_batch_norms_of_flax_are_absorbed(kind, options, normal, agrees):
         params = positive(state)
         apply_fn = lambda params, images: nnx.merge(definition, params)(images)  # noqa: E731
 
-    network = trace(apply_fn, params, images)
+    network = traces(apply_fn, params, images)
     assert left(network) == []
     assert network.layers[0].biases == 4
-    agrees(network, apply_fn, params, images)
 
 
-def test_a_value_that_is_read_twice_is_not_absorbed(normal, agrees):
+def test_a_value_that_is_read_twice_is_not_absorbed(normal, traces):
     """The residual needs the convolution's own output: the scale belongs to one branch only."""
 
     def apply_fn(params, images):
@@ -138,36 +135,23 @@ def test_a_value_that_is_read_twice_is_not_absorbed(normal, agrees):
         return out * params["c"] + jnp.tanh(out)
 
     params = {"w": normal(3, 4), "c": normal(1, 4)}
-    network = trace(apply_fn, params, normal(5, 3))
+    network = traces(apply_fn, params, normal(5, 3))
     assert sorted(left(network)) == ["add", "mul", "tanh"]
     assert network.layers[0].biases == 0
-    agrees(network, apply_fn, params, normal(5, 3))
 
 
-def test_a_chain_stops_where_its_value_is_read_twice(normal, agrees):
-    def apply_fn(params, images):
-        out = images @ params["w"] + params["c"]  # absorbed
-        return out * out
-
-    params = {"w": normal(3, 4), "c": normal(1, 4)}
-    network = trace(apply_fn, params, normal(5, 3))
-    assert (left(network), network.layers[0].biases) == (["mul"], 4)
-    agrees(network, apply_fn, params, normal(5, 3))
-
-
-def test_an_absorbed_value_may_be_the_output_itself(normal, agrees):
+def test_an_absorbed_value_may_be_the_output_itself(normal, traces):
     """Flattened networks end in `squeeze`; here the program's last equation is the bias."""
 
     def apply_fn(params, images):
         return (images[:, None] @ params["w"])[:, 0] + params["c"]
 
     params = {"w": normal(3, 4), "c": normal(1, 4)}
-    network = trace(apply_fn, params, normal(5, 3))
-    agrees(network, apply_fn, params, normal(5, 3))
+    traces(apply_fn, params, normal(5, 3))
 
 
 @pytest.mark.parametrize("shape", [(1, 5, 5, 1), (1, 5, 5, 4)])
-def test_what_varies_along_another_axis_is_not_absorbed(shape, normal, agrees):
+def test_what_varies_along_another_axis_is_not_absorbed(shape, normal, traces):
     def apply_fn(params, images):
         layout = ("NHWC", "HWIO", "NHWC")
         out = lax.conv_general_dilated(
@@ -176,9 +160,8 @@ def test_what_varies_along_another_axis_is_not_absorbed(shape, normal, agrees):
         return (out * params["c"]).reshape(images.shape[0], -1)
 
     params = {"w": normal(3, 3, 3, 4), "c": normal(*shape)}
-    network = trace(apply_fn, params, normal(2, 5, 5, 3))
+    network = traces(apply_fn, params, normal(2, 5, 5, 3))
     assert left(network) == ["mul"]
-    agrees(network, apply_fn, params, normal(2, 5, 5, 3))
 
 
 @pytest.mark.parametrize(
@@ -190,19 +173,18 @@ def test_what_varies_along_another_axis_is_not_absorbed(shape, normal, agrees):
         lambda y, x: y**2,
     ],
 )
-def test_what_is_not_affine_with_fixed_operands_is_not_absorbed(after, normal, agrees):
+def test_what_is_not_affine_with_fixed_operands_is_not_absorbed(after, normal, traces):
     def apply_fn(params, images):
         return after(images @ params["w"], images)
 
     images = jnp.abs(normal(5, 3)) + 0.1
     params = {"w": jnp.abs(normal(3, 4)) + 0.1}
-    network = trace(apply_fn, params, images[:1])
+    network = traces(apply_fn, params, images[:1])
     assert left(network) != []
     np.testing.assert_array_equal(network.parameters.layers["w"].kernel, params["w"])
-    agrees(network, apply_fn, params, images[:1])
 
 
-def test_a_bias_behind_a_transpose_is_absorbed(normal, agrees):
+def test_a_bias_behind_a_transpose_is_absorbed(normal, traces):
     """Attention heads: [B, T, H, K] is transposed to [B, H, T, K] before its bias is added."""
 
     def apply_fn(params, images):
@@ -211,9 +193,8 @@ def test_a_bias_behind_a_transpose_is_absorbed(normal, agrees):
         return heads.reshape(images.shape[0], -1)
 
     params = {"heads": {"kernel": normal(5, 2, 3), "bias": normal(1, 2, 1, 3)}}
-    network = trace(apply_fn, params, normal(2, 4, 5))
+    network = traces(apply_fn, params, normal(2, 4, 5))
     assert (left(network), network.layers[0].biases) == (["tanh"], 6)
-    agrees(network, apply_fn, params, normal(2, 4, 5))
 
 
 def test_a_batch_norm_in_float32_after_a_bfloat16_layer_is_absorbed(normal):

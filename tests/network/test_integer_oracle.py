@@ -17,6 +17,8 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
 
+from .integers import convolve
+
 SIDE = 16
 
 
@@ -102,21 +104,12 @@ def requantised(value, exponent, bits):
     return np.clip(floor + up, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def convolve(image, kernel, stride=1, dilation=1, groups=1):
-    """[B, H, W, I] by [k, k, I / groups, O] with "SAME" padding: a loop over groups and taps."""
-    taps, _, depth, outputs = kernel.shape
-    size = -(-image.shape[1] // stride)
+def same(image, kernel, stride=1, dilation=1, groups=1):
+    """A convolution with "SAME" padding."""
+    taps, size = kernel.shape[0], -(-image.shape[1] // stride)
     total = (size - 1) * stride + (taps - 1) * dilation + 1 - image.shape[1]
-    pad = (total // 2, total - total // 2)
-    padded = np.pad(image, [(0, 0), pad, pad, (0, 0)])
-    made = np.zeros((len(image), size, size, outputs), np.int64)
-    for g in range(groups):
-        ins = slice(g * depth, (g + 1) * depth)
-        outs = slice(g * outputs // groups, (g + 1) * outputs // groups)
-        for y, x in np.ndindex(taps, taps):
-            seen = padded[:, y * dilation :, x * dilation :, ins][:, ::stride, ::stride]
-            made[..., outs] += seen[:, :size, :size] @ kernel[y, x, :, outs]
-    return made
+    pads = ((total // 2, total - total // 2),) * 2
+    return convolve(image, kernel, (stride, stride), pads, (dilation, dilation), groups)
 
 
 class Oracle:
@@ -134,7 +127,7 @@ class Oracle:
         codes = requantised(on_grid, weights, self.bits)
         exponent = weights + inputs
         offset = np.rint(bias.astype(np.float64) / 2.0**exponent).astype(np.int64)
-        product = convolve if kernel.ndim == 4 else np.matmul
+        product = same if kernel.ndim == 4 else np.matmul
         size = product(abs(image), abs(codes), **options).max() + np.max(np.abs(offset))
         assert size <= 2**24, "the accumulator leaves float32's integers: nothing exact to test"
         return Grid(product(image, codes, **options) + offset, exponent)

@@ -130,7 +130,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(checks, monkeypatch, tmp
 
 
 def test_what_is_wrong_is_refused_in_one_line_and_not_remembered(cache, monkeypatch):
-    wrong = self_check.Trial("a sum", jnp.sum, (np.ones(3, np.float32),), np.array(4.0))
+    wrong = self_check.Check("a sum", jnp.sum, (np.ones(3, np.float32),), np.array(4.0))
     monkeypatch.setattr(self_check, "_of_all", lambda: [wrong])
     for _ in range(2):
         with pytest.raises(InputError, match="a sum: 1 of the numbers are wrong on this") as error:

@@ -241,19 +241,6 @@ def test_stages_are_in_the_programs_order(name):
     assert layers == sorted(layers)
 
 
-def test_a_shortcut_does_not_depend_on_the_main_path():
-    network, cut = traced("residual")
-    place = {
-        network.layers[stage.layer].name: number
-        for number, stage in enumerate(cut)
-        if stage.layer is not None
-    }
-    assert cut[place["shortcut"]].parents == (place["stem"],) == cut[place["up"]].parents
-    (join,) = [stage for stage in cut[1:] if stage.layer is None]
-    assert sorted(join.parents) == sorted([place["down"], place["shortcut"]])
-    assert cut[place["fc"]].parents == (cut.index(join),)
-
-
 def test_layers_of_equal_shape_have_stages_of_equal_shape():
     """So that their programs are equal; the last also drops the batch axis of the logits."""
     _, cut = traced("equal layers")

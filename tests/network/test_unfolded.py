@@ -4,11 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
-from afpjax.network.fixed_point import QFormat
-from afpjax.network.quantized import quantize
 from afpjax.network.trace import outline, trace
 
 
@@ -58,28 +55,6 @@ def test_batch_norms_mean_is_no_bias(params, normal, agrees):
            normal(2, 3, 6, 6))  # fmt: skip
 
 
-def test_flax_networks_are_left_unfolded_too(normal):
-    model = nnx.Sequential(
-        nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0)),
-        nnx.BatchNorm(4, use_running_average=True, rngs=nnx.Rngs(0)),
-        lambda x: nnx.relu(x).mean((1, 2)),
-        nnx.Linear(4, 2, rngs=nnx.Rngs(1)),
-    )
-    split, state = nnx.split(model)
-    state = jax.tree.map(lambda leaf: leaf + 0.25, state)
-    images = normal(2, 5, 5, 3)
-
-    def apply_fn(params, images):
-        return nnx.merge(split, params)(images)
-
-    network = trace(apply_fn, state, images, fold=False)
-    kernel, dense = (network.parameters.layers[name].kernel for name in network.graph.names)
-    given = jax.tree.leaves(state)
-    assert any(np.array_equal(kernel, leaf) for leaf in given)
-    assert any(np.array_equal(dense, leaf) for leaf in given)
-    np.testing.assert_allclose(network(images), apply_fn(state, images), rtol=1e-5, atol=1e-6)
-
-
 def test_an_outline_is_unfolded_as_the_trace_is(params, normal):
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), params)
     sample = normal(1, 3, 6, 6)
@@ -87,13 +62,6 @@ def test_an_outline_is_unfolded_as_the_trace_is(params, normal):
         program = outline(normed, shapes, sample, fold=fold)
         traced = trace(normed, params, sample, fold=fold).program
         assert [s.outputs for s in program.steps] == [s.outputs for s in traced.steps]
-
-
-def test_a_quantised_network_need_not_be_folded(params, normal):
-    images = normal(4, 3, 6, 6)
-    network = trace(normed, params, images, fold=False)
-    quantized = quantize(network, QFormat(bits=16, scale="tensor"), images)
-    np.testing.assert_allclose(quantized(images), normed(params, images), rtol=0.02, atol=0.02)
 
 
 def shown(w, images):

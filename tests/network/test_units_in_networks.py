@@ -132,15 +132,6 @@ def test_struck_logits_are_the_same_on_either_units(traced, normal, fmt):
     np.testing.assert_array_equal(in_bfloat16(images, faults=faults, key=3), expected)
 
 
-def test_logits_are_the_same_with_the_compiler_options_of_an_evaluation(traced, normal):
-    images = normal(4, 8, 8, 3)
-    expected, got = (
-        run_clean.lower(quantized, images).compile(compiler.options())(quantized, images)
-        for quantized in both_units(traced, FORMATS[0], images)
-    )
-    np.testing.assert_array_equal(got, expected)
-
-
 def products(function, *arguments):
     """(groups, operand dtype, result dtype, precisions, operand shapes) of every product that a
     program asks for on a GPU; no GPU is needed to ask."""
@@ -257,22 +248,6 @@ def test_float_formats_are_the_same_program_on_either_units(traced, normal, kind
         for quantized in both_units(traced, QFormat(kind=kind), images)
     ]
     assert texts[0] == texts[1]
-
-
-def test_units_follow_from_the_backend_unless_the_environment_says_so(traced, normal, monkeypatch):
-    monkeypatch.delenv("AFPJAX_UNITS", raising=False)
-    assert compiler.units() == "float32"
-    for backend in ("gpu", "tpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        assert compiler.units() == "bfloat16"
-    monkeypatch.setenv("AFPJAX_UNITS", "float32")
-    assert compiler.units() == "float32"
-    monkeypatch.undo()
-    monkeypatch.setenv("AFPJAX_UNITS", "bfloat16")
-    assert quantize(traced, QFormat()).units == "bfloat16"
-    monkeypatch.setenv("AFPJAX_UNITS", "tf32")
-    with pytest.raises(InputError, match=r"AFPJAX_UNITS: 'tf32' is none of float32, bfloat16"):
-        quantize(traced, QFormat())
 
 
 def test_other_units_are_refused(traced, normal):
