@@ -39,7 +39,10 @@ from afpjax.config.work import Work
 from afpjax.inputs.cache import cache_folder
 from afpjax.inputs.errors import Halted, InputError
 from afpjax.inputs.notes import covered, texts
-from afpjax.jobs.shared.outcome import Job, Outcome, plain, result_text, tables
+from afpjax.jobs.shared.outcome import Job, Outcome, result_text, tables
+from afpjax.jobs.shared.result import plain
+from afpjax.report.render import page as page_of
+from afpjax.report.render import terminal
 
 __all__ = ["BAD_INPUT", "DONE", "INTERRUPTED", "main"]
 
@@ -220,10 +223,14 @@ def _files(config: Config, outcome: Outcome, before: float, started: float) -> d
     from afpjax.report.page import render  # and with it Matplotlib
 
     own = {"job": config.run.job, "version": __version__, "seed": config.run.seed}
-    if taken := {*own, "seconds"} & set(outcome.result):
+    measured = plain(outcome.result)
+    if taken := {*own, "seconds"} & set(measured):
         raise ValueError(f"the command itself writes {sorted(taken)} to result.json")
-    result = plain({**own, **outcome.result})
-    page = render(result, without_place(config))
+    result = {**own, **measured}
+    if outcome.view is None:
+        page = render(result, without_place(config))
+    else:
+        page = page_of(outcome.view, config.run.job, without_place(config))
     seconds = round(max(before, 0.0) + time.monotonic() - started, 3)
     texts = {
         "result.json": result_text({**result, "seconds": seconds}),
@@ -264,12 +271,19 @@ def _show(outcome: Outcome, folder: RunFolder) -> None:
     from rich.console import Console
 
     console = Console()
-    for text in texts(outcome.result):
-        console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
-    if outcome.summary:
-        console.print(outcome.summary, markup=False)
-    if coverage := outcome.result.get("model", {}).get("coverage"):
-        console.print(covered(coverage), markup=False, highlight=False)
+    if outcome.view is not None:
+        for text in outcome.view.warnings:
+            console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
+        console.print(terminal(outcome.view))
+        for text in outcome.view.remarks:
+            console.print(text, markup=False, highlight=False)
+    else:
+        for text in texts(plain(outcome.result)):
+            console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
+        if outcome.summary:
+            console.print(outcome.summary, markup=False)
+        if coverage := plain(outcome.result).get("model", {}).get("coverage"):
+            console.print(covered(coverage), markup=False, highlight=False)
     page = os.path.join(folder.shown, "report.html")
     console.print(f"Done: {page}", markup=False, highlight=False, soft_wrap=True)
     console.file.flush()

@@ -3,6 +3,8 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 
 import jax
@@ -52,3 +54,63 @@ def shared_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"no real data at {folder}: set AFPJAX_TEST_DATA to the folder that holds it")
     return folder
+
+
+class Reader(HTMLParser):
+    """The page's text, headings, tags and tables (rows of cells' texts), breaks as spaces."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.attributes: list[tuple[str, str | None]] = []
+        self.tables: list[list[list[str]]] = []
+        self.headings: list[str] = []
+        self.headline = ""
+        self.text = ""
+        self._open = ""
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self.attributes += attrs
+        if tag in ("h1", "h2", "style", "td", "th", "p", "summary"):
+            self._open = tag
+        if tag == "h2":
+            self.headings.append("")
+        if tag == "table":
+            self.tables.append([])
+        if tag == "tr":
+            self.tables[-1].append([])
+        if tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+        if tag == "br":
+            self.handle_data(" ")
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == self._open:
+            self._open = ""
+
+    def handle_data(self, data: str) -> None:
+        data = data.replace("\u00a0", " ")
+        if self._open != "style":
+            self.text += data
+        if self._open == "h1":
+            self.headline += data
+        if self._open == "h2":
+            self.headings[-1] += data
+        if self._open in ("td", "th"):
+            self.tables[-1][-1][-1] += data
+
+    def table(self, *head: str) -> list[list[str]]:
+        """Rows of the one table whose heading begins with these cells."""
+        found = [rows for rows in self.tables if rows[0][: len(head)] == list(head)]
+        assert len(found) == 1, (head, [rows[0] for rows in self.tables])
+        return found[0][1:]
+
+
+@pytest.fixture
+def shown() -> Callable[..., Reader]:
+    """A view's page, read."""
+    from afpjax.report.render import page
+
+    return lambda view, job="job", settings=None: Reader(page(view, job, settings or {}).html)

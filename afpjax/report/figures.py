@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from afpjax.report.drawing import (
+from afpjax.report.charts import (
     Records,
     bounds,
     device_look,
@@ -19,7 +19,7 @@ from afpjax.report.style import INK, MUTED, PAPER, TOOLS
 from afpjax.report.tools import TOOL_NAMES
 from afpjax.report.wording import Real, short_names
 
-__all__ = ["costliest", "costs", "front", "history", "sensitivity", "sweep"]
+__all__ = ["front", "history", "sensitivity", "sweep"]
 
 #: tool -> marker, line, marker size: where tools agree, the lower marks stick out
 _MARKS = {
@@ -27,7 +27,6 @@ _MARKS = {
     "fault-unaware": ("s", "--", 5.5),
     "afarepart": ("o", "-", 3.5),
 }
-_BARS = 72  # bars in a cost figure, all devices
 _NAMED = 30  # layers up to which a sensitivity figure names each
 _POINTS = 100  # estimates up to which a sensitivity figure has devices side by side
 
@@ -148,39 +147,6 @@ def history(hypervolume: Sequence[Real]) -> bytes:
         axes.set(xlabel="generation", ylabel="% of the last")
 
     return draw(paint, height=2.0)
-
-
-def costliest(records: Records, devices: Sequence[str], key: str) -> list[str]:
-    """The layers whose `key` is highest on any device, in the order they run, as many as fit."""
-    most: dict[str, Real] = {}
-    for record in records:
-        most[record["layer"]] = max(record[key], most.get(record["layer"], 0))
-    room = max(_BARS // len(devices), 8)
-    dearest = sorted(most, key=lambda layer: -most[layer])[:room]
-    return [layer for layer in most if layer in dearest]
-
-
-def costs(records: Records, devices: Sequence[str], key: str, label: str) -> bytes:
-    """Bars of `key` for each device, top to bottom as in the legend, for the costliest layers."""
-    layers = costliest(records, devices, key)
-    table = {(r["layer"], r["device"]): r[key] for r in records}
-
-    def paint(single: Sequence[Axes]) -> None:
-        (axes,) = single
-        thick = 0.8 / len(devices)
-        for index, device in enumerate(devices):
-            where = [i + (index - (len(devices) - 1) / 2) * thick for i in range(len(layers))]
-            values = [table.get((layer, device), 0) for layer in layers]
-            colour, _ = device_look(index)
-            axes.barh(where, values, thick * 0.92, color=colour, label=device)
-        axes.set_yticks(range(len(layers)), short_names(layers, 19))
-        axes.set_ylim(len(layers) - 0.5, -0.5)
-        axes.grid(visible=False, axis="y")
-        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
-        axes.set_xlabel(label)
-        legend(axes)
-
-    return draw(paint, height=0.9 + len(layers) * max(0.17, 0.06 * len(devices)))
 
 
 def _points(

@@ -3,11 +3,20 @@
 from collections.abc import Sequence
 
 __all__ = ["Real", "change", "change_words", "costs_words", "interval", "join", "number"]
-__all__ += ["percent", "points", "rate", "scaled", "short", "short_names", "size"]
+__all__ += ["percent", "plain_value", "points", "rate", "scaled", "short", "short_names", "size"]
 
 Real = float | int  # JSON writes some numbers without a point
 GAP = "\u00a0"  # between a number and its unit, never broken over two lines
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def plain_value(value: object) -> str:
+    """A setting's value: lists with commas, a dash for what is empty."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "–"
+    return "–" if value == "" else str(value)
 
 
 def percent(fraction: Real) -> str:

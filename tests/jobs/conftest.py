@@ -15,7 +15,8 @@ from afpjax.config.config import Config
 from afpjax.config.work import SILENT, Work
 from afpjax.experiment.prepare import SCENARIOS
 from afpjax.jobs import JOBS
-from afpjax.jobs.shared.outcome import Outcome, plain
+from afpjax.jobs.shared.outcome import Outcome
+from afpjax.jobs.shared.result import plain
 
 # What a user would write: parameters from a fixed seed, and a pure function of them.
 MODEL = """

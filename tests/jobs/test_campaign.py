@@ -15,7 +15,8 @@ from afpjax.faults.model import FaultModel
 from afpjax.faults.sites import Site
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign import run as campaign
-from afpjax.jobs.shared.outcome import plain, result_text, tables
+from afpjax.jobs.shared.outcome import result_text, tables
+from afpjax.jobs.shared.result import plain
 
 WEIGHTS = {"stem": 162, "hidden": 36, "head": 24}
 INPUTS = {"stem": 192, "hidden": 6, "head": 6}

@@ -16,7 +16,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign.fault_file import FILE
 from afpjax.jobs.campaign.fault_lists import read_list
 from afpjax.jobs.campaign.published import ENOUGH
-from afpjax.jobs.shared.outcome import plain
+from afpjax.jobs.shared.result import plain
 
 COUNT, SIDE, CLASSES = 24, 6, 3
 TWO = np.array(2, np.float32)

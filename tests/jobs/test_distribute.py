@@ -12,7 +12,8 @@ from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute import chance as distribute_chance
 from afpjax.jobs.distribute import run as job
-from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import plain
 from afpjax.neurons.distribute import distribute
 from afpjax.run import main
 

@@ -17,7 +17,8 @@ from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.export import run as export
 from afpjax.jobs.export.summary import summary
-from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import plain
 from afpjax.run import main
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}

@@ -15,7 +15,8 @@ from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.importance import run as job
 from afpjax.jobs.shared import scoring
-from afpjax.jobs.shared.outcome import plain, result_text, tables
+from afpjax.jobs.shared.outcome import result_text, tables
+from afpjax.jobs.shared.result import plain
 from afpjax.neurons import importance as scores
 from afpjax.neurons import subject
 

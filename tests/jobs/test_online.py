@@ -10,7 +10,8 @@ from afpjax.config.work import SILENT, Work
 from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs import JOBS
-from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import plain
 from afpjax.online.environment import built_for
 from afpjax.online.stream import at
 from afpjax.run import main

@@ -13,7 +13,8 @@ from afpjax.hardware import platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.partition import run as job
 from afpjax.jobs.shared import searched
-from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import plain
 from afpjax.jobs.shared.summary import comparison
 from afpjax.network import compiler
 from afpjax.search import explore

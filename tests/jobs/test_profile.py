@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from afpjax.config.config import load
 from afpjax.config.work import SILENT, Work
 from afpjax.experiment.prepare import prepare
 from afpjax.hardware.cost import layer_cost
 from afpjax.hardware.traffic import Sizes
-from afpjax.jobs import JOBS
+from afpjax.jobs.profile.result import ProfileResult
+from afpjax.jobs.profile.view import view
+from afpjax.jobs.shared.result import CostResult, LayerResult, ModelResult, plain, read
+from afpjax.report.charts import costliest
+from afpjax.report.render import terminal
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -46,34 +49,50 @@ def test_one_device_is_enough(result_of):
     assert len(result_of("profile", platform__devices=["simba"])["costs"]) == 3
 
 
-def test_the_summary_adds_the_layers_up(outcome_of):
-    outcome = outcome_of("profile")
-    console = Console(width=100, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(outcome.summary)
-    text = captured.get()
-    for device in ("eyeriss", "simba", "simba-ecc"):
-        total = sum(
-            float(row["latency_ms"]) for row in outcome.result["costs"] if row["device"] == device
-        )
-        assert f"{total:.4g}" in text
+LAYERS = ("first", "second", "third")
 
 
-def test_a_zoo_network_is_neither_trained_nor_are_images_or_weights_read(tmp_path, monkeypatch):
-    """At 224 pixels a network was once trained for hours, on images that had to be there."""
-    monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
-    wanted = {
-        "run.job": "profile",
-        "model.name": "alexnet",
-        "model.classes": 1000,
-        "model.image_size": 224,
-        "model.width": 1.0,
-        "model.weights": str(tmp_path / "not-there.npz"),
-        "data.name": "folder",
-        "data.path": str(tmp_path / "no-images"),
+def profile_result(latency=((1, 2), (3, 4), (5, 6)), devices=("one", "<two>")) -> ProfileResult:
+    layers = [LayerResult(name, "conv", 1000, 100, 0, 4, 8, 8) for name in LAYERS[: len(latency)]]
+    costs = [
+        CostResult(layer.name, device, float(ms), 10.0 - ms, 1000)
+        for layer, row in zip(layers, latency, strict=True)
+        for device, ms in zip(devices, row, strict=True)
+    ]
+    return ProfileResult(ModelResult("net", layers), devices, costs)
+
+
+def test_result_json_is_read_back_as_it_was(result_of):
+    record = result_of("profile")
+    assert plain(read(ProfileResult, record)) == {
+        key: record[key] for key in ("model", "devices", "costs")
     }
-    outcome = JOBS["profile"](load(None, wanted), Work({}, SILENT))
-    layers = outcome.result["model"]["layers"]
-    # Krizhevsky 2014, as torchvision has it: 61,100,840 parameters, biases included.
-    assert sum(layer["weights"] + layer["biases"] for layer in layers) == 61_100_840
-    assert not (tmp_path / "cache").exists()
+
+
+def test_page_and_terminal_add_the_layers_up(shown):
+    said = view(profile_result())
+    page = shown(said)
+    assert "quickest on one (9.00 ms)" in page.headline
+    assert "least energy on <two> (18.0 mJ)" in page.headline
+    assert page.table("device", "latency, ms") == [
+        ["1one", "9.00", "21.0"],
+        ["2<two>", "12.0", "18.0"],
+    ]
+    latency, energy, memory = (rows for rows in page.tables if rows[0][:2] == ["layer", "1one"])
+    assert latency[1:] == [
+        ["first", "1.00", "2.00"], ["second", "3.00", "4.00"], ["third", "5.00", "6.00"],
+        ["sum", "9.00", "12.0"],
+    ]  # fmt: skip
+    assert energy[-1] == ["sum", "21.0", "18.0"]
+    assert [row[0] for row in memory[1:]] == [*LAYERS]  # layers take turns in memory
+    console = Console(width=100, file=io.StringIO(), record=True)
+    console.print(terminal(said))
+    lines = [line.split() for line in console.export_text().splitlines()]
+    assert lines[1:] == [["one", "9.00", "21.0"], ["<two>", "12.0", "18.0"]]
+
+
+def test_deep_networks_show_their_costliest_layers():
+    costs = [CostResult(f"layer{n}", "one", float(n % 90), 1.0, 1) for n in range(100)]
+    kept = costliest(costs, ["one"], "latency_ms")
+    assert len(kept) == 72
+    assert {*kept} == {f"layer{n}" for n in range(100) if n % 90 >= 18}

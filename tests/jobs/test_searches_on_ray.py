@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from afpjax.evaluate.fleet import Fleet
-from afpjax.jobs.shared.outcome import plain
+from afpjax.jobs.shared.result import plain
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 

@@ -28,7 +28,7 @@ from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.serve import again as serve_again
 from afpjax.jobs.serve import run as serve
-from afpjax.jobs.shared.outcome import plain
+from afpjax.jobs.shared.result import plain
 
 from ..deploy import byhand
 

@@ -13,7 +13,8 @@ from afpjax.config.config import Config
 from afpjax.config.settings import Rule
 from afpjax.config.uses import uses_of
 from afpjax.inputs.errors import InputError
-from afpjax.jobs.shared.outcome import plain, result_text
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import plain
 
 #: Refused beside others, though no job needs them there: what they contradict is said.
 CONTRADICTING = {"train.faults", "faults.scope"}

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from html.parser import HTMLParser
 from typing import Any
 
 import pytest
+
+from ..conftest import Reader
 
 Result = dict[str, Any]
 
@@ -97,13 +98,6 @@ def _sensitivity(cells: Sequence[tuple[str, str]]) -> list[Result]:
     ]
 
 
-def profile(layers: int = 4, devices: int = 3) -> Result:
-    """A result of job `profile`."""
-    whole = partition(layers, devices)
-    keys = ("version", "seed", "model", "devices", "costs", "seconds")
-    return {"job": "profile"} | {key: whole[key] for key in keys}
-
-
 def _layer(name: str, index: int) -> Result:
     return {
         "name": name,
@@ -136,58 +130,6 @@ def _estimate(name: str, accuracy: float) -> Result:
     return {name: accuracy, f"{name}_interval": near(accuracy)}
 
 
-class Reader(HTMLParser):
-    """The page's text, headings, tags and tables (rows of cells' texts), breaks as spaces."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.attributes: list[tuple[str, str | None]] = []
-        self.tables: list[list[list[str]]] = []
-        self.headings: list[str] = []
-        self.headline = ""
-        self.text = ""
-        self._open = ""
-        self.feed(page)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        self.attributes += attrs
-        if tag in ("h1", "h2", "style", "td", "th", "p", "summary"):
-            self._open = tag
-        if tag == "h2":
-            self.headings.append("")
-        if tag == "table":
-            self.tables.append([])
-        if tag == "tr":
-            self.tables[-1].append([])
-        if tag in ("td", "th"):
-            self.tables[-1][-1].append("")
-        if tag == "br":
-            self.handle_data(" ")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag == self._open:
-            self._open = ""
-
-    def handle_data(self, data: str) -> None:
-        data = data.replace("\u00a0", " ")
-        if self._open != "style":
-            self.text += data
-        if self._open == "h1":
-            self.headline += data
-        if self._open == "h2":
-            self.headings[-1] += data
-        if self._open in ("td", "th"):
-            self.tables[-1][-1][-1] += data
-
-    def table(self, *head: str) -> list[list[str]]:
-        """Rows of the one table whose heading begins with these cells."""
-        found = [rows for rows in self.tables if rows[0][: len(head)] == list(head)]
-        assert len(found) == 1, (head, [rows[0] for rows in self.tables])
-        return found[0][1:]
-
-
 def row_of(result: Result, tool: str, scenario: str = "both") -> Result:
     (row,) = [r for r in result["table"] if (r["tool"], r["scenario"]) == (tool, scenario)]
     return row
@@ -200,11 +142,6 @@ def plain(html: str) -> str:
 @pytest.fixture
 def make() -> Callable[..., Result]:
     return partition
-
-
-@pytest.fixture
-def make_profile() -> Callable[..., Result]:
-    return profile
 
 
 @pytest.fixture

@@ -21,9 +21,9 @@ OUTSIDE += ("<script", "<link", "<iframe", "<img", "javascript:", "onload=", "ur
 NAME = '<b>&"x'
 
 
-@pytest.fixture(params=["partition", "profile", "unknown"])
-def result(request, make, make_profile):
-    made = {"partition": make, "profile": make_profile}
+@pytest.fixture(params=["partition", "unknown"])
+def result(request, make):
+    made = {"partition": make}
     return made.get(request.param, lambda: {"job": "unknown"})()
 
 
@@ -84,8 +84,8 @@ def test_pages_agree_byte_for_byte_in_any_process(make, tmp_path):
     assert other.stdout == render(make(), {"run": {"seed": 3}}).html.encode()
 
 
-def test_text_is_escaped_wherever_it_comes_from(make, make_profile):
-    for whole in (make(), make_profile()):
+def test_text_is_escaped_wherever_it_comes_from(make):
+    for whole in (make(),):
         old = whole["model"]["layers"][1]["name"]
         named = _renamed(_renamed(whole, old, NAME), "simba", "<i>&'y")
         named["model"]["name"] = "<u>net"

@@ -9,7 +9,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from afpjax.jobs.campaign.view_cells import ENDINGS, Record, bounds, endings
-from afpjax.report.drawing import draw, legend, rate_axis
+from afpjax.report.charts import draw, legend, rate_axis
 from afpjax.report.style import HEAT, INK
 from afpjax.report.wording import Real, short, short_names
 

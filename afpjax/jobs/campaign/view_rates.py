@@ -13,7 +13,7 @@ from afpjax.jobs.campaign.view_cells import (
 )
 from afpjax.jobs.campaign.view_figures import Line, curves, heat, ranking
 from afpjax.jobs.campaign.view_where import RATE_LABEL, figures, matrix, none_seen, title_of
-from afpjax.report.drawing import device_look
+from afpjax.report.charts import device_look
 from afpjax.report.markup import Html, details, figure, table
 from afpjax.report.story import Block, Part, Result
 from afpjax.report.wording import rate

@@ -19,7 +19,7 @@ from afpjax.jobs.campaign.view_cells import (
     telling,
 )
 from afpjax.jobs.campaign.view_figures import SHOWN, Line, curves, heat, ranking
-from afpjax.report.drawing import device_look
+from afpjax.report.charts import device_look
 from afpjax.report.markup import Html, details, figure, html, join, paragraph, table
 from afpjax.report.story import Block, Part, Result
 from afpjax.report.style import MARKERS

@@ -17,7 +17,7 @@ from afpjax.jobs.distribute.view_words import (
     ordered,
     settings,
 )
-from afpjax.report.drawing import bounds, draw, legend, reference
+from afpjax.report.charts import bounds, draw, legend, reference
 from afpjax.report.markup import Html, details, estimate, figure, join, paragraph, table
 from afpjax.report.story import Block, Part, Result
 from afpjax.report.style import INK, PAPER

@@ -10,7 +10,7 @@ from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
 from afpjax.jobs.distribute.view_words import Record
-from afpjax.report.drawing import draw, legend
+from afpjax.report.charts import draw, legend
 from afpjax.report.style import DEVICES, HEAT, MUTED
 from afpjax.report.wording import short_names
 

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from afpjax.jobs.distribute.view_words import Record
-from afpjax.report.drawing import bounds, draw
+from afpjax.report.charts import bounds, draw
 from afpjax.report.style import INK, MUTED, PAPER
 from afpjax.report.wording import Real, short_names
 

@@ -6,7 +6,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from afpjax.jobs.distribute.view_words import Record, compared, lost, one_of, share
-from afpjax.report.drawing import bounds, draw, legend, reference
+from afpjax.report.charts import bounds, draw, legend, reference
 from afpjax.report.markup import Html, details, estimate, figure, join, paragraph, table
 from afpjax.report.story import Block, Part, Result
 from afpjax.report.style import METHODS, TOOLS

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from afpjax.report.drawing import draw
+from afpjax.report.charts import draw
 from afpjax.report.style import TOOLS
 from afpjax.report.wording import rate, short_names
 

@@ -6,7 +6,7 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from afpjax.report.drawing import draw, legend
+from afpjax.report.charts import draw, legend
 from afpjax.report.style import INK, METHODS, MUTED, TOOLS
 from afpjax.report.wording import Real, rate
 

@@ -3,7 +3,9 @@
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.experiment.prepare import prepare
-from afpjax.jobs.shared import plans, records, summary
+from afpjax.jobs.profile.result import ProfileResult
+from afpjax.jobs.profile.view import view
+from afpjax.jobs.shared import plans, records
 from afpjax.jobs.shared.outcome import Outcome
 
 
@@ -15,10 +17,9 @@ def plan(config: Config, work: Work) -> object:
 def run(config: Config, work: Work) -> Outcome:
     """Latency, energy and memory of every layer on every device, for one batch."""
     experiment = prepare(config, work, images=False)
-    costs = records.layer_costs(experiment, experiment.tables)
-    result = {
-        "model": records.model(experiment),
-        "devices": list(experiment.platform.names),
-        "costs": costs,
-    }
-    return Outcome(result, summary.costs(costs, experiment.platform.names))
+    result = ProfileResult(
+        records.model(experiment),
+        list(experiment.platform.names),
+        records.layer_costs(experiment, experiment.tables),
+    )
+    return Outcome(result, view=view(result))

@@ -5,7 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from afpjax.report.drawing import draw, legend
+from afpjax.report.charts import draw, legend
 from afpjax.report.markup import (
     Html,
     details,

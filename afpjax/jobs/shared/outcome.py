@@ -3,13 +3,14 @@
 import csv
 import io
 import json
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
+from afpjax.jobs.shared.result import plain
+from afpjax.report.view import View
 
 __all__ = ["Job", "Outcome", "plain", "result_text", "tables"]
 
@@ -17,39 +18,19 @@ _WIDTH = 100  # columns up to which a record of result.json stands on one line
 
 
 class Outcome(NamedTuple):
-    """What a job found."""
+    """What a job measured, and what it says of it."""
 
-    result: Mapping[str, Any]  # result.json without job, version, seed and seconds
-    summary: object = ""  # what the command prints: text, or anything that rich can show
+    #: A frozen dataclass, see `jobs.shared.result`: result.json without job, version, seed and
+    #: seconds. (A mapping while jobs move to typed results.)
+    result: Any
+    summary: object = ""  # of jobs whose result is a mapping: what the command prints
     files: Mapping[str, bytes] = MappingProxyType({})  # more for the run folder, by name
+    view: View | None = None  # what the page and the command say of the result
 
 
 #: The outcome depends on the experiment alone, not on what the memory holds already. Raises
 #: `InputError` for what the user can mend.
 Job = Callable[[Config, Work], Outcome]
-
-
-def plain(value: object, where: str = "result") -> Any:
-    """`value` in JSON's own types: arrays and tuples as lists, scalars of NumPy and JAX as numbers.
-
-    Single-precision numbers become the shortest decimal that says which they are, 0.9 instead of
-    0.8999999761581421. Raises `ValueError` that names the place of a NaN, an infinity or what
-    JSON does not have: a number that does not exist is to be left out.
-    """
-    if isinstance(value, Mapping):
-        for key in value:
-            if not isinstance(key, str):
-                raise ValueError(f"{where}: {key!r} is no name for a key")
-        return {key: plain(item, f"{where}.{key}") for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
-    if hasattr(value, "dtype"):
-        return plain(_from_array(value), where)
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{where} is {value}: leave out a number that does not exist")
-    if not isinstance(value, str | bool | int | float):
-        raise ValueError(f"{where}: a {type(value).__name__} has no place in result.json")
-    return value
 
 
 def result_text(result: Mapping[str, Any]) -> str:
@@ -64,16 +45,6 @@ def tables(result: Mapping[str, Any]) -> dict[str, str]:
     `X_high`, and any other list its values with spaces between.
     """
     return {name: _csv(records) for name, records in _lists_of_records(result, "")}
-
-
-def _from_array(array: Any) -> object:
-    import numpy as np  # where arrays are, it is loaded; for everything else it would be slow
-
-    values = np.asarray(array)
-    if values.dtype in (np.float16, np.float32):
-        return values.astype(str).astype(np.float64).tolist()
-    # NumPy does not know what JAX's small formats are; as numbers they fit float32.
-    return (values.astype(np.float32) if values.dtype.kind == "V" else values).tolist()
 
 
 def _layout(value: object, indent: int) -> str:

@@ -10,26 +10,31 @@ from afpjax.data.dataset import Images
 from afpjax.experiment.prepare import Experiment
 from afpjax.faults.model import layer_mask
 from afpjax.hardware.tables import CostTables
-from afpjax.inputs.notes import records as as_records
+from afpjax.jobs.shared.result import (
+    CostResult,
+    CoverageResult,
+    LayerResult,
+    ModelResult,
+    NoteResult,
+    real,
+)
 from afpjax.network import soundness
-from afpjax.network.layers import Layer
 from afpjax.search.problem import costs
 from afpjax.statistics.intervals import accuracy_interval
 
 Record = dict[str, Any]
 
 
-def model(experiment: Experiment) -> Record:
+def model(experiment: Experiment) -> ModelResult:
     """The network: its name, its layers in the order they run, and what of it they are."""
-    name = experiment.config.model.name
-    return {
-        "name": name,
-        "layers": [layer(each) for each in experiment.graph.layers],
-        "coverage": experiment.program.coverage.record(),
-    }
+    return ModelResult(
+        experiment.config.model.name,
+        [LayerResult.of(layer) for layer in experiment.graph.layers],
+        CoverageResult.of(experiment.program.coverage),
+    )
 
 
-def notes(experiment: Experiment) -> list[Record]:
+def notes(experiment: Experiment) -> list[NoteResult]:
     """What has to be known before the answer is read, of the network on the held-out images."""
     held = experiment.held
     count = soundness.looked_at(experiment.quantized, len(held.labels))
@@ -41,16 +46,17 @@ def notes(experiment: Experiment) -> list[Record]:
         calibration=lambda: experiment.inputs(experiment.calibration),
         readings=_readings(some.images, experiment.inputs(some)),
     )
-    return as_records(found)
+    return [NoteResult.of(note) for note in found]
 
 
-def chance(experiment: Experiment, images: Images) -> list[Record]:
+def chance(experiment: Experiment, images: Images) -> list[NoteResult]:
     """The same of the network in floating point, which no number format can spoil."""
     count = soundness.looked_at(experiment.network, len(images.labels))
     some = Images(*(each[:count] for each in images))
     inputs = experiment.inputs(some)
     readings = _readings(some.images, inputs)
-    return as_records(soundness.chance(experiment.network, inputs, some.labels, readings=readings))
+    found = soundness.chance(experiment.network, inputs, some.labels, readings=readings)
+    return [NoteResult.of(note) for note in found]
 
 
 def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
@@ -93,21 +99,6 @@ def conditions(experiment: Experiment) -> Record:
     }
 
 
-def layer(layer: Layer) -> Record:
-    """One layer: sizes for one image, weights and biases counted apart."""
-    return {
-        "name": layer.name,
-        "kind": layer.kind,
-        "macs": layer.macs,
-        "weights": layer.weights,
-        "biases": layer.biases,
-        "neurons": layer.neurons,
-        "inputs": layer.inputs,
-        "outputs": layer.outputs,
-        **({"stored_in": layer.shares} if layer.shares else {}),
-    }
-
-
 def estimate(correct: Bool[np.ndarray, "K B"], name: str = "accuracy") -> Record:
     """An accuracy with its 95 % interval."""
     return {name: correct.mean(), f"{name}_interval": list(accuracy_interval(correct))}
@@ -119,7 +110,7 @@ def price(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> Record:
     return {"latency_ms": cost.latency_ms[0], "energy_mj": cost.energy_mj[0]}
 
 
-def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
+def layer_costs(experiment: Experiment, tables: CostTables) -> list[CostResult]:
     """Every layer on every device, links not included.
 
     Bytes are what a layer adds to those before it: a kernel that one of these reads too is theirs.
@@ -128,14 +119,14 @@ def layer_costs(experiment: Experiment, tables: CostTables) -> list[Record]:
     if tables.shared is not None:
         held = held - np.asarray(tables.shared.bytes)
     return [
-        {
-            "layer": each.name,
-            "device": device,
-            "latency_ms": tables.latency_ms[row, column],
-            "energy_mj": tables.energy_mj[row, column],
-            "bytes": int(held[row]),
-        }
-        for row, each in enumerate(experiment.graph.layers)
+        CostResult(
+            layer.name,
+            device,
+            real(tables.latency_ms[row, column]),
+            real(tables.energy_mj[row, column]),
+            int(held[row]),
+        )
+        for row, layer in enumerate(experiment.graph.layers)
         for column, device in enumerate(experiment.platform.names)
     ]
 

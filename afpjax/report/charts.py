@@ -15,13 +15,24 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter, NullLocator
 
 from afpjax.report.style import DEVICES, GRID, INK, MARKERS, MUTED, PAPER
-from afpjax.report.wording import Real, short
+from afpjax.report.wording import Real, short, short_names
 
-__all__ = ["Records", "bounds", "device_look", "draw", "legend", "rate_axis", "reference"]
+__all__ = [
+    "Records",
+    "bounds",
+    "cost_bars",
+    "costliest",
+    "device_look",
+    "draw",
+    "legend",
+    "rate_axis",
+    "reference",
+]
 
 Records = Sequence[Mapping[str, Any]]
 
 _WIDTH = 300 / 72  # inches
+_BARS = 72  # bars in a cost figure, all devices
 _TICKED = 6  # flip rates up to which each is named on its axis
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -138,3 +149,36 @@ def bounds(record: Mapping[str, Any], key: str) -> tuple[float, float]:
 def device_look(index: int) -> tuple[str, str]:
     """Colour and marker of the device with this index."""
     return DEVICES[index % len(DEVICES)], MARKERS[index % len(MARKERS)]
+
+
+def costliest(costs: Sequence[Any], devices: Sequence[str], key: str) -> list[str]:
+    """The layers whose `key` is highest on any device, in the order they run, as many as fit."""
+    most: dict[str, Real] = {}
+    for cost in costs:
+        most[cost.layer] = max(getattr(cost, key), most.get(cost.layer, 0))
+    room = max(_BARS // len(devices), 8)
+    dearest = sorted(most, key=lambda layer: -most[layer])[:room]
+    return [layer for layer in most if layer in dearest]
+
+
+def cost_bars(costs: Sequence[Any], devices: Sequence[str], key: str, label: str) -> bytes:
+    """Bars of `key` for each device, top to bottom as in the legend, for the costliest layers."""
+    layers = costliest(costs, devices, key)
+    table = {(cost.layer, cost.device): getattr(cost, key) for cost in costs}
+
+    def paint(single: Sequence[Axes]) -> None:
+        (axes,) = single
+        thick = 0.8 / len(devices)
+        for index, device in enumerate(devices):
+            where = [i + (index - (len(devices) - 1) / 2) * thick for i in range(len(layers))]
+            values = [table.get((layer, device), 0) for layer in layers]
+            colour, _ = device_look(index)
+            axes.barh(where, values, thick * 0.92, color=colour, label=device)
+        axes.set_yticks(range(len(layers)), short_names(layers, 19))
+        axes.set_ylim(len(layers) - 0.5, -0.5)
+        axes.grid(visible=False, axis="y")
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5))
+        axes.set_xlabel(label)
+        legend(axes)
+
+    return draw(paint, height=0.9 + len(layers) * max(0.17, 0.06 * len(devices)))
