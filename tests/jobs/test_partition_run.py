@@ -12,11 +12,12 @@ from afpjax.evaluate import engine
 from afpjax.hardware import platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.partition import run as job
+from afpjax.jobs.partition.charts import TOOL_NAMES
 from afpjax.jobs.shared import searched
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
-from afpjax.jobs.shared.summary import comparison
 from afpjax.network import compiler
+from afpjax.report.render import terminal
 from afpjax.search import explore
 from afpjax.search.problem import costs
 
@@ -117,16 +118,18 @@ def assert_bars_end(counted):
 
 
 @pytest.mark.parametrize("given", [{}, {"faults__strategy": "layerwise"}])
-def test_the_summary_says_what_was_found(result_of, given):
-    result = result_of("partition", **TWO, **given)
+def test_the_terminal_says_what_was_found(outcome_of, given):
+    outcome = outcome_of("partition", **TWO, **given)
     console = Console(width=100, file=io.StringIO())
     with console.capture() as text:
-        console.print(comparison(result))
-    said = " ".join(text.get().split())
-    for row in result["table"]:
-        assert f"{row['tool']} {100 * row['accuracy']:.1f} % [" in said
-    assert f"all 8 mappings were tried; {len(result['front'])} on the front" in said
-    assert ("these do not add up" in said) == bool(given)
+        console.print(terminal(outcome.view))
+    said = " ".join(text.get().replace("\u00a0", " ").split())
+    for row in outcome.result.table:
+        assert f"{TOOL_NAMES[row.tool]} {100 * row.accuracy.value:.1f} % [" in said
+    assert (
+        f"All 8 mappings were tried: there are few enough. {len(outcome.result.front)} on" in said
+    )
+    assert ("do not add up" in said) == bool(given)
 
 
 def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):

@@ -14,8 +14,8 @@ from afpjax.report.markup import (
     paragraph,
     table,
 )
+from afpjax.report.render import pieces
 from afpjax.report.story import Block, Part, Result, Story
-from afpjax.report.strip import strip
 from afpjax.report.wording import GAP, number, percent, scaled, size
 
 __all__ = ["STORY"]
@@ -76,8 +76,10 @@ def who(result: Result) -> Block:
 
 
 def _layers(result: Result) -> Html:
-    macs = [layer["macs"] for layer in result["model"]["layers"]]
-    return strip(macs, [], {"Mapping": result["mapping"]}, len(result["devices"]))
+    macs, few = [layer["macs"] for layer in result["model"]["layers"]], len(result["mapping"]) <= 28
+    drawn = pieces().bars("Work (multiply-accumulates, MACs)", macs, "", few)
+    drawn += pieces().mapping_strip("Mapping", result["mapping"], len(result["devices"]), few)
+    return Html(f'<div class="strip">{drawn}</div>')
 
 
 def _neurons(result: Result) -> Html:

@@ -4,16 +4,20 @@ For each kind of fault (weights, activations, both) the search runs by itself, a
 paper's Table II do. What is reported was measured afterwards, on held-out images and fresh draws.
 """
 
+from dataclasses import replace
+
 import numpy as np
 from jaxtyping import Bool
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.experiment.prepare import SCENARIOS, prepare
-from afpjax.inputs import notes
-from afpjax.jobs.shared import few_faults, measured, plans, records, searched
+from afpjax.jobs.partition import measured
+from afpjax.jobs.partition.result import Draws, Effort, PartitionResult, Point, SearchResult
+from afpjax.jobs.partition.view import view
+from afpjax.jobs.shared import few_faults, plans, records, searched
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.jobs.shared.summary import comparison
+from afpjax.jobs.shared.result import NoteResult, real
 from afpjax.search.partition import Front
 
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")
@@ -61,31 +65,26 @@ def run(config: Config, work: Work) -> Outcome:
     }
     without = experiment.held_out.clean(experiment.scenario("both"))
     points = {index: _point(front, index, correct[index], without) for index in kept}
-    chosen = points[selected["both"]]
-    result = {
-        "model": records.model(experiment),
-        "devices": list(experiment.platform.names),
-        **records.conditions(experiment),
-        "notes": [
-            *records.notes(experiment),
-            *notes.records(
-                few_faults.of_mapping(
-                    experiment, front.mappings[selected["both"]], "The selected mapping"
-                )
-            ),
-        ],
-        "clean": measured.fault_free(experiment),
-        "selected": chosen
-        | {"flips": measured.flips(experiment, front.mappings[selected["both"]])},
-        "table": measured.table(experiment, mappings),
-        "advantages": measured.advantages(experiment, mappings),
-        "front": list(points.values()),
-        "search": _searched(front),
-        "sensitivity": measured.sensitivities(experiment),
-        "sweep": measured.sweep(experiment, mappings),
-        "costs": records.layer_costs(experiment, experiment.tables),
-    }
-    return Outcome(result, comparison(result))
+    chosen = front.mappings[selected["both"]]
+    few = few_faults.of_mapping(experiment, chosen, "The selected mapping")
+    flips = measured.flips(experiment, chosen)
+    result = PartitionResult(
+        model=records.model(experiment),
+        devices=list(experiment.platform.names),
+        data=records.data(experiment),
+        faults=records.faults(experiment),
+        notes=[*records.notes(experiment), *map(NoteResult.of, few)],
+        clean=measured.fault_free(experiment),
+        selected=replace(points[selected["both"]], flips=flips),
+        table=measured.table(experiment, mappings),
+        advantages=measured.advantages(experiment, mappings),
+        front=list(points.values()),
+        search=_search(front),
+        sensitivity=measured.sensitivities(experiment),
+        sweep=measured.sweep(experiment, mappings),
+        costs=records.layer_costs(experiment, experiment.tables),
+    )
+    return Outcome(result, view=view(result))
 
 
 def _point(
@@ -93,34 +92,29 @@ def _point(
     index: int,
     correct: Bool[np.ndarray, "K B"],
     clean: Bool[np.ndarray, " B"],
-) -> records.Record:
+) -> Point:
     """One mapping of the front as it was measured."""
-    return {
-        "mapping": records.as_list(front.mappings[index]),
-        "latency_ms": front.latency_ms[index],
-        "energy_mj": front.energy_mj[index],
-        **records.estimate(correct),
-        "accuracy_drop": clean.mean() - correct.mean(),
-    }
+    return Point(
+        front.mappings[index].tolist(),
+        real(front.latency_ms[index]),
+        real(front.energy_mj[index]),
+        records.estimated(correct),
+        float(clean.mean() - correct.mean()),
+    )
 
 
-def _searched(front: Front) -> records.Record:
-    return {
-        "method": front.method,
-        "generations": front.generations,
-        "evaluations": front.evaluations,
-        "hypervolume": front.hypervolume,
-        "reference_point": list(front.reference_point),
-        "history": list(front.history),
-        **_effort(front),
-    }
-
-
-def _effort(front: Front) -> records.Record:
-    """Passes of an image under faults, and how many mappings met how many fault draws."""
-    spent = front.spent
-    if spent is None:
-        return {}
-    draws = [{"draws": draws, "mappings": count} for draws, count in spent.mappings]
-    limit = {"total": spent.total} if spent.total else {}
-    return {"effort": limit | {"spent": spent.passes, "draws": draws}}
+def _search(front: Front) -> SearchResult:
+    """How the front was found, and how many mappings met how many fault draws."""
+    effort, spent = None, front.spent
+    if spent is not None:
+        draws = [Draws(draws, count) for draws, count in spent.mappings]
+        effort = Effort(spent.total or None, spent.passes, draws)
+    return SearchResult(
+        front.method,
+        front.generations,
+        front.evaluations,
+        front.hypervolume,
+        list(front.reference_point),
+        list(front.history),
+        effort,
+    )

@@ -13,7 +13,11 @@ from afpjax.hardware.tables import CostTables
 from afpjax.jobs.shared.result import (
     CostResult,
     CoverageResult,
+    DataResult,
+    Estimate,
+    FaultsResult,
     LayerResult,
+    LinkResult,
     ModelResult,
     NoteResult,
     real,
@@ -77,26 +81,42 @@ def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
     return ways
 
 
+def data(experiment: Experiment) -> DataResult:
+    """How many images the search sees, and how many the answer is measured on."""
+    searched, held = experiment.searched.labels, experiment.held.labels
+    return DataResult(experiment.config.data.name, len(searched), len(held))
+
+
+def faults(experiment: Experiment) -> FaultsResult:
+    """The faults that everything is measured under."""
+    model, names = experiment.faults, experiment.graph.names
+    faulty = layer_mask(model, experiment.graph)
+    return FaultsResult(
+        experiment.config.faults.strategy,
+        list(model.bits),
+        [name for name, hit in zip(names, faulty, strict=True) if hit],
+        *(
+            [real(rate) for rate in model.rates(kind).max(axis=1)]
+            for kind in ("weight", "activation")
+        ),
+        link=LinkResult(model.link_kind, model.link_rate) if model.link_rate > 0 else None,
+    )
+
+
 def conditions(experiment: Experiment) -> Record:
     """What the figures were measured under: images and faults."""
-    config, faults = experiment.config, experiment.faults
-    names, struck = experiment.graph.names, layer_mask(faults, experiment.graph)
-    link = {"link": {"kind": faults.link_kind, "rate": faults.link_rate}}
-    return {
-        "data": {
-            "name": config.data.name,
-            "search_images": len(experiment.searched.labels),
-            "held_out_images": len(experiment.held.labels),
-        },
-        "faults": {
-            "strategy": config.faults.strategy,
-            "bits": list(faults.bits),
-            "layers": [name for name, hit in zip(names, struck, strict=True) if hit],
-            "weight_rate": faults.rates("weight").max(axis=1),
-            "activation_rate": faults.rates("activation").max(axis=1),
-            **(link if faults.link_rate > 0 else {}),
-        },
-    }
+    return {"data": data(experiment), "faults": faults(experiment)}
+
+
+def estimated(correct: Bool[np.ndarray, "K B"]) -> Estimate:
+    """An accuracy with its 95 % interval."""
+    return Estimate(float(correct.mean()), *accuracy_interval(correct))
+
+
+def priced(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> tuple[float, float]:
+    """Latency (ms) and energy (mJ) of a mapping, links included."""
+    cost = costs(tables, mapping[None])
+    return real(cost.latency_ms[0]), real(cost.energy_mj[0])
 
 
 def estimate(correct: Bool[np.ndarray, "K B"], name: str = "accuracy") -> Record:

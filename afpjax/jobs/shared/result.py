@@ -22,7 +22,9 @@ __all__ = [
     "CostResult",
     "CoverageResult",
     "Estimate",
+    "FaultsResult",
     "LayerResult",
+    "LinkResult",
     "ModelResult",
     "NoteResult",
 ]
@@ -132,17 +134,18 @@ def _nested(kind: Any, value: Any) -> Any:
     if not is_dataclass(kind):
         return value
     hints = get_type_hints(kind, include_extras=True)
-    made = {}
+    made: dict[str, Any] = {}
     for each in fields(kind):
         key, hint = each.metadata.get("key", each.name), hints[each.name]
         if each.metadata.get("inline"):
             made[each.name] = _nested(hint, value)
         elif Estimate in (hint, *get_args(hint)):
             if key in value:
-                low, high = value[_interval(key)]
-                made[each.name] = Estimate(value[key], low, high)
+                made[each.name] = Estimate(value[key], *value[_interval(key)])
         elif key in value:
             made[each.name] = _nested(hint, value[key])
+        elif type(None) in get_args(hint):
+            made[each.name] = None
     return made
 
 
@@ -224,3 +227,32 @@ class CostResult:
     latency_ms: float
     energy_mj: float
     bytes: int
+
+
+@dataclass(frozen=True)
+class DataResult:
+    """How many images the search saw, and how many the answer was measured on."""
+
+    name: str
+    search_images: int
+    held_out_images: int
+
+
+@dataclass(frozen=True)
+class LinkResult:
+    """What happens to values on the way from one device to another, and how often."""
+
+    kind: str
+    rate: float
+
+
+@dataclass(frozen=True)
+class FaultsResult:
+    """Which faults the figures were measured under; a rate for each device."""
+
+    strategy: str
+    bits: Sequence[int]
+    layers: Sequence[str]
+    weight_rate: Sequence[float]
+    activation_rate: Sequence[float]
+    link: LinkResult | None = None

@@ -11,7 +11,9 @@ from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.experiment.prepare import Experiment
 from afpjax.faults.model import Thresholds, thresholds
 from afpjax.faults.strike import Draws, flips_of_trial
-from afpjax.jobs.shared.records import Record, as_list, estimate, price
+from afpjax.jobs.partition.result import Advantage, CleanResult, Flips, Row, Sensitivity, SweepPoint
+from afpjax.jobs.shared.records import estimated, priced
+from afpjax.jobs.shared.result import Estimate, real
 from afpjax.search.partition import measure
 from afpjax.statistics.intervals import difference_interval
 
@@ -23,20 +25,20 @@ _COUNTED = 8  # images and trials over which flips are counted
 Mappings = Mapping[tuple[str, str], Int[np.ndarray, " L"]]
 
 
-def fault_free(experiment: Experiment) -> Record:
+def fault_free(experiment: Experiment) -> CleanResult:
     """Accuracy without faults on the held-out images, in the format and in floating point."""
     held, faults = experiment.held, experiment.scenario("both")
     said = [
         np.asarray(experiment.network(experiment.inputs(part))).argmax(axis=1)
         for part in _parts(held)
     ]
-    return {
-        "accuracy": experiment.held_out.clean(faults).mean(),
-        "search_accuracy": experiment.search_evaluator.clean(faults).mean(),
-        "float_accuracy": (np.concatenate(said) == held.labels).mean(),
-        "images": len(held.labels),
-        "trials": experiment.config.search.final_trials,
-    }
+    return CleanResult(
+        float(experiment.held_out.clean(faults).mean()),
+        float(experiment.search_evaluator.clean(faults).mean()),
+        float((np.concatenate(said) == held.labels).mean()),
+        len(held.labels),
+        experiment.config.search.final_trials,
+    )
 
 
 def _parts(images: Images) -> Iterator[Images]:
@@ -45,7 +47,7 @@ def _parts(images: Images) -> Iterator[Images]:
         yield Images(*(each[start : start + _BATCH] for each in images))
 
 
-def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
+def table(experiment: Experiment, mappings: Mappings) -> list[Row]:
     """Accuracy of every tool's mapping under every kind of fault, held out, and its cost."""
     rows = []
     trials = experiment.config.search.final_trials
@@ -53,15 +55,12 @@ def table(experiment: Experiment, mappings: Mappings) -> list[Record]:
         for (tool, scenario), mapping in mappings.items():
             faults = experiment.scenario(scenario)
             (correct,) = measure(experiment.held_out, faults, mapping[None], trials, task.advance)
-            rows.append(
-                {"tool": tool, "scenario": scenario, **estimate(correct)}
-                | price(experiment.tables, mapping)
-                | {"mapping": as_list(mapping)}
-            )
+            costs = priced(experiment.tables, mapping)
+            rows.append(Row(tool, scenario, estimated(correct), *costs, mapping.tolist()))
     return rows
 
 
-def advantages(experiment: Experiment, mappings: Mappings) -> list[Record]:
+def advantages(experiment: Experiment, mappings: Mappings) -> list[Advantage]:
     """What AFarePart's mapping keeps more than each other tool's: accuracy, paired on equal draws.
 
     The rows are those that `table` has run. Its two intervals side by side do not use that both
@@ -77,17 +76,16 @@ def advantages(experiment: Experiment, mappings: Mappings) -> list[Record]:
         (s, t, correct("afarepart", s), correct(t, s)) for t, s in mappings if t != "afarepart"
     ]
     return [
-        {
-            "scenario": scenario,
-            "over": tool,
-            "difference": ours.mean() - theirs.mean(),
-            "difference_interval": list(difference_interval(ours, theirs)),
-        }
+        Advantage(scenario, tool, _difference(ours, theirs))
         for scenario, tool, ours, theirs in pairs
     ]
 
 
-def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
+def _difference(ours: np.ndarray, theirs: np.ndarray) -> Estimate:
+    return Estimate(float(ours.mean() - theirs.mean()), *difference_interval(ours, theirs))
+
+
+def sweep(experiment: Experiment, mappings: Mappings) -> list[SweepPoint]:
     """Accuracy of the mappings as all flip rates grow together (the paper's Figures 3 and 4).
 
     `rate` is the highest of the devices' rates; the draws are the first half of the table's.
@@ -103,12 +101,11 @@ def sweep(experiment: Experiment, mappings: Mappings) -> list[Record]:
                     experiment.held_out, faults, mapping[None], trials, task.advance
                 )
                 rate = max(*faults.rates("weight").flat, *faults.rates("activation").flat)
-                row = {"tool": tool, "scenario": scenario, "rate": rate}
-                rows.append(row | estimate(correct))
+                rows.append(SweepPoint(tool, scenario, real(rate), estimated(correct)))
     return rows
 
 
-def sensitivities(experiment: Experiment) -> list[Record]:
+def sensitivities(experiment: Experiment) -> list[Sensitivity]:
     """Every layer on every device: struck alone, and all struck but it (search images)."""
     devices = experiment.platform.names
     names = experiment.graph.names
@@ -119,12 +116,9 @@ def sensitivities(experiment: Experiment) -> list[Record]:
     ) as task:
         found = sensitivity(evaluator, faults, len(devices), trials, task.advance)
     return [
-        {
-            "layer": name,
-            "device": device,
-            **estimate(found.alone[row, column], "alone"),
-            **estimate(found.all_but[row, column], "all_but"),
-        }
+        Sensitivity(
+            name, device, estimated(found.alone[row, column]), estimated(found.all_but[row, column])
+        )
         for row, name in enumerate(names)
         for column, device in enumerate(devices)
     ]
@@ -135,7 +129,7 @@ def _half(experiment: Experiment) -> int:
     return max(2, experiment.config.search.final_trials // 2)
 
 
-def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Record]:
+def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Flips]:
     """Bits flipped in each layer under a mapping: per trial in weights, per image in activations.
 
     Means over the first held-out trials and images, both kinds of fault.
@@ -158,6 +152,6 @@ def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Record
     weights = np.mean([np.asarray(each.weights) for each in counted], axis=0)
     activations = np.mean([np.asarray(each.activations) for each in counted], axis=(0, 1))
     return [
-        {"layer": name, "weights": weights[row], "activations": activations[row]}
+        Flips(name, real(weights[row]), real(activations[row]))
         for row, name in enumerate(experiment.graph.names)
     ]

@@ -1,0 +1,140 @@
+"""What job `partition` measures."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from afpjax.jobs.shared.result import (
+    CostResult,
+    DataResult,
+    Estimate,
+    FaultsResult,
+    ModelResult,
+    NoteResult,
+)
+
+
+@dataclass(frozen=True)
+class CleanResult:
+    """Accuracy without faults: held-out images, the search's, and the former in floating point."""
+
+    accuracy: float
+    search_accuracy: float
+    float_accuracy: float
+    images: int
+    trials: int  # fault draws that everything else was measured under
+
+
+@dataclass(frozen=True)
+class Flips:
+    """Bits flipped in a layer: per trial in its weights, per image in its activations."""
+
+    layer: str
+    weights: float
+    activations: float
+
+
+@dataclass(frozen=True)
+class Point:
+    """A mapping (the device's number of each layer), measured on held-out images."""
+
+    mapping: Sequence[int]
+    latency_ms: float
+    energy_mj: float
+    accuracy: Estimate
+    accuracy_drop: float
+    flips: Sequence[Flips] | None = None  # of the one that is selected
+
+
+@dataclass(frozen=True)
+class Row:
+    """A tool's mapping under one kind of fault."""
+
+    tool: str
+    scenario: str
+    accuracy: Estimate
+    latency_ms: float
+    energy_mj: float
+    mapping: Sequence[int]
+
+
+@dataclass(frozen=True)
+class Advantage:
+    """What AFarePart's mapping keeps more than another tool's, on the same draws and images."""
+
+    scenario: str
+    over: str
+    difference: Estimate
+
+
+@dataclass(frozen=True)
+class Draws:
+    """How many mappings met how many fault draws."""
+
+    draws: int
+    mappings: int
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Passes of an image under faults that a search took, of `total` where it was limited."""
+
+    total: int | None
+    spent: int
+    draws: Sequence[Draws]
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """How the front was found; `reference_point` is (ms, mJ, accuracy drop)."""
+
+    method: str
+    generations: int
+    evaluations: int
+    hypervolume: float
+    reference_point: Sequence[float]
+    history: Sequence[float]  # hypervolume after each generation
+    effort: Effort | None = None
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """A layer on a device: the accuracy with faults in it alone, and in all layers but it."""
+
+    layer: str
+    device: str
+    alone: Estimate
+    all_but: Estimate
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """A tool's mapping with all rates scaled together; `rate` is the highest of any device."""
+
+    tool: str
+    scenario: str
+    rate: float
+    accuracy: Estimate
+
+
+@dataclass(frozen=True)
+class PartitionResult:
+    """AFarePart's mapping beside its baselines'."""
+
+    model: ModelResult
+    devices: Sequence[str]
+    data: DataResult
+    faults: FaultsResult
+    notes: Sequence[NoteResult]
+    clean: CleanResult
+    selected: Point
+    table: Sequence[Row]
+    advantages: Sequence[Advantage]
+    front: Sequence[Point]
+    search: SearchResult
+    sensitivity: Sequence[Sensitivity]
+    sweep: Sequence[SweepPoint]
+    costs: Sequence[CostResult]
+
+    def row(self, tool: str, scenario: str = "both") -> Row:
+        """A tool's row of the table."""
+        return next(r for r in self.table if (r.tool, r.scenario) == (tool, scenario))
