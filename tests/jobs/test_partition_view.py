@@ -165,11 +165,17 @@ def test_dots_of_the_front_lie_where_their_numbers_are(result):
     assert min(rises) > 1 and max(rises) - min(rises) < 0.1
 
 
-def test_names_are_escaped(result, shown):
-    named = replace(result, devices=["<b>one", *result.devices[1:]])
-    costs = [replace(c, device=c.device.replace(result.devices[0], "<b>one")) for c in result.costs]
-    sensitive = [
-        replace(s, device=s.device.replace(result.devices[0], "<b>one")) for s in result.sensitivity
-    ]
-    html = page(view(replace(named, costs=costs, sensitivity=sensitive)), "partition", {}).html
+def test_names_are_escaped(result):
+    first = result.devices[0]
+
+    def named(records):
+        return [replace(r, device="<b>one") if r.device == first else r for r in records]
+
+    renamed = replace(
+        result,
+        devices=["<b>one", *result.devices[1:]],
+        costs=named(result.costs),
+        sensitivity=named(result.sensitivity),
+    )
+    html = page(view(renamed), "partition", {}).html
     assert "<b>one" not in html and "&lt;b&gt;one" in html
