@@ -1,12 +1,12 @@
 """What job `partition` says of its result; the result is a golden run's, changed where needed."""
 
 import io
-import itertools
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -15,6 +15,8 @@ from afpjax.jobs.partition.result import PartitionResult, Sensitivity
 from afpjax.jobs.partition.view import SCENARIOS, view
 from afpjax.jobs.shared.result import Estimate, LinkResult, plain, read
 from afpjax.report.render import page, terminal
+
+from ..svg import drawn, is_linear, marks
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "partition-searched.json"
 TOOLS = {"cnnparted": 0.4, "fault-unaware": 0.5, "afarepart": 0.8}
@@ -154,15 +156,9 @@ def test_dots_of_the_front_lie_where_their_numbers_are(result):
         )
         for n in range(4)
     ]
-    svg = charts.front(points, points[0], []).decode()
-    group = re.search(r'<g id="PathCollection_1">(.*?)</g></g>', svg, re.DOTALL)
-    assert group is not None
-    places = re.findall(r'x="([\d.]+)" y="([\d.]+)"', group[1])
-    across, down = ([float(place[axis]) for place in places[:4]] for axis in (0, 1))
-    steps = [b - a for a, b in itertools.pairwise(across)]
-    assert min(steps) > 1 and max(steps) - min(steps) < 0.1
-    rises = [a - b for a, b in itertools.pairwise(down)]
-    assert min(rises) > 1 and max(rises) - min(rises) < 0.1
+    dots = marks(drawn(charts.front(points, points[0], [])), "PathCollection_1")
+    assert is_linear(dots[:4, 0], np.arange(4.0)) > 1
+    assert is_linear(dots[:4, 1], np.arange(4.0)) < -1  # downwards on paper is less
 
 
 def test_names_are_escaped(result):

@@ -10,8 +10,8 @@ from afpjax.jobs.campaign.view_cells import COLOURS, ENDINGS, apart, endings, sh
 from afpjax.jobs.campaign.view_figures import Line, curves, ends, heat, ranking, step
 from afpjax.report.style import HEAT, contrast
 
+from ..svg import SVG, drawn, texts
 from .campaigns import cell
-from .test_figures import SVG, drawn, texts
 
 
 def boxes(svg: bytes, colour: str) -> list[tuple[float, float]]:

@@ -12,8 +12,8 @@ from afpjax.jobs.distribute.view_search import fronts
 from afpjax.jobs.distribute.view_words import METHOD_NAMES, method_look
 from afpjax.report import style
 
+from ..svg import SVG, drawn, is_linear, texts
 from .distributions import distribution, near
-from .test_figures import SVG, drawn, is_linear, texts
 from .test_style import DARK, LIGHT
 
 BLUE, RED = style.METHODS["robustdice"], style.METHODS["lop"]
