@@ -17,8 +17,9 @@ import onnx
 from jax import lax
 from jax.core import Tracer
 
-#: An operand that the image or the parameters reach is a JAX array; a known one is NumPy's.
-Value = jax.Array | np.ndarray
+#: An operand that the image or the parameters reach is a JAX array; a known one is NumPy's, which
+#: makes scalars of arrays without axes.
+Value = jax.Array | np.ndarray | np.generic
 Operator = Callable[..., Any]
 
 

@@ -6,7 +6,7 @@ operands (both are taken) and in what operands' shapes say.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from inspect import Parameter, signature
 from typing import Any
 
@@ -58,15 +58,15 @@ def runner(node: onnx.NodeProto, table: Mapping[str, Operator] = OPERATORS) -> R
     for name, must in needed.items():
         if must and name not in attributes:
             raise ValueError(f"its attribute {name} is missing")
-    run = partial(operator, **attributes)
-
-    def outputs(*operands: Any) -> Sequence[Any]:
-        made = run(*operands)
-        return made if isinstance(made, list | tuple) else [made]
-
-    return outputs
+    return partial(_run, partial(operator, **attributes))
 
 
+def _run(operator: Operator, *operands: Any) -> Sequence[Any]:
+    outputs = operator(*operands)
+    return outputs if isinstance(outputs, list | tuple) else [outputs]
+
+
+@cache
 def _attributes(operator: Operator) -> dict[str, bool]:
     """The attributes that an operator takes, and whether it needs them; those of a window where it
     passes them on."""
