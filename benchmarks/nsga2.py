@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt32
 
-from afpjax.search.nsga2 import NSGA2, State
+from afpjax.search.nsga2 import NSGA2, NSGA2State
 from afpjax.search.pareto import Fitness
 from benchmarks.agreement import Disagrees, check_equal
 from benchmarks.rivals import NotInstalled, load
@@ -32,14 +32,14 @@ def dtlz2(genomes: Float[Array, "P G"]) -> Float[Array, "P M"]:
 
 
 class Search:
-    """Ours, generations inside one compiled program, as `afpjax.search.loop` runs them."""
+    """Ours, generations inside one compiled program, as `afpjax.search.nsga2` runs them."""
 
     def __init__(self, population: int) -> None:
         bounds = np.zeros(GENES, np.float32), np.ones(GENES, np.float32)
         algorithm = NSGA2.reals(population, *bounds)
         params, key = algorithm.default_params, jax.random.key(KEY)
 
-        def generation(number: UInt32[Array, ""], state: State) -> State:
+        def generation(number: UInt32[Array, ""], state: NSGA2State) -> State:
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, number))
             offspring, state = algorithm.ask(ask_key, state, params)
             return algorithm.tell(tell_key, offspring, _fitness(offspring), state, params)[0]

@@ -36,7 +36,7 @@ from afpjax.network.quantized import Quantized, quantize
 from afpjax.neurons.substitutes import SUBSTITUTES, Values, substitutes
 from afpjax.search.explore import Budget
 from afpjax.search.partition import tables_of
-from afpjax.search.problem import Caps, Struck, explained
+from afpjax.search.objectives import Caps, Struck, explained
 
 SCENARIOS = ("weights", "activations", "both")
 

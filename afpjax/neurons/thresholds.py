@@ -21,8 +21,8 @@ from jaxtyping import Array, Float64, Int, PRNGKeyArray
 
 from afpjax.inputs.errors import InputError
 from afpjax.neurons.separable import alone, combined, genomes_alone, penalties
-from afpjax.search.evaluated import as_fitness, thinned
-from afpjax.search.hypervolume import non_dominated
+from afpjax.search.explore import as_fitness, thinned
+from afpjax.search.pareto import non_dominated
 from afpjax.search.nsga2 import NSGA2
 from afpjax.search.operators import reset_mutation
 

@@ -16,7 +16,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.online.environment import State
 from afpjax.online.stream import Mapping
 from afpjax.search.explore import Budget
-from afpjax.search.problem import Caps, costs, single_device, violation
+from afpjax.search.objectives import Caps, costs, single_device, violation
 
 Front = tuple[Mapping, ...]
 

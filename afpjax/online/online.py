@@ -27,11 +27,10 @@ from afpjax.online.costs_now import (
 )
 from afpjax.online.environment import State
 from afpjax.online.stream import Mapping, answers, at
-from afpjax.search.evaluated import Infeasible
-from afpjax.search.explore import Budget, explore
+from afpjax.search.baselines import most_robust_within
+from afpjax.search.explore import Budget, Infeasible, explore
+from afpjax.search.objectives import RobustnessObjective, costs, with_faults
 from afpjax.search.pareto import Fitness
-from afpjax.search.problem import Struck, costs, with_faults
-from afpjax.search.select import most_robust_within
 
 _CHOICE = 2**19  # number of the first draw by which a mapping is chosen
 _SHORTLIST = 5  # mappings of a front among which is chosen
@@ -70,7 +69,7 @@ def repartition(
     if len(present) == 1:  # one mapping, nothing to search
         return choose(system, state, current, tuple(given), asked)._replace(front=tuple(given))
     caps, tables = limits(system, state), scaled(system.tables, state)
-    struck = Struck(system.evaluator, at(system.faults, state), system.trials)
+    struck = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
     scored = with_faults(tables, caps, struck)
     place = {int(device): gene for gene, device in enumerate(present)}
     initial = np.array([[place[device] for device in mapping] for mapping in given], np.int32)
@@ -154,7 +153,7 @@ def expected_drops(
     system: System, state: State, mappings: Sequence[Mapping]
 ) -> Float[np.ndarray, " P"]:
     """Accuracy drops on the search's images, under draws of the choice."""
-    struck = Struck(system.evaluator, at(system.faults, state), system.trials)
+    struck = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
     trials = range(_CHOICE, _CHOICE + system.choice_trials)
     return struck.fault_free() - struck.accuracy(np.array(mappings, np.int32), trials)
 

@@ -29,7 +29,7 @@ from afpjax.online.operation import Event, Operation, Price, Streamed
 from afpjax.online.probes import built_as, probed, with_rates, worst_allowed
 from afpjax.online.stream import Mapping, answers
 from afpjax.online.switching import DEARER, above_limits, switch
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 
 POLICIES = ("never", "online", "safest", "stored", "oracle")
 _WATCH = ("online", "safest", "stored")  # canaries, for alarms

@@ -15,7 +15,7 @@ from afpjax.online.current import Estimate, estimate
 from afpjax.online.environment import State, built_for
 from afpjax.online.operation import Operation, Price
 from afpjax.online.stream import Mapping, shares
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 
 
 class Answer(NamedTuple):

@@ -7,7 +7,7 @@ from afpjax.online.environment import State
 from afpjax.online.online import Decision
 from afpjax.online.operation import Operation
 from afpjax.online.stream import Mapping, answers
-from afpjax.search.problem import costs, violation
+from afpjax.search.objectives import costs, violation
 
 DEARER = "above limits"
 

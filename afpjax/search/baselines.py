@@ -1,26 +1,23 @@
-"""What AFarePart is compared with: tools that choose a mapping without knowing of faults.
+"""What AFarePart is compared with, and the rule by which each tool picks from its front.
 
 - fault-unaware: NSGA-II over latency and energy, any layer on any device (the paper's base model).
 - CNNParted (Kress et al., Computer Networks 229, 2023): contiguous segments, latency, energy, and
   the link's latency and energy once more by themselves, as its optimiser has them.
 
-Both see the platform, the budget and the limits that AFarePart sees; accuracy is for later.
+Both see the platform, the budget and the limits that AFarePart sees, and take the mapping of least
+energy-delay product (latency x energy): no weights, no units, the usual single figure of
+accelerator mappers. AFarePart takes the least accuracy drop within an allowance of cost.
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from jaxtyping import Int, PRNGKeyArray
+from jaxtyping import Float, Int, PRNGKeyArray
 
+from afpjax.evaluate.evaluator import Progress
 from afpjax.hardware.tables import CostTables
-from afpjax.search.evaluated import Infeasible
-from afpjax.search.explore import Budget, explore
-from afpjax.search.problem import NO_CAPS, Caps, by_cost, costs, single_device
-from afpjax.search.select import least_energy_delay
+from afpjax.search.explore import Budget, Infeasible, explore
+from afpjax.search.objectives import NO_CAPS, Caps, by_cost, costs, single_device
 
-Mapping = Int[np.ndarray, " L"]
-Progress = Callable[[int], Any]
+Column = Float[np.ndarray, " P"]
 
 
 def fault_unaware(
@@ -29,15 +26,18 @@ def fault_unaware(
     budget: Budget,
     caps: Caps = NO_CAPS,
     progress: Progress = lambda generations: None,
-) -> tuple[Mapping, Int[np.ndarray, "P L"]]:
+) -> tuple[Int[np.ndarray, " L"], Int[np.ndarray, "P L"]]:
     """The mapping of least energy-delay product on the latency-energy front, and that front."""
     layers, devices = tables.latency_ms.shape
-    cardinality = np.full(layers, devices)
-    everywhere = single_device(tables)
-    found = explore(
-        key, cardinality, by_cost(tables, caps), budget, initial=everywhere, progress=progress
-    )
-    return _choose(tables, found.genomes), found.genomes
+    front = explore(
+        key,
+        np.full(layers, devices),
+        by_cost(tables, caps),
+        budget,
+        initial=single_device(tables),
+        progress=progress,
+    ).genomes
+    return _choose(tables, front), front
 
 
 def cnnparted(
@@ -48,7 +48,7 @@ def cnnparted(
     *,
     segments: int = 0,
     progress: Progress = lambda generations: None,
-) -> tuple[Mapping, Int[np.ndarray, "P L"]]:
+) -> tuple[Int[np.ndarray, " L"], Int[np.ndarray, "P L"]]:
     """The chosen mapping and the front of contiguous segments (at most `segments`; 0: D)."""
     layers, devices = tables.latency_ms.shape
     pieces = min(segments or devices, layers)
@@ -60,11 +60,11 @@ def cnnparted(
     keys = ("latency_ms", "energy_mj", "link_latency_ms", "link_energy_mj")
     evaluate = by_cost(tables, caps, keys, decode)
     try:
-        found = explore(key, cardinality, evaluate, budget, progress=progress)
+        explored = explore(key, cardinality, evaluate, budget, progress=progress)
     except Infeasible as miss:
         what = f"no mapping of {pieces} contiguous segments or fewer (search.segments)"
         raise Infeasible(decode(miss.closest[None])[0], what) from None
-    front = np.unique(decode(found.genomes), axis=0)
+    front = np.unique(decode(explored.genomes), axis=0)
     return _choose(tables, front), front
 
 
@@ -77,6 +77,25 @@ def as_segments(
     return np.take_along_axis(genomes[:, pieces - 1 :], segment, axis=1).astype(np.int32)
 
 
-def _choose(tables: CostTables, mappings: np.ndarray) -> Mapping:
+def _choose(tables: CostTables, mappings: np.ndarray) -> Int[np.ndarray, " L"]:
     cost = costs(tables, mappings)
     return mappings[least_energy_delay(np.asarray(cost.latency_ms), np.asarray(cost.energy_mj))]
+
+
+def least_energy_delay(latency_ms: Column, energy_mj: Column) -> int:
+    """Index of the least latency x energy; the first of equals."""
+    return int(np.argmin(latency_ms.astype(np.float64) * energy_mj.astype(np.float64)))
+
+
+def most_robust_within(
+    latency_ms: Column, energy_mj: Column, drop: Column, *, latency_cap: float, energy_cap: float
+) -> int:
+    """Index of the least drop within both caps (ms, mJ), ties by energy-delay product.
+
+    Where none is within, the one that exceeds a cap by the least share.
+    """
+    latency, energy = latency_ms.astype(np.float64), energy_mj.astype(np.float64)
+    # Costs are float32 sums: what is within but for rounding is within.
+    excess = np.maximum(latency / latency_cap, energy / energy_cap) - 1
+    excess = np.where(excess <= 1e-6, 0.0, excess)
+    return int(np.lexsort((latency * energy, drop, excess))[0])

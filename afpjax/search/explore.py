@@ -1,25 +1,47 @@
 """Look for the best genomes: all of them where they are few, NSGA-II where they are not.
 
-Shape legend: N individuals, P of them in a population, M objectives, G genes (integers).
+Shape legend: N genomes, P of them in a population, M objectives, G genes (integers).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Int, PRNGKeyArray
+from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
+from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
-from afpjax.search.evaluated import Evaluated, best, feasible, joined
-from afpjax.search.hypervolume import hypervolume
 from afpjax.search.nsga2 import NSGA2
-from afpjax.search.pareto import Fitness
+from afpjax.search.pareto import Fitness, crowding, hypervolume, non_dominated
 
 FEW = 4096  # genomes; fewer are enumerated
+_ROWS = 64  # a front is filled up to a multiple, as every number of rows compiles
+_crowding = jax.jit(crowding)
+
+
+class Evaluated(NamedTuple):
+    """Genomes with their fitness."""
+
+    genomes: Int[np.ndarray, "N G"]
+    objectives: Float[np.ndarray, "N M"]
+    violation: Float[np.ndarray, " N"]
+
+    def at(self, places: Any) -> "Evaluated":
+        return Evaluated(*(column[places] for column in self))
+
+
+class Infeasible(InputError):
+    """Every genome that was tried breaks a limit; `closest` is the one that breaks them least."""
+
+    def __init__(self, closest: Int[np.ndarray, " G"], what: str = "no mapping") -> None:
+        super().__init__(f"{what} keeps within the limits on memory, latency and energy")
+        self.closest = closest
+
 
 #: (number of the fault draw, genomes [N, G]) -> Fitness of N individuals; runs on the host.
 Evaluate = Callable[[int, Int[np.ndarray, "N G"]], Fitness]
@@ -68,7 +90,7 @@ def explore(
     initial: Int[np.ndarray, "_ G"] | None = None,
     focus: Evaluate | None = None,
     settle: Settle | None = None,
-    progress: Callable[[int], Any] = lambda generations: None,
+    progress: Progress = lambda generations: None,
     until: Callable[[], bool] = lambda: False,
     exact: bool = True,
 ) -> Explored:
@@ -94,40 +116,33 @@ def explore(
             seen.update(genome.tobytes() for genome in genomes)
             return evaluate(draw if budget.renew else 0, genomes)
 
-        found = []
+        populations = []
         again = budget.renew or settle is not None
         for state in _generations(key, algorithm, measured, draws, again, initial):
-            found.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
+            populations.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
             progress(1)
             if until():
                 break
-        return found
+        return populations
 
     near = _near(budget, focus is not None)
     wide = budget.generations - near
     populations = run(key, evaluate, range(wide + 1), initial)
-    front, history = feasible(populations[-1]), [best(each).objectives for each in populations]
+    front, history = feasible(populations[-1]), [best(p).objectives for p in populations]
     if focus is not None and near and not until():
-        given = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
+        known = front.genomes if initial is None else np.concatenate([initial[:1], front.genomes])
         draws = range(wide, budget.generations + 1)
-        violation = np.asarray(focus(draws[0] if budget.renew else 0, given).violation)
-        nearest = given[np.argsort(violation, kind="stable")][: budget.population // 2]
+        violation = np.asarray(focus(draws[0] if budget.renew else 0, known).violation)
+        nearest = known[np.argsort(violation, kind="stable")][: budget.population // 2]
         populations = run(jax.random.fold_in(key, 1), focus, draws, nearest)
         if budget.renew:  # all on the last draw
             front = Evaluated(front.genomes, *map(np.asarray, evaluate(draws[-1], front.genomes)))
-        history += [joined(front, best(each)).objectives for each in populations]
+        history += [joined(front, best(p)).objectives for p in populations]
         front = joined(front, best(populations[-1]), budget.population)
     if settle is not None:
         front = settle(budget.generations if budget.renew else 0)
         history[-1] = front.objectives
-    return Explored(
-        front.genomes,
-        front.objectives,
-        "nsga2",
-        len(history),
-        len(seen),
-        tuple(history),
-    )
+    return Explored(*front[:2], "nsga2", len(history), len(seen), tuple(history))
 
 
 def few(cardinality: Int[np.ndarray, " G"]) -> bool:
@@ -157,7 +172,7 @@ def _enumerate(
     evaluate: Evaluate,
     budget: Budget,
     settle: Settle | None,
-    progress: Callable[[int], Any],
+    progress: Progress,
 ) -> Explored:
     genomes = np.indices(tuple(cardinality), np.int32).reshape(len(cardinality), -1).T
     scores, parts = [], budget.generations if settle is None else 1
@@ -168,8 +183,7 @@ def _enumerate(
     front = feasible(every)
     if settle is not None:
         front = settle(0)
-    history = (front.objectives,)
-    return Explored(front.genomes, front.objectives, "enumeration", 0, len(genomes), history)
+    return Explored(*front[:2], "enumeration", 0, len(genomes), (front.objectives,))
 
 
 def _generations(
@@ -205,9 +219,67 @@ def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> n
     population = np.array(algorithm.sample(key))
     if initial is not None:
         _, places = np.unique(initial, axis=0, return_index=True)
-        given = initial[np.sort(places)]
+        seeds = initial[np.sort(places)]
         # Half the population stays random, so that a search is never only around its seeds. The
         # first seed is always there, the others are thinned evenly.
-        most = min(len(given), len(population) // 2)
-        population[:most] = given[np.linspace(0, len(given) - 1, most).round().astype(int)]
+        most = min(len(seeds), len(population) // 2)
+        population[:most] = seeds[np.linspace(0, len(seeds) - 1, most).round().astype(int)]
     return population
+
+
+def best(evaluated: Evaluated) -> Evaluated:
+    """Feasible genomes that no other beats, each once, in lexicographic order."""
+    evaluated = evaluated.at(evaluated.violation <= 0)
+    evaluated = evaluated.at(np.unique(evaluated.genomes, axis=0, return_index=True)[1])
+    return evaluated.at(non_dominated(evaluated.objectives))
+
+
+def feasible(evaluated: Evaluated) -> Evaluated:
+    """`best`, which must not be empty."""
+    if (evaluated.violation > 0).all():
+        raise Infeasible(evaluated.genomes[evaluated.violation.argmin()])
+    return best(evaluated)
+
+
+def joined(wide: Evaluated, near: Evaluated, most: int | None = None) -> Evaluated:
+    """The best of both, thinned to `most`: of those near, half or what the others leave room for.
+
+    Thinned by crowding distance, so that the ends of both stay.
+    """
+    both = Evaluated(*map(np.concatenate, zip(near, wide, strict=True)))
+    front = best(both)
+    if most is None:
+        return front
+    known = {genome.tobytes() for genome in near.genomes}
+    is_near = np.array([genome.tobytes() in known for genome in front.genomes])
+    return front.at(thinned(front.objectives, is_near, most))
+
+
+def thinned(
+    objectives: Float[np.ndarray, "N M"], is_near: Bool[np.ndarray, " N"], most: int
+) -> Int[np.ndarray, " _"]:
+    """Which points of a front to keep, `most` of them: of those near, half or more.
+
+    By crowding distance, so that the ends of both parts stay.
+    """
+    near, far = np.flatnonzero(is_near), np.flatnonzero(~is_near)
+    if len(objectives) <= most:
+        return np.arange(len(objectives))
+    near = near[_spread(objectives[near], max(most // 2, most - len(far)))]
+    return np.sort(np.concatenate([near, far[_spread(objectives[far], most - len(near))]]))
+
+
+def _spread(objectives: np.ndarray, most: int) -> np.ndarray:
+    count = len(objectives)
+    if count <= most:
+        return np.arange(count)
+    padded = np.pad(objectives, [(0, -count % _ROWS), (0, 0)])
+    rank = (np.arange(len(padded)) >= count).astype(np.int32)
+    distance = np.asarray(_crowding(padded, rank))[:count]
+    return np.sort(np.argsort(-distance, kind="stable")[:most])
+
+
+def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:
+    """Columns of objectives and a violation as the search takes them, float32."""
+    columns = [jnp.asarray(np.asarray(column, np.float32)) for column in objectives]
+    return Fitness(jnp.stack(columns, axis=1), jnp.asarray(np.asarray(violation, np.float32)))

@@ -13,7 +13,7 @@ Deb et al., "A fast and elitist multiobjective genetic algorithm: NSGA-II", 2002
         state, metrics = algorithm.tell(tell_key, offspring, evaluate(offspring), state, params)
     best = algorithm.get_population(state)[algorithm.get_front(state)]
 
-`loop.run` is that loop as one compiled program. Keys are used once; nothing here draws by itself.
+`run` is that loop as one compiled program. Keys are used once; nothing here draws by itself.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,8 @@ from evosax.types import Metrics, Population, Solution
 from evosax.types import Params as BaseParams
 from evosax.types import State as BaseState
 from flax import struct
+from jax import lax
+from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from afpjax.inputs.errors import InputError
@@ -43,7 +45,7 @@ from afpjax.search.pareto import Fitness, assess, failed, guard
 
 
 @struct.dataclass
-class State(BaseState):
+class NSGA2State(BaseState):
     """P individuals and what is known of them, always in one order."""
 
     population: Any  # [P, G], flattened solutions
@@ -54,7 +56,7 @@ class State(BaseState):
 
 
 @struct.dataclass
-class Params(BaseParams):
+class NSGA2Params(BaseParams):
     """Numbers that may change without compiling anew."""
 
     crossover_rate: Any  # per pair of parents
@@ -62,7 +64,11 @@ class Params(BaseParams):
 
 
 def front_metrics(
-    key: PRNGKeyArray, population: Population, fitness: Fitness, state: State, params: Params
+    key: PRNGKeyArray,
+    population: Population,
+    fitness: Fitness,
+    state: NSGA2State,
+    params: NSGA2Params,
 ) -> dict[str, Array]:
     """What one generation's `tell` reports: of the offspring's raw fitness, and the new state."""
     del key, population, params
@@ -149,8 +155,8 @@ class NSGA2(PopulationBasedAlgorithm):
         return cls(population_size, jnp.zeros_like(lower), **(defaults | options))
 
     @property
-    def _default_params(self) -> Params:
-        return Params(
+    def _default_params(self) -> NSGA2Params:
+        return NSGA2Params(
             crossover_rate=jnp.float32(0.9), mutation_rate=jnp.float32(self.mutation_rate)
         )
 
@@ -162,13 +168,13 @@ class NSGA2(PopulationBasedAlgorithm):
 
     @partial(jax.jit, static_argnames=("self",))
     def init(
-        self, key: PRNGKeyArray, population: Population, fitness: Fitness, params: Params
-    ) -> State:
+        self, key: PRNGKeyArray, population: Population, fitness: Fitness, params: NSGA2Params
+    ) -> NSGA2State:
         """The state that holds P evaluated solutions. `key` is not used; evosax passes one."""
         del key, params
         genomes, fitness = self._check(population, fitness)
         rank, distance = assess(genomes, fitness, enough=self.population_size)
-        return State(genomes, fitness, rank, distance, jnp.int32(0))
+        return NSGA2State(genomes, fitness, rank, distance, jnp.int32(0))
 
     @partial(jax.jit, static_argnames=("self",))
     def tell(
@@ -176,9 +182,9 @@ class NSGA2(PopulationBasedAlgorithm):
         key: PRNGKeyArray,
         population: Population,
         fitness: Fitness,
-        state: State,
-        params: Params,
-    ) -> tuple[State, Metrics]:
+        state: NSGA2State,
+        params: NSGA2Params,
+    ) -> tuple[NSGA2State, Metrics]:
         """Keep the best P of the state's individuals and the offspring."""
         survival_key, metrics_key = jax.random.split(key)
         genomes, guarded = self._check(population, fitness)
@@ -187,7 +193,7 @@ class NSGA2(PopulationBasedAlgorithm):
         return state, self.metrics_fn(metrics_key, genomes, fitness, state, params)
 
     @partial(jax.jit, static_argnames=("self",))
-    def rescore(self, state: State, fitness: Fitness) -> State:
+    def rescore(self, state: NSGA2State, fitness: Fitness) -> NSGA2State:
         """The same individuals, measured anew (P rows in the state's order).
 
         For noisy objectives: call it before `tell`, so parents and offspring meet on one draw.
@@ -196,19 +202,21 @@ class NSGA2(PopulationBasedAlgorithm):
         rank, distance = assess(genomes, fitness, enough=self.population_size)
         return state.replace(fitness=fitness, rank=rank, crowding=distance)
 
-    def get_population(self, state: State) -> Population:
+    def get_population(self, state: NSGA2State) -> Population:
         """The P solutions, unflattened, in the state's order."""
         return jax.vmap(self._unravel_solution)(state.population)
 
-    def get_front(self, state: State) -> Bool[Array, " P"]:
+    def get_front(self, state: NSGA2State) -> Bool[Array, " P"]:
         """Which individuals no other beats; where none is feasible, the least violating."""
         return state.rank == 0
 
-    def get_best_solution(self, state: State) -> Solution:
+    def get_best_solution(self, state: NSGA2State) -> Solution:
         """Refused: several objectives have no one best solution."""
         raise InputError("NSGA2 has no single best solution: choose one of get_front(state)")
 
-    def _ask(self, key: PRNGKeyArray, state: State, params: Params) -> tuple[Population, State]:
+    def _ask(
+        self, key: PRNGKeyArray, state: NSGA2State, params: NSGA2Params
+    ) -> tuple[Population, NSGA2State]:
         select_key, cross_key, mutate_key = jax.random.split(key, 3)
         pairs = -(-self.population_size // 2)
         winners = tournament(select_key, [state.fitness.violation, state.rank, -state.crowding])
@@ -226,9 +234,9 @@ class NSGA2(PopulationBasedAlgorithm):
         key: PRNGKeyArray,
         population: Population,
         fitness: Fitness,
-        state: State,
-        params: Params,
-    ) -> State:
+        state: NSGA2State,
+        params: NSGA2Params,
+    ) -> NSGA2State:
         del params
         genomes = jnp.concatenate([state.population, population])
         both = jax.tree.map(lambda old, new: jnp.concatenate([old, new]), state.fitness, fitness)
@@ -238,7 +246,7 @@ class NSGA2(PopulationBasedAlgorithm):
         rank = jnp.minimum(rank, self.population_size)  # only copies had more
         arranged = jax.tree.map(lambda leaf: leaf[kept], (genomes, both, rank, distance))
         genomes, both, rank, distance = arranged
-        return State(genomes, both, rank, distance, state.generation_counter)
+        return NSGA2State(genomes, both, rank, distance, state.generation_counter)
 
     def _check(self, population: Population, fitness: Fitness) -> tuple[Array, Fitness]:
         genomes = jax.vmap(self._ravel_solution)(population)
@@ -254,3 +262,39 @@ class NSGA2(PopulationBasedAlgorithm):
                 f"{self.population_size}: give one per individual"
             )
         return genomes, guard(fitness)
+
+
+def run(
+    key: PRNGKeyArray,
+    algorithm: NSGA2,
+    evaluate: Callable[[PRNGKeyArray, Population], Fitness],
+    *,
+    generations: int,
+    initial: Population | None = None,
+    params: NSGA2Params | None = None,
+    renew: bool = False,
+) -> tuple[NSGA2State, dict[str, Any]]:
+    """A whole search, evaluation inside, as one program: jit it, vmap it over keys.
+
+    `evaluate(key, population)` gets the same key in every generation (common random numbers), so
+    survivors keep their fitness; with `renew`, a new key each, and survivors are measured again.
+    `initial` [P, …] replaces the random population.
+    Returns the last state, and per generation: the metrics, and `fitness` of the survivors.
+    """
+    params = algorithm.default_params if params is None else params
+    start_key, draw_key, loop_key = jax.random.split(key, 3)
+    population = algorithm.sample(start_key) if initial is None else initial
+    state = algorithm.init(start_key, population, evaluate(draw_key, population), params)
+
+    def generation(state: NSGA2State, index: ArrayLike) -> tuple[NSGA2State, dict[str, Any]]:
+        ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, index))
+        offspring, state = algorithm.ask(ask_key, state, params)
+        draw = jax.random.fold_in(draw_key, index) if renew else draw_key
+        if renew:
+            state = algorithm.rescore(state, evaluate(draw, algorithm.get_population(state)))
+        state, metrics = algorithm.tell(
+            tell_key, offspring, evaluate(draw, offspring), state, params
+        )
+        return state, {**metrics, "fitness": state.fitness}
+
+    return lax.scan(generation, state, jnp.arange(generations, dtype=jnp.int32))

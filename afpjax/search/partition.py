@@ -5,7 +5,6 @@ held-out images under fresh draws: `measure` is for that.
 """
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -25,20 +24,19 @@ from afpjax.inputs.notes import warn
 from afpjax.network import soundness
 from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
-from afpjax.search.effort import Plan, Race, Spent
-from afpjax.search.explore import Budget, Explored, Settle, explore, few, populations
-from afpjax.search.hypervolume import hypervolume
-from afpjax.search.problem import (
+from afpjax.search.explore import Budget, Evaluate, explore, few
+from afpjax.search.objectives import (
     NO_CAPS,
     STRATEGIES,
     Caps,
-    Struck,
+    RobustnessObjective,
     costs,
     explained,
-    settled,
     single_device,
     with_faults,
 )
+from afpjax.search.pareto import hypervolume
+from afpjax.search.race import Spent, race_for, settled
 
 
 @dataclass(frozen=True)
@@ -58,7 +56,7 @@ class Front:
     hypervolume: float
     reference_point: tuple[float, float, float]  # ms, mJ, accuracy drop
     history: tuple[float, ...]  # hypervolume after every generation
-    spent: Spent | None  # image passes; None for layers struck alone
+    spent: Spent | None  # image passes; None for "layerwise"
 
 
 def partition(
@@ -93,7 +91,7 @@ def partition(
     checks.instance("quantized", quantized, Quantized, "a network from afpjax.quantize")
     checks.instance("platform", platform, Platform, "a platform from afpjax.load_platform")
     checks.instance("faults", faults, FaultModel, "an afpjax.FaultModel")
-    checks.instance("caps", caps, Caps, "an afpjax.search.problem.Caps")
+    checks.instance("caps", caps, Caps, "an afpjax.search.objectives.Caps")
     checks.choice("strategy", strategy, STRATEGIES)
     for name, value, low, high in (
         ("trials", trials, 1, MOST_TRIALS),
@@ -104,14 +102,17 @@ def partition(
     ):
         checks.whole(name, value, low, high)
     if strategy == "layerwise":
-        warnings.warn("layerwise: drops of layers struck alone do not add up", stacklevel=2)
+        warnings.warn(
+            "layerwise: drops of layers that are faulty alone do not add up", stacklevel=2
+        )
     draw_key, search_key = jax.random.split(as_key(key))
     tables = tables_for(quantized, platform, batch, faults)
-    struck = Struck(Evaluator(quantized, images, labels, draw_key), faults, trials, strategy)
+    evaluator = Evaluator(quantized, images, labels, draw_key)
+    objective = RobustnessObjective(evaluator, faults, trials, strategy)
     budget = Budget(population, generations, renew, effort)
     warn(soundness.notes(quantized, images, labels))
     with explained(tables, caps, platform.names, quantized.graph.names):
-        return search(search_key, tables, struck, budget, caps)
+        return search(search_key, tables, objective, budget, caps)
 
 
 def tables_for(
@@ -142,13 +143,13 @@ def tables_of(
 def search(
     key: PRNGKeyArray,
     tables: CostTables,
-    struck: Struck,
+    objective: RobustnessObjective,
     budget: Budget,
     caps: Caps = NO_CAPS,
     *,
     initial: Int[np.ndarray, "_ L"] | None = None,
     allowance: Caps | None = None,
-    progress: Callable[[int], Any] = lambda generations: None,
+    progress: Progress = lambda generations: None,
 ) -> Front:
     """The front over latency, energy and accuracy drop; `initial[0]` is among the first mappings,
     and as many of the others as half of the population has room for.
@@ -159,57 +160,44 @@ def search(
     suffice, and `Infeasible`.
     """
     layers, devices = tables.latency_ms.shape
-    _check_rates(struck.faults, devices)
+    _check_rates(objective.faults, devices)
     first = single_device(tables)
     if initial is not None:
         first = np.concatenate([initial, first])
-    race = race_for(tables, struck, budget, allowance is not None)
-    focus = None
-    if allowance is not None:
-        focus = with_faults(tables, caps.within(allowance), struck, race)
-    found = explore(
+    race = race_for(tables, objective, budget, allowance is not None)
+    settle = None
+    if race is not None and budget.effort:
+        most = None if few(np.full(layers, devices)) else budget.population
+        settle = settled(tables, race, most, allowance or NO_CAPS)
+
+    def evaluate(limits: Caps) -> Evaluate:
+        return with_faults(tables, limits, objective, None if race is None else race.drops)
+
+    explored = explore(
         key,
         np.full(layers, devices),
-        with_faults(tables, caps, struck, race),
+        evaluate(caps),
         budget,
         initial=first,
-        focus=focus,
-        settle=_settle(tables, race, budget, allowance),
+        focus=None if allowance is None else evaluate(caps.within(allowance)),
+        settle=settle,
         progress=progress,
     )
-    return _as_front(tables, found, None if race is None else race.spent)
-
-
-def race_for(
-    tables: CostTables, struck: Struck, budget: Budget, focused: bool = False
-) -> Race | None:
-    """What decides who meets how many draws in a search; None for layers struck alone.
-
-    Raises `InputError` for an effort that does not suffice, or that goes with layers struck alone:
-    their draws serve all mappings at once.
-    """
-    if struck.strategy == "layerwise":
-        if budget.effort:
-            raise InputError(
-                "search.effort: with faults.strategy = layerwise all mappings share their draws, "
-                "there is nothing to share out; leave it at 0"
-            )
-        return None
-    layers, devices = tables.latency_ms.shape
-    if few(np.full(layers, devices)):
-        return Race(struck, Plan(budget.effort, 1, devices**layers))
-    calls, newcomers = populations(budget, focused), budget.population * (1 + budget.renew)
-    return Race(struck, Plan(budget.effort, calls, newcomers, budget.population))
-
-
-def _settle(
-    tables: CostTables, race: Race | None, budget: Budget, allowance: Caps | None
-) -> Settle | None:
-    if race is None or not budget.effort:
-        return None
-    layers, devices = tables.latency_ms.shape
-    most = None if few(np.full(layers, devices)) else budget.population
-    return settled(tables, race, most, allowance or NO_CAPS)
+    corner = reference_point(tables)
+    latency, energy, drop = explored.objectives.T
+    return Front(
+        mappings=explored.genomes,
+        latency_ms=latency,
+        energy_mj=energy,
+        accuracy_drop=drop,
+        method=explored.method,
+        generations=explored.generations,
+        evaluations=explored.evaluations,
+        hypervolume=hypervolume(explored.objectives, np.array(corner)),
+        reference_point=corner,
+        history=tuple(explored.hypervolumes(np.array(corner))),
+        spent=None if race is None else race.spent,
+    )
 
 
 def measure(
@@ -232,27 +220,9 @@ def reference_point(tables: CostTables) -> tuple[float, float, float]:
 
 def _check_rates(faults: FaultModel, devices: int) -> None:
     for target in ("weight", "activation"):
-        given = len(faults.rates(target))
-        if given not in (1, devices):
+        rates = len(faults.rates(target))
+        if rates not in (1, devices):
             raise InputError(
-                f"faults.{target}_rate: {given} rates for {devices} devices; give one number, or "
+                f"faults.{target}_rate: {rates} rates for {devices} devices; give one number, or "
                 "one per device"
             )
-
-
-def _as_front(tables: CostTables, found: Explored, spent: Spent | None) -> Front:
-    corner = reference_point(tables)
-    latency, energy, drop = found.objectives.T
-    return Front(
-        mappings=found.genomes,
-        latency_ms=latency,
-        energy_mj=energy,
-        accuracy_drop=drop,
-        method=found.method,
-        generations=found.generations,
-        evaluations=found.evaluations,
-        hypervolume=hypervolume(found.objectives, np.array(corner)),
-        reference_point=corner,
-        history=tuple(found.hypervolumes(np.array(corner))),
-        spent=spent,
-    )

@@ -7,8 +7,8 @@ from afpjax.config.work import SILENT, Work
 from afpjax.experiment.prepare import prepare
 from afpjax.hardware import load_link
 from afpjax.inputs.errors import InputError
+from afpjax.search.objectives import costs
 from afpjax.search.partition import partition, tables_for
-from afpjax.search.problem import costs
 
 ON_TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
 LOSSY = {**ON_TWO, "faults__link": "zero", "faults__link_rate": 1.0}

@@ -19,7 +19,7 @@ from afpjax.jobs.shared.result import plain
 from afpjax.network import compiler
 from afpjax.report.render import terminal
 from afpjax.search import explore
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
 

@@ -16,8 +16,8 @@ from afpjax.hardware.tables import CostTables
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.network.trace import trace
+from afpjax.search.objectives import RobustnessObjective
 from afpjax.search.partition import tables_for
-from afpjax.search.problem import Struck
 
 SIZES = dict(a=(6, 24), b=(24, 24), c=(24, 24), d=(24, 8), e=(8, 4))
 
@@ -65,9 +65,9 @@ def faults() -> FaultModel:
 
 
 @pytest.fixture
-def struck(quantized, images, labels, faults) -> Struck:
+def objective(quantized, images, labels, faults) -> RobustnessObjective:
     """Two draws on an evaluator that has not run anything."""
-    return Struck(Evaluator(quantized, images, labels, 7), faults, 2)
+    return RobustnessObjective(Evaluator(quantized, images, labels, 7), faults, 2)
 
 
 @pytest.fixture(scope="session")

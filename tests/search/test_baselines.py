@@ -9,10 +9,9 @@ import pytest
 
 from afpjax.search import explore as module
 from afpjax.search.baselines import as_segments, cnnparted, fault_unaware
-from afpjax.search.evaluated import Infeasible
-from afpjax.search.explore import Budget
+from afpjax.search.explore import Budget, Infeasible
+from afpjax.search.objectives import Caps, costs
 from afpjax.search.partition import tables_for
-from afpjax.search.problem import Caps, costs
 
 KEY = jax.random.key(5)
 BUDGET = Budget(16, 12)

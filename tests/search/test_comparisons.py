@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.search.comparisons import Pool, compare, contested, estimates, margins
+from afpjax.search.race import Pool, compare, contested, estimates, margins
 
 from .world import World
 

@@ -10,12 +10,11 @@ import pytest
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
-from afpjax.search.effort import Plan, Race
-from afpjax.search.evaluated import Evaluated, as_fitness, thinned
-from afpjax.search.explore import Budget, explore, populations
-from afpjax.search.hypervolume import hypervolume
-from afpjax.search.partition import race_for, search
-from afpjax.search.problem import NO_CAPS, Caps, Struck, costs, with_faults
+from afpjax.search.explore import Budget, Evaluated, as_fitness, explore, populations, thinned
+from afpjax.search.objectives import NO_CAPS, Caps, costs, with_faults
+from afpjax.search.pareto import hypervolume
+from afpjax.search.partition import search
+from afpjax.search.race import Race, RacePlan, race_for
 
 from .world import CLEAN, World
 
@@ -30,7 +29,7 @@ def run(world, total, *, key=KEY, renew=False, size=POPULATION):
     calls, newcomers = populations(budget, False), size * (1 + renew)
     if few:
         calls, newcomers = 1, 3**world.layers
-    race = Race(world, Plan(total, calls, newcomers, 0 if few else size))
+    race = Race(world, RacePlan(total, calls, newcomers, 0 if few else size))
 
     def evaluate(draw, genomes):
         cost = world.costs(genomes)
@@ -112,7 +111,7 @@ def test_every_pool_has_an_equal_part_of_two_thirds_of_the_total():
     """Ten pools, none of whose mappings is settled before all draws: each takes what it may."""
     rows = 10 * 20 * 4 * 3 // 2
     world = World(trials=32, own=0.6)
-    race = Race(world, Plan(rows * world.images, 10, 20, 4))
+    race = Race(world, RacePlan(rows * world.images, 10, 20, 4))
     for call in range(10):
         race.drops(0, world.genomes(20, call), world.costs(world.genomes(20, call)))
         assert len(world.asked) == (call + 1) * 20 * 4
@@ -120,7 +119,7 @@ def test_every_pool_has_an_equal_part_of_two_thirds_of_the_total():
 
 def test_a_pool_that_needs_less_leaves_it_to_the_later_ones():
     world = World(trials=32, own=0.6)
-    race = Race(world, Plan(1200 * world.images, 10, 20, 4))
+    race = Race(world, RacePlan(1200 * world.images, 10, 20, 4))
     one = world.genomes(1)
     race.drops(0, one, world.costs(one))  # a mapping without a rival still meets all 32
     assert len(world.asked) == 32
@@ -134,7 +133,7 @@ def test_clear_cases_are_settled_by_the_first_share():
     world.prices[:, 2] = world.prices.min(axis=1)
     world.hurt[0, 0] = 0.003
     mappings = np.array([[2] * 12, [0] * 12, [1] * 12, [1, 0] * 6, [0] + [2] * 11], np.int32)
-    race = Race(world, Plan(10**6, 1, 5, 5))
+    race = Race(world, RacePlan(10**6, 1, 5, 5))
     race.drops(0, mappings, world.costs(mappings))
     met = [len(numbers_met(world)[mapping.tobytes()]) for mapping in mappings]
     assert met == [16, 4, 4, 4, 16]  # the last one is too near to tell
@@ -149,7 +148,7 @@ def test_equal_costs_and_equal_rows_are_one_row_paid_once():
     world.hurt[:, 2:] = 0
     mappings = world.genomes(40)
     kinds = len(np.unique(mappings[:, :2], axis=0))
-    race = Race(world, Plan(0))
+    race = Race(world, RacePlan(0))
     race.drops(0, mappings, world.costs(mappings))
     assert race.spent.passes == kinds * 8 * 64
     assert race.spent.mappings == ((8, len(np.unique(mappings, axis=0))),)
@@ -158,7 +157,7 @@ def test_equal_costs_and_equal_rows_are_one_row_paid_once():
 def test_the_order_of_a_pool_and_copies_in_it_change_nothing():
     world, other = World(), World()
     total = 64 * (3 * 20 + 7 * 8) * 2
-    one, two = (Race(each, Plan(total, 3, 20, 8)) for each in (world, other))
+    one, two = (Race(each, RacePlan(total, 3, 20, 8)) for each in (world, other))
     for call in range(3):
         mappings = np.concatenate([world.genomes(20, 0)[: 10 * call], world.genomes(20, call)])
         order = np.random.default_rng(call).permutation(len(mappings))
@@ -171,10 +170,10 @@ def test_the_order_of_a_pool_and_copies_in_it_change_nothing():
 
 def test_totals_that_do_not_suffice_are_refused():
     least = (10 * 20 + 4 * 7) * 64
-    Race(World(), Plan(least, 10, 20, 4))
+    Race(World(), RacePlan(least, 10, 20, 4))
     message = f"search.effort: {least - 1} image passes are too few.* all 8 .* take {least};"
     with pytest.raises(InputError, match=message):
-        Race(World(), Plan(least - 1, 10, 20, 4))
+        Race(World(), RacePlan(least - 1, 10, 20, 4))
     with pytest.raises(InputError, match=r"search\.effort: -1 image passes"):
         Budget(8, 3, effort=-1)
 
@@ -183,8 +182,8 @@ def test_totals_that_do_not_suffice_are_refused():
 
 
 @pytest.fixture
-def eight(struck):
-    return dataclasses.replace(struck, trials=8)
+def eight(objective):
+    return dataclasses.replace(objective, trials=8)
 
 
 class Noted:
@@ -211,14 +210,14 @@ class Noted:
     ],
 )
 def test_without_a_total_the_search_is_the_one_without_a_race(
-    tables, struck, monkeypatch, few, renew
+    tables, objective, monkeypatch, few, renew
 ):
-    """Bit for bit, the fault-free accuracy and `Struck.drop` being all that it sees."""
+    """Bit for bit, the fault-free accuracy and `drop` being all that it sees."""
     monkeypatch.setattr(module, "FEW", few)
     narrow = Caps(float(np.median(costs(tables, np.zeros((1, 5), np.int32)).latency_ms)))
     budget = Budget(16, 12, renew)
-    front = search(KEY, tables, struck, budget, allowance=narrow)
-    plain = [with_faults(tables, caps, struck) for caps in (NO_CAPS, narrow)]
+    front = search(KEY, tables, objective, budget, allowance=narrow)
+    plain = [with_faults(tables, caps, objective) for caps in (NO_CAPS, narrow)]
     first = np.repeat(np.arange(3, dtype=np.int32)[:, None], 5, axis=1)
     found = explore(KEY, np.full(5, 3), plain[0], budget, initial=first, focus=plain[1])
     np.testing.assert_array_equal(front.mappings, found.genomes)
@@ -244,7 +243,7 @@ def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
     fronts = []
     for _ in range(2):  # the second one finds all its answers in the evaluator's memory
         noted = Noted(evaluator)
-        watched = object.__new__(Struck)
+        watched = object.__new__(RobustnessObjective)
         watched.__dict__.update(eight.__dict__, evaluator=noted)
         budget = Budget(16, 12, renew, effort=48 * 1000)
         fronts.append(search(KEY, tables, watched, budget, allowance=narrow))
@@ -262,12 +261,12 @@ def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("trials", [8, 16])
-def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, struck, trials):
+def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, objective, trials):
     """243 mappings: exactly at half of the effort; at a quarter it errs less than equal shares."""
 
     def front(trials, share=0):
         effort = share and 243 * 48 * trials // share
-        given = dataclasses.replace(struck, trials=trials)
+        given = dataclasses.replace(objective, trials=trials)
         found = search(KEY, tables, given, Budget(16, 12, effort=effort))
         assert found.spent is not None and (found.spent.passes <= effort or not share)
         return {mapping.tobytes() for mapping in found.mappings}
@@ -278,22 +277,24 @@ def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, struck
     assert len(front(trials, 4) ^ every) < len(front(trials // 4) ^ every)
 
 
-def test_layers_struck_alone_have_no_effort_to_share_out(tables, struck):
-    alone = dataclasses.replace(struck, strategy="layerwise")
+def test_layers_struck_alone_have_no_effort_to_share_out(tables, objective):
+    alone = dataclasses.replace(objective, strategy="layerwise")
     assert race_for(tables, alone, Budget(8, 3)) is None
     assert search(KEY, tables, alone, Budget(8, 3)).spent is None
     with pytest.raises(InputError, match=r"search.effort: with faults.strategy = layerwise"):
         search(KEY, tables, alone, Budget(8, 3, effort=10**6))
 
 
-def test_struck_counts_what_the_evaluator_gets_right(struck, images, labels, quantized):
+def test_struck_counts_what_the_evaluator_gets_right(objective, images, labels, quantized):
     mappings = np.array([[0, 1, 2, 1, 0], [2, 2, 2, 2, 2]], np.int32)
-    got = struck.right(mappings, [3, 5])
+    got = objective.right(mappings, [3, 5])
     for place, mapping in enumerate(mappings):
         for column, trial in enumerate((3, 5)):
-            logits = quantized(images, mapping=mapping, faults=struck.faults, key=7, trial=trial)
+            logits = quantized(images, mapping=mapping, faults=objective.faults, key=7, trial=trial)
             assert got[place, column] == (np.asarray(logits).argmax(axis=1) == labels).sum()
-    one_rate = dataclasses.replace(struck, faults=dataclasses.replace(struck.faults, layers=("b",)))
+    one_rate = dataclasses.replace(
+        objective, faults=dataclasses.replace(objective.faults, layers=("b",))
+    )
     rows = one_rate.rows(np.array([[0, 1, 0, 0, 0], [2, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.int32))
     assert rows[0] == rows[1] != rows[2]
-    assert isinstance(struck.evaluator, Evaluator) and struck.images == 48
+    assert isinstance(objective.evaluator, Evaluator) and objective.images == 48

@@ -9,11 +9,10 @@ import pytest
 
 from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
-from afpjax.search.evaluated import Infeasible, as_fitness
-from afpjax.search.explore import Budget, explore
-from afpjax.search.hypervolume import hypervolume
+from afpjax.search.explore import Budget, Infeasible, as_fitness, explore
+from afpjax.search.objectives import NO_CAPS, with_faults
+from afpjax.search.pareto import hypervolume
 from afpjax.search.partition import reference_point
-from afpjax.search.problem import NO_CAPS, with_faults
 
 KEY = jax.random.key(11)
 # One size for all searches, as each size compiles: 4,096 genomes, the fewest that are searched.
@@ -72,10 +71,10 @@ def test_enumeration_ends_below_4096_genomes(cardinality, method):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
-    tables, struck, monkeypatch, seed
+    tables, objective, monkeypatch, seed
 ):
     """Five layers on three devices; the drop is what the evaluator measures."""
-    evaluate, cardinality = with_faults(tables, NO_CAPS, struck), np.full(5, 3)
+    evaluate, cardinality = with_faults(tables, NO_CAPS, objective), np.full(5, 3)
     exact = explore(KEY, cardinality, evaluate, BUDGET)
     assert exact.method == "enumeration" and len(exact.genomes) > 8
     assert len(np.unique(exact.objectives[:, 2])) > 5  # accuracy is part of the trade-off

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.search.hypervolume import hypervolume, non_dominated
+from afpjax.search.pareto import hypervolume, non_dominated
 
 
 def points(seed, size, objectives, steps):

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.search.loop import run
-from afpjax.search.nsga2 import NSGA2
+from afpjax.search.nsga2 import NSGA2, run
 from afpjax.search.pareto import Fitness, assess
 
 SIZE, GENES, GENERATIONS = 12, 8, 6

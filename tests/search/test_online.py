@@ -29,7 +29,7 @@ from afpjax.online.online import (
 )
 from afpjax.online.stream import at
 from afpjax.search.explore import Budget
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 
 BUILT = built_for((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
 STRUCK = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))

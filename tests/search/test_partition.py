@@ -14,8 +14,8 @@ from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.explore import Budget
+from afpjax.search.objectives import Caps, RobustnessObjective, costs
 from afpjax.search.partition import measure, reference_point, search, tables_for
-from afpjax.search.problem import Caps, Struck, costs
 
 KEY = jax.random.key(3)
 SMALL: dict[str, Any] = {"trials": 2, "population": 16, "generations": 12}
@@ -86,8 +86,10 @@ def test_a_forced_search_is_the_same_for_the_same_key(
         np.testing.assert_array_equal(getattr(one, field.name), getattr(other, field.name))
     assert (one.method, one.generations, len(one.history)) == ("nsga2", 12, 12)
     # What survives was measured on the last generation's draw: trials 24 and 25.
-    struck = Struck(Evaluator(quantized, images, labels, jax.random.split(KEY)[0]), faults, 2)
-    drops = struck.drop(one.mappings, 12).astype(np.float32)
+    objective = RobustnessObjective(
+        Evaluator(quantized, images, labels, jax.random.split(KEY)[0]), faults, 2
+    )
+    drops = objective.drop(one.mappings, 12).astype(np.float32)
     np.testing.assert_array_equal(one.accuracy_drop, drops)
 
 
@@ -164,18 +166,18 @@ def test_what_the_parts_refuse_is_refused(quantized, platform, faults, images, l
         afpjax.partition(quantized, platform, unknown, images, labels, KEY, **SMALL)
 
 
-def test_given_mappings_are_among_the_first(tables, struck, monkeypatch):
+def test_given_mappings_are_among_the_first(tables, objective, monkeypatch):
     monkeypatch.setattr(module, "FEW", 0)
     given = np.array([[0, 1, 0, 1, 0], [2, 1, 2, 1, 2]], np.int32)
     first = []
-    rows = Struck.rows
+    rows = RobustnessObjective.rows
 
     def noted(self, mappings):
         first.append(mappings)
         return rows(self, mappings)
 
-    monkeypatch.setattr(Struck, "rows", noted)
-    search(KEY, tables, struck, Budget(16, 12), initial=given)
+    monkeypatch.setattr(RobustnessObjective, "rows", noted)
+    search(KEY, tables, objective, Budget(16, 12), initial=given)
     met = first[0].tolist()
     for mapping in (*given.tolist(), [0] * 5, [1] * 5, [2] * 5):
         assert mapping in met

@@ -19,7 +19,7 @@ from afpjax.online.policies import POLICIES, streamed
 from afpjax.online.stream import Stream, answers, shares
 from afpjax.online.watch import rule
 from afpjax.search.explore import Budget
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 
 BUILT = built_for((0.0, 0.2, 0.0), (0.0, 0.2, 0.0))  # two devices to trust
 NAMES = ("eyeriss", "simba", "simba-ecc")

@@ -9,12 +9,10 @@ import pytest
 from afpjax.faults.model import FaultModel
 from afpjax.hardware.tables import CostTables, mapping_cost
 from afpjax.inputs.errors import InputError
-from afpjax.search.evaluated import Infeasible
-from afpjax.search.partition import tables_for
-from afpjax.search.problem import (
+from afpjax.search.explore import Infeasible
+from afpjax.search.objectives import (
     NO_CAPS,
     Caps,
-    Struck,
     by_cost,
     costs,
     explained,
@@ -22,8 +20,9 @@ from afpjax.search.problem import (
     violation,
     with_faults,
 )
+from afpjax.search.partition import tables_for
 
-KEY = 7  # of the evaluator in `struck`
+KEY = 7  # of the evaluator in `objective`
 
 
 def random_tables(layers, devices, tensors):
@@ -116,89 +115,89 @@ def accuracy_by_hand(quantized, images, labels, faults, mapping, trial):
 
 @pytest.mark.parametrize("draw", [0, 3])
 def test_drop_is_clean_minus_faulty_on_the_same_images_and_draws(
-    struck, quantized, images, labels, draw
+    objective, quantized, images, labels, draw
 ):
     mappings = np.array([[0, 1, 2, 1, 0], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]], np.int32)
     clean = (np.asarray(quantized(images)).argmax(axis=1) == labels).mean()
-    got = struck.drop(mappings, draw)
+    got = objective.drop(mappings, draw)
     for place, mapping in enumerate(mappings):
         faulty = [
-            accuracy_by_hand(quantized, images, labels, struck.faults, mapping, trial)
+            accuracy_by_hand(quantized, images, labels, objective.faults, mapping, trial)
             for trial in (2 * draw, 2 * draw + 1)
         ]
         np.testing.assert_allclose(got[place], clean - np.mean(faulty), atol=1e-12)
     assert got[1] > 0 == got[2]  # the third device does not fail
 
 
-def test_draws_with_other_numbers_are_other_draws(struck):
+def test_draws_with_other_numbers_are_other_draws(objective):
     everywhere = np.ones((1, 5), np.int32)
-    assert len({float(struck.drop(everywhere, draw)[0]) for draw in range(6)}) > 1
+    assert len({float(objective.drop(everywhere, draw)[0]) for draw in range(6)}) > 1
 
 
-def test_accuracy_is_the_mean_over_the_trials_named(struck, quantized, images, labels):
+def test_accuracy_is_the_mean_over_the_trials_named(objective, quantized, images, labels):
     mapping = np.array([1, 0, 1, 0, 1], np.int32)
     told = []
-    got = struck.accuracy(mapping[None], [4, 9, 11], told.append)
-    args = quantized, images, labels, struck.faults, mapping
+    got = objective.accuracy(mapping[None], [4, 9, 11], told.append)
+    args = quantized, images, labels, objective.faults, mapping
     np.testing.assert_allclose(got, [np.mean([accuracy_by_hand(*args, t) for t in (4, 9, 11)])])
     assert sum(told) == 3
 
 
-def test_the_layerwise_drop_is_the_sum_of_layers_struck_alone(struck):
+def test_the_layerwise_drop_is_the_sum_of_layers_struck_alone(objective):
     mappings = np.array([[0, 1, 2, 1, 0], [1, 1, 1, 1, 1], [0, 0, 0, 2, 2]], np.int32)
     alone = np.zeros(3)
-    for name in struck.evaluator.quantized.graph.names:
-        only = dataclasses.replace(struck.faults, layers=(name,))
-        alone += dataclasses.replace(struck, faults=only).drop(mappings, 1)
-    layerwise = dataclasses.replace(struck, strategy="layerwise")
+    for name in objective.evaluator.quantized.graph.names:
+        only = dataclasses.replace(objective.faults, layers=(name,))
+        alone += dataclasses.replace(objective, faults=only).drop(mappings, 1)
+    layerwise = dataclasses.replace(objective, strategy="layerwise")
     np.testing.assert_allclose(layerwise.drop(mappings, 1), alone, atol=1e-12)
-    # They do not add up: the same mappings lose something else with all layers struck.
-    assert not np.allclose(layerwise.drop(mappings, 1), struck.drop(mappings, 1), atol=0.01)
+    # They do not add up: the same mappings lose something else with all layers objective.
+    assert not np.allclose(layerwise.drop(mappings, 1), objective.drop(mappings, 1), atol=0.01)
 
 
 @pytest.mark.parametrize("strategy", ["platform", "layerwise"])
-def test_one_rate_strikes_all_devices_alike(struck, strategy):
+def test_one_rate_strikes_all_devices_alike(objective, strategy):
     one = FaultModel(weight_rate=0.2, activation_rate=(0.3, 0.3, 0.3))
-    alike = dataclasses.replace(struck, faults=one, strategy=strategy)
+    alike = dataclasses.replace(objective, faults=one, strategy=strategy)
     mappings = np.array([[0] * 5, [1] * 5, [2, 0, 1, 2, 0]], np.int32)
     drops = alike.drop(mappings)
     assert len(set(drops)) == 1 and drops[0] > 0
 
 
-def test_mappings_that_break_a_limit_are_not_run(tables, struck, every_mapping):
+def test_mappings_that_break_a_limit_are_not_run(tables, objective, every_mapping):
     cost = costs(tables, every_mapping)
     caps = Caps(latency_ms=float(np.quantile(cost.latency_ms, 0.1)))
     within = cost.latency_ms <= caps.latency_ms
     ran = []
-    run = struck.evaluator.correct
+    run = objective.evaluator.correct
 
     def correct(faults, limits, trials, *rest):
         ran.append(len(limits.weights))
         return run(faults, limits, trials, *rest)
 
-    struck.evaluator.correct = correct
-    fitness = with_faults(tables, caps, struck)(0, every_mapping)
+    objective.evaluator.correct = correct
+    fitness = with_faults(tables, caps, objective)(0, every_mapping)
     assert sorted(ran) == [1, within.sum()]  # the fault-free run, and what is allowed
     objectives = np.asarray(fitness.objectives)
     np.testing.assert_array_equal(objectives[:, 0], cost.latency_ms)
     np.testing.assert_array_equal(objectives[:, 1], cost.energy_mj)
     assert (objectives[~within, 2] == 1).all()
-    drops = struck.drop(every_mapping[within])
+    drops = objective.drop(every_mapping[within])
     np.testing.assert_array_equal(objectives[within, 2], drops.astype(np.float32))
     np.testing.assert_array_equal(np.asarray(fitness.violation) > 0, ~within)
 
 
-def test_where_every_mapping_breaks_a_limit_nothing_is_run(tables, struck, every_mapping):
-    fitness = with_faults(tables, Caps(energy_mj=1e-12), struck)(0, every_mapping[:9])
-    assert struck.evaluator.evaluations == 0
+def test_where_every_mapping_breaks_a_limit_nothing_is_run(tables, objective, every_mapping):
+    fitness = with_faults(tables, Caps(energy_mj=1e-12), objective)(0, every_mapping[:9])
+    assert objective.evaluator.evaluations == 0
     assert (np.asarray(fitness.violation) > 0).all()
 
 
-def test_draws_and_strategies_that_do_not_exist_are_refused(struck):
+def test_draws_and_strategies_that_do_not_exist_are_refused(objective):
     with pytest.raises(InputError, match="trials is 0: give at least 1"):
-        dataclasses.replace(struck, trials=0)
+        dataclasses.replace(objective, trials=0)
     with pytest.raises(InputError, match="strategy `device` is none of platform, layerwise"):
-        Struck(struck.evaluator, struck.faults, 2, "device")
+        RobustnessObjective(objective.evaluator, objective.faults, 2, "device")
 
 
 def test_missed_memory_is_told_with_a_layer_and_a_device(quantized, with_memory):

@@ -10,10 +10,8 @@ import moocore
 import numpy as np
 import pytest
 
-from afpjax.search.hypervolume import hypervolume, non_dominated
-from afpjax.search.loop import run
-from afpjax.search.nsga2 import NSGA2
-from afpjax.search.pareto import Fitness
+from afpjax.search.nsga2 import NSGA2, run
+from afpjax.search.pareto import Fitness, hypervolume, non_dominated
 
 SEEDS = 31
 DEVICES = 3

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from afpjax.search.select import least_energy_delay, most_robust_within
+from afpjax.search.baselines import least_energy_delay, most_robust_within
 
 
 def column(*values):

@@ -5,6 +5,8 @@ import itertools
 import numpy as np
 from scipy import special
 
+from afpjax.search.objectives import RobustnessObjective
+
 CLEAN = 0.95
 
 
@@ -19,7 +21,7 @@ def normal(*words):
     return special.ndtri((state.astype(np.float64) + 0.5) / 2**64)
 
 
-class World:
+class World(RobustnessObjective):
     """Layers on three devices: slow, frugal and tough; cheap and fragile; costly and safe.
 
     A draw is hard or easy for all (`common`) and strikes each mapping in its own way (`own`).
@@ -29,7 +31,8 @@ class World:
 
     def __init__(self, seed=0, trials=8, layers=12, common=0.3, own=0.4):
         rng = np.random.default_rng(seed)
-        self.seed, self.trials, self.layers = seed, trials, layers
+        object.__setattr__(self, "trials", trials)  # a field of a frozen class
+        self.seed, self.layers = seed, layers
         self.common, self.own = common, own
         size = rng.uniform(0.5, 2, layers)
         slow, frugal = size * rng.uniform(2, 3.5, layers), size * rng.uniform(0.4, 0.8, layers)

@@ -13,7 +13,7 @@ from afpjax.hardware.board import load_board
 from afpjax.hardware.platform import load_link
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.resources import resources
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 from afpjax.statistics.intervals import wilson
 
 Lost = tuple[int, ...]

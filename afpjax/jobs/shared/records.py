@@ -23,7 +23,7 @@ from afpjax.jobs.shared.result import (
     real,
 )
 from afpjax.network import soundness
-from afpjax.search.problem import costs
+from afpjax.search.objectives import costs
 from afpjax.statistics.intervals import accuracy_interval
 
 Record = dict[str, Any]

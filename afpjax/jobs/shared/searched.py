@@ -5,11 +5,11 @@ from jaxtyping import Bool, Int
 
 from afpjax.experiment.prepare import Experiment
 from afpjax.search import partition
-from afpjax.search.baselines import cnnparted, fault_unaware
-from afpjax.search.hypervolume import non_dominated
+from afpjax.search.baselines import cnnparted, fault_unaware, most_robust_within
+from afpjax.search.objectives import Caps, costs
+from afpjax.search.pareto import non_dominated
 from afpjax.search.partition import Front
-from afpjax.search.problem import Caps, costs
-from afpjax.search.select import most_robust_within
+from afpjax.search.race import race_for
 
 LABELS = {"weights": "weight faults", "activations": "activation faults", "both": "both faults"}
 _CHOICE = 2**20  # number of the first trial by which a front's mapping is chosen
@@ -35,9 +35,7 @@ def chosen(experiment: Experiment) -> Assignment:
 
 def refuse_effort(experiment: Experiment) -> None:
     """An effort that no search can keep to is refused before any of them."""
-    partition.race_for(
-        experiment.tables, experiment.struck("both"), experiment.budget, focused=True
-    )
+    race_for(experiment.tables, experiment.struck("both"), experiment.budget, focused=True)
 
 
 def baselines(

@@ -16,9 +16,7 @@ from afpjax.evaluate.sensitivity import drops_alone
 from afpjax.faults.model import FaultModel, Thresholds, thresholds
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
 from afpjax.inputs.errors import InputError
-from afpjax.search.effort import Race
-from afpjax.search.evaluated import Evaluated, Infeasible, as_fitness, thinned
-from afpjax.search.explore import Evaluate, Settle
+from afpjax.search.explore import Evaluate, Infeasible, as_fitness
 from afpjax.search.pareto import Fitness
 
 _costs = jax.jit(jax.vmap(mapping_cost, in_axes=(None, 0)))
@@ -40,11 +38,13 @@ class Caps:
 
 
 NO_CAPS = Caps()
+#: (number of the fault draw, mappings [P, L], latency and energy [P, 2]) -> accuracy drops [P].
+Drops = Callable[[int, Int[np.ndarray, "P L"], Float[np.ndarray, "P 2"]], Float[np.ndarray, " P"]]
 STRATEGIES = ("platform", "layerwise")
 
 
 @dataclass(frozen=True)
-class Struck:
+class RobustnessObjective:
     """How accuracy under faults is measured: the draws, and on which images."""
 
     evaluator: Evaluator
@@ -189,13 +189,12 @@ def by_cost(
 
 
 def with_faults(
-    tables: CostTables, caps: Caps, struck: Struck, race: Race | None = None
+    tables: CostTables, caps: Caps, objective: RobustnessObjective, drops: Drops | None = None
 ) -> Evaluate:
     """Latency, energy and accuracy drop: AFarePart's three objectives (equation 2).
 
     Mappings that break a limit are not run: by Deb's rule their objectives count only against
-    others that break it as much. `race` says who of the others meets how many draws; without one,
-    all meet all.
+    others that break it as much. `drops` measures the others, by default `objective.drop`.
     """
 
     def evaluate(draw: int, genomes: np.ndarray) -> Fitness:
@@ -203,36 +202,14 @@ def with_faults(
         broken = violation(cost, caps)
         drop = np.ones(len(genomes), np.float32)
         allowed = broken <= 0
-        if race is not None and allowed.any():
-            drop[allowed] = race.drops(draw, genomes[allowed], _spending(cost)[allowed])
+        if drops is not None and allowed.any():
+            spending = np.column_stack([cost.latency_ms, cost.energy_mj])
+            drop[allowed] = drops(draw, genomes[allowed], spending[allowed])
         elif allowed.any():
-            drop[allowed] = struck.drop(genomes[allowed], draw)
+            drop[allowed] = objective.drop(genomes[allowed], draw)
         return as_fitness([cost.latency_ms, cost.energy_mj, drop], broken)
 
     return evaluate
-
-
-def settled(tables: CostTables, race: Race, most: int | None, near: Caps = NO_CAPS) -> Settle:
-    """The front of all that a race has measured, on equal draws, `most` mappings of it.
-
-    At least half of these keep within `near`, if there are so many. None: the whole front.
-    """
-
-    def keep(mappings: np.ndarray, points: np.ndarray) -> np.ndarray:
-        is_near = violation(costs(tables, mappings), near) <= 0
-        objectives = points.astype(np.float32)
-        return thinned(objectives, is_near, len(points) if most is None else most)
-
-    def settle(draw: int) -> Evaluated:
-        mappings, spending, drop = race.settle(draw, keep)
-        objectives = np.column_stack([spending, drop]).astype(np.float32)
-        return Evaluated(mappings, objectives, np.zeros(len(drop), np.float32))
-
-    return settle
-
-
-def _spending(cost: MappingCost) -> Float[np.ndarray, "P 2"]:
-    return np.column_stack([cost.latency_ms, cost.energy_mj])
 
 
 def _padded(mappings: np.ndarray) -> np.ndarray:
