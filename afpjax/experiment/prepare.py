@@ -33,10 +33,10 @@ from afpjax.network.interpreter import Network
 from afpjax.network.layers import LayerGraph
 from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, quantize
-from afpjax.neurons.substitutes import SUBSTITUTES, Values, substitutes
+from afpjax.neurons.failures import SUBSTITUTES, NeuronValues, substitutes
 from afpjax.search.explore import Budget
+from afpjax.search.objectives import Caps, RobustnessObjective, explained
 from afpjax.search.partition import tables_of
-from afpjax.search.objectives import Caps, Struck, explained
 
 SCENARIOS = ("weights", "activations", "both")
 
@@ -172,10 +172,12 @@ class Experiment:
         names = self.platform.names, self.graph.names
         return explained(self.tables, self.caps, *names)
 
-    def struck(self, name: str) -> Struck:
+    def struck(self, name: str) -> RobustnessObjective:
         """How a search scores accuracy under one scenario."""
         faults = self.config.faults
-        return Struck(self.search_evaluator, self.scenario(name), faults.trials, faults.strategy)
+        return RobustnessObjective(
+            self.search_evaluator, self.scenario(name), faults.trials, faults.strategy
+        )
 
     @cached_property
     def search_evaluator(self) -> Evaluator:
@@ -220,7 +222,7 @@ class Experiment:
             )
         return self._losing[substitute, held]
 
-    def substitutes(self, kind: str) -> Values:
+    def substitutes(self, kind: str) -> NeuronValues:
         """What lost neurons give, by layer. Means: over the images that neurons are scored on."""
         images = np.asarray(self.inputs(self.scored[0])) if kind == "mean" else None
         return substitutes(self.quantized, kind, images)

@@ -13,7 +13,9 @@ from functools import lru_cache
 from itertools import pairwise
 from math import prod
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int
 
 from afpjax.network.interpreter import Hook, Network, affine, run_steps
@@ -22,58 +24,125 @@ from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
 from afpjax.network.stages import Stage, stages
 
 #: A network whose neurons are scored, in floating point or in a number format.
-Scored = Network | Quantized
+AnyNetwork = Network | Quantized
 #: What stages hand on, of one image.
-Kept = Mapping[Value, Array]
-#: Places of layers whose neurons one program leaves out.
-Run = tuple[int, ...]
+StageValues = Mapping[Value, Array]
+#: Indices of consecutive layers whose neurons one program leaves out.
+LayerRun = tuple[int, ...]
+
 RUNS = 8  # ResNet-32's compile in 13 s (fixed point) and not 20 for 34; runs take a sixth longer
+BATCH = 32  # images that go through the network together
+NEURONS = 64  # and neurons that are left out at once
+ROOM = 2**26  # bytes of the largest tensor of such a call
+LARGEST = 0.6931471805599453  # ln 2, the divergence of distributions that share no class
 
 
-def hook_of(network: Scored) -> Hook:
+def hook_of(network: AnyNetwork) -> Hook:
     """How the network computes a layer."""
-    return layer_on_codes(network, _fault_free) if isinstance(network, Quantized) else affine
+    if isinstance(network, Quantized):
+        return layer_on_codes(network, lambda call: LayerFaults())
+    return affine
 
 
-def _fault_free(call: LayerCall) -> LayerFaults:
-    return LayerFaults()
-
-
-def clean(network: Scored, image: Array) -> dict[Value, Array]:
+def clean(network: AnyNetwork, image: Array) -> dict[Value, Array]:
     """What every stage hands on, the logits (`program.output`) among it, of one image."""
     program = network.program
     known: dict[Value, Array] = {program.image: image.astype(program.image_dtype)}
     for stage in cut(program):
-        known |= _run(network, stage, known, hook_of(network))
+        known |= _run_stage(network, stage, known, hook_of(network))
     return known
 
 
 def without(
-    network: Scored, kept: Kept, run: Run, neuron: Int[Array, "2"]
+    network: AnyNetwork, kept: StageValues, run: LayerRun, neuron: Int[Array, "2"]
 ) -> Float[Array, "classes"]:
     """Logits of the image that `kept` is of, without one neuron of one of a run's layers.
 
-    `neuron` is the layer's place among the program's layers, and the neuron's among its own.
+    `neuron` is the layer's index among the program's layers, and the neuron's among its own.
     """
     program, plain = network.program, hook_of(network)
-    places = {program.graph.layers[layer].name: layer for layer in run}
+    indices = {program.graph.layers[layer].name: layer for layer in run}
 
     def hook(call: LayerCall, value: Array, parameters: LayerParameters) -> Array:
-        made, place = plain(call, value, parameters), places.get(call.layer.name)
-        if place is None:
-            return made
+        outputs, index = plain(call, value, parameters), indices.get(call.layer.name)
+        if index is None:
+            return outputs
         own = jnp.arange(call.layer.neurons, dtype=neuron.dtype)
-        lost = (neuron[0] == place) & (neuron[1] == own)
-        return jnp.where(call.per_output(lost.reshape(call.channels)), 0, made)
+        lost = (neuron[0] == index) & (neuron[1] == own)
+        return jnp.where(call.per_output(lost.reshape(call.channels)), 0, outputs)
 
     known = dict(kept)
     for number in affected(program, run):
-        known |= _run(network, cut(program)[number], known, hook)
+        known |= _run_stage(network, cut(program)[number], known, hook)
     return logits_of(program, known)
 
 
+def divergences(network: AnyNetwork, kept: StageValues, run: LayerRun) -> Mapping[str, Array]:
+    """Jensen-Shannon divergence of each neuron of a run's layers, for the image of `kept`."""
+    program, layers = network.program, network.program.graph.layers
+    logits = logits_of(program, kept)
+
+    @jax.checkpoint  # or a gradient would hold the activations of every neuron's run
+    def one(neuron: Array) -> Array:
+        return jensen_shannon(logits, without(network, kept, run, neuron))
+
+    neurons = [(layer, neuron) for layer in run for neuron in range(layers[layer].neurons)]
+    size = at_once(program, run, len(neurons))
+    all_of_run = jax.lax.map(one, jnp.array(neurons, jnp.int32), batch_size=size)
+    ends = np.cumsum([layers[layer].neurons for layer in run])[:-1]
+    names = [layers[layer].name for layer in run]
+    return dict(zip(names, jnp.split(all_of_run, ends), strict=True))
+
+
+def jensen_shannon(
+    logits: Float[Array, "classes"], others: Float[Array, "classes"]
+) -> Float[Array, ""]:
+    """Jensen-Shannon divergence of softmax(logits) and softmax(others), in nats: 0 to ln 2.
+
+    With p, q the distributions, m = (p + q) / 2 and t = (ln q - ln p) / 2,
+
+        JSD = (KL(p | m) + KL(q | m)) / 2 = Σ m · (t · tanh t - ln cosh t),
+
+    a sum of terms that are never negative. The differences of nearly equal numbers in the usual
+    form are noise wherever removing a neuron changes little. Differentiable everywhere. Where a
+    logit is -inf in both (a class ruled out) its term is 0.
+    """
+    ours, theirs = jax.nn.log_softmax(logits), jax.nn.log_softmax(others)
+    possible = jnp.isfinite(ours) & jnp.isfinite(theirs)
+    half = jnp.where(possible, theirs, 0) - jnp.where(possible, ours, 0)
+    mean = (jnp.exp(ours) + jnp.exp(theirs)) / 2
+    # A class that only one of them rules out has t = ±inf, and that term's limit is m · ln 2.
+    one_sided = jnp.isfinite(ours) ^ jnp.isfinite(theirs)
+    return jnp.sum(mean * jnp.where(one_sided, LARGEST, _divergence_term(half / 2)))
+
+
+def _divergence_term(t: Float[Array, "..."]) -> Float[Array, "..."]:
+    """t · tanh t - ln cosh t, without overflow for large |t| and without cancellation for small."""
+    small = jnp.abs(t) < 1
+    near, far = jnp.where(small, t, 0), jnp.where(small, 1, jnp.abs(t))
+    shrunk = jnp.exp(-2 * far)
+    beyond = LARGEST - jnp.log1p(shrunk) - 2 * far * shrunk / (1 + shrunk)
+    return jnp.where(small, near * jnp.tanh(near) - jnp.log1p(jnp.sinh(near) ** 2) / 2, beyond)
+
+
+def images_at_once(program: Program, copies: int = 1) -> int:
+    """Images of a batch, each of which passes the network `copies` times at once."""
+    layers = program.graph.layers
+    largest = max(max(layer.inputs, layer.outputs) for layer in layers)
+    return int(np.clip(ROOM // (4 * copies * largest), 1, BATCH))
+
+
+def at_once(program: Program, run: LayerRun, neurons: int) -> int:
+    """How many of some neurons of a run's layers one call on a batch of images leaves out."""
+    again = (cut(program)[number].layer for number in affected(program, run))
+    shapes = [program.graph.layers[layer].output_shape for layer in again if layer is not None]
+    largest = max(prod(shape) for shape in shapes)
+    call = 4 * images_at_once(program) * largest
+    return int(np.clip(ROOM // call, 1, min(NEURONS, neurons)))
+
+
 @lru_cache(maxsize=16)
-def runs(program: Program) -> tuple[Run, ...]:
+def runs(program: Program) -> tuple[LayerRun, ...]:
     """The program's layers, in order, in at most `RUNS` runs of about equally many.
 
     What leaves out neurons of a run's layers is one program, of everything that depends on the
@@ -85,7 +154,7 @@ def runs(program: Program) -> tuple[Run, ...]:
     return tuple(tuple(range(start, end)) for start, end in pairwise(ends))
 
 
-def logits_of(program: Program, kept: Kept) -> Float[Array, "classes"]:
+def logits_of(program: Program, kept: StageValues) -> Float[Array, "classes"]:
     """The logits among what a run has kept."""
     assert isinstance(program.output, Value), "a network's logits depend on its image"
     return kept[program.output]
@@ -98,51 +167,46 @@ def cut(program: Program) -> tuple[Stage, ...]:
 
 
 @lru_cache(maxsize=4096)
-def affected(program: Program, run: Run) -> tuple[int, ...]:
+def affected(program: Program, run: LayerRun) -> tuple[int, ...]:
     """Numbers of the stages that depend on a run's layers, theirs among them, as they run."""
-    found: dict[int, None] = {}
+    numbers: dict[int, None] = {}
     for number, stage in enumerate(cut(program)):
-        if stage.layer in run or any(parent in found for parent in stage.parents):
-            found[number] = None
-    return tuple(found)
+        if stage.layer in run or any(parent in numbers for parent in stage.parents):
+            numbers[number] = None
+    return tuple(numbers)
 
 
-def read_again(program: Program, run: Run) -> tuple[Value, ...]:
+def read_again(program: Program, run: LayerRun) -> tuple[Value, ...]:
     """The kept values that are read to leave out neurons of a run, and the clean logits."""
     own = [cut(program)[number] for number in affected(program, run)]
-    made = {value for stage in own for value in stage.outputs}
-    read = dict.fromkeys(value for stage in own for value in stage.inputs if value not in made)
+    produced = {value for stage in own for value in stage.outputs}
+    read = dict.fromkeys(v for stage in own for v in stage.inputs if v not in produced)
     assert isinstance(program.output, Value), "a network's logits depend on its image"
     return (*read, program.output)
 
 
-def passes(program: Program, run: Run) -> float:
+def passes(program: Program, run: LayerRun) -> float:
     """What leaving out one neuron of a run costs, in passes of an image through the network.
 
     Counted in multiply-accumulates of the layers that run again for every neuron.
     """
     layers, own = program.graph.layers, affected(program, run)
-    cuts = [cut(program)[number] for number in own]
-    after = [stage.layer for stage in cuts if not set(own).isdisjoint(stage.parents)]
-    again = sum(layers[place].macs for place in after if place is not None)
-    return again / sum(each.macs for each in layers)
+    stages_again = (cut(program)[number] for number in own)
+    after = [stage.layer for stage in stages_again if not set(own).isdisjoint(stage.parents)]
+    again = sum(layers[layer].macs for layer in after if layer is not None)
+    return again / sum(layer.macs for layer in layers)
 
 
 def exact_passes(program: Program, images: int) -> float:
     """Passes of an image through the network that leaving out every neuron once costs."""
     layers = program.graph.layers
-    neurons = {run: sum(layers[place].neurons for place in run) for run in runs(program)}
+    neurons = {run: sum(layers[layer].neurons for layer in run) for run in runs(program)}
     return images * sum(count * passes(program, run) for run, count in neurons.items())
 
 
-def largest_value(program: Program, run: Run) -> int:
-    """Elements of the largest tensor that layers make when a run's neurons are left out."""
-    layers = program.graph.layers
-    after = [cut(program)[number].layer for number in affected(program, run)]
-    return max(prod(layers[place].output_shape) for place in after if place is not None)
-
-
-def _run(network: Scored, stage: Stage, known: Kept, hook: Hook) -> dict[Value, Array]:
+def _run_stage(
+    network: AnyNetwork, stage: Stage, known: StageValues, hook: Hook
+) -> dict[Value, Array]:
     program, parameters = network.program, network.parameters
     constants = dict(zip(program.constants, parameters.constants, strict=True))
     environment = {value: constants[value] for value in stage.constants}

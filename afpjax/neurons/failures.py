@@ -1,26 +1,34 @@
-"""Accuracy when devices are gone: which sets of devices fail, and what every set leaves.
+"""Accuracy when devices are gone: which sets fail, what every set leaves, and what stands in.
 
 Legend: F sets of failed devices, K fault draws, B images, D devices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import combinations, product
 from math import comb, prod
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Array, Bool, Float, Num
 
-from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.evaluator import Evaluator, Progress
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
+from afpjax.network.interpreter import execute
+from afpjax.network.program import LayerCall, LayerParameters
+from afpjax.neurons.ablation import AnyNetwork, hook_of, images_at_once
 from afpjax.neurons.placement import Placement
 from afpjax.statistics.intervals import accuracy_interval, difference_interval
 from afpjax.statistics.proportions import CONFIDENCE, interval
 
 MOST = 4096  # sets up to which all of them are run
+SUBSTITUTES = ("zero", "mean", "bias")
 
 Devices = tuple[int, ...]
+#: What a neuron gives, [C] for each layer.
+NeuronValues = tuple[Float[np.ndarray, "_"], ...]
 
 
 class Failures(NamedTuple):
@@ -64,7 +72,7 @@ def every(among: Sequence[int], lost: int, *, most: int = MOST, seed: int = 0) -
         sets = tuple(combinations(sorted(among), lost))
         return Failures(sets, np.full(count, 1 / count), sampled=False)
     rng = np.random.default_rng([seed, len(among), lost])
-    drawn = {tuple(sorted(rng.choice(among, lost, replace=False).tolist())) for _ in range(most)}
+    drawn = set[Devices]()
     while len(drawn) < most:
         drawn.add(tuple(sorted(rng.choice(among, lost, replace=False).tolist())))
     return Failures(tuple(sorted(drawn)), np.full(most, 1 / most), sampled=True)
@@ -76,15 +84,15 @@ def probable(probabilities: Sequence[float], *, most: int = MOST, seed: int = 0)
     `probabilities` is one number in [0, 1] for each device. Beyond `most` sets, as many are drawn,
     with repetition. Raises `InputError` for a number that is no probability.
     """
-    chances = [float(each) for each in probabilities]
-    for each in chances:
-        if not 0 <= each <= 1:
-            raise InputError(f"distribute.failure: {each} is outside [0, 1]; it is a probability")
-    unsure = sum(0 < each < 1 for each in chances)
+    chances = [float(chance) for chance in probabilities]
+    for chance in chances:
+        if not 0 <= chance <= 1:
+            raise InputError(f"distribute.failure: {chance} is outside [0, 1]; it is a probability")
+    unsure = sum(0 < chance < 1 for chance in chances)
     if 2**unsure > most:
         rng = np.random.default_rng([seed, len(chances)])
-        drawn = rng.random((most, len(chances))) < np.array(chances)
-        sets = [tuple(np.flatnonzero(each).tolist()) for each in drawn]
+        gone = rng.random((most, len(chances))) < np.array(chances)
+        sets = [tuple(np.flatnonzero(row).tolist()) for row in gone]
         return Failures(tuple(sets), np.full(most, 1 / most), sampled=True)
     ways = product(*([state for state in (0, 1) if p != 1 - state] for p in chances))
     weights, sets = [], []
@@ -101,7 +109,7 @@ def outcomes(
     trials: Sequence[int] = (0,),
     *,
     order: Sequence[int] | None = None,
-    progress: Callable[[int], Any] = lambda rows: None,
+    progress: Progress = lambda rows: None,
 ) -> list[Bool[np.ndarray, "F K B"]]:
     """Whether each image is classified right under every set of every placement.
 
@@ -109,15 +117,15 @@ def outcomes(
     devices whose copies are preferred come first. Where no device is left there is no answer, and
     every image counts as wrong.
     """
-    by = [
+    devices_by_set = [
         placement.answering(failed, order)
         for placement, failures in placements
         for failed in failures.sets
     ]
-    found = evaluator.served(by, faults, trials, progress)
+    right = evaluator.served(devices_by_set, faults, trials, progress)
     parts, start = [], 0
     for placement, failures in placements:
-        part = found[start : start + len(failures.sets)].copy()
+        part = right[start : start + len(failures.sets)].copy()
         start += len(failures.sets)
         part[[len(failed) == placement.devices for failed in failures.sets]] = False
         parts.append(part)
@@ -126,14 +134,15 @@ def outcomes(
 
 def preserved(failures: Failures, right: Bool[np.ndarray, "F K B"]) -> Preserved:
     """What is left of the accuracy, from outcomes."""
-    each = right.mean(axis=(1, 2))
-    low, high = int(each.argmin()), int(each.argmax())
+    by_set = right.mean(axis=(1, 2))
+    low, high = int(by_set.argmin()), int(by_set.argmax())
+    mean = np.clip(failures.weights @ by_set, by_set[low], by_set[high])  # but for rounding, it is
     return Preserved(
-        float(np.clip(failures.weights @ each, each[low], each[high])),  # but for rounding, it is
+        float(mean),
         _interval(failures, right),
-        float(each[low]),
+        float(by_set[low]),
         failures.sets[low],
-        float(each[high]),
+        float(by_set[high]),
         failures.sets[high],
     )
 
@@ -190,3 +199,66 @@ def _interval(failures: Failures, right: Bool[np.ndarray, "F K B"]) -> tuple[flo
         "wilson", of_image.sum(), np.int64(images), squares=squares, confidence=CONFIDENCE
     )
     return float(low), float(high)
+
+
+# What stands in for a lost neuron, before the activation, after the folded bias and batch norm.
+
+
+def substitutes(
+    network: AnyNetwork, kind: str, images: Num[np.ndarray, "B ..."] | None = None
+) -> NeuronValues:
+    """What every layer's lost neurons give, float32 [C] each.
+
+    "zero" is the paper's. "mean" is the mean over `images` (network inputs) and positions of what
+    the neuron gives when nothing is lost. "bias" is the layer's folded bias, which is what a neuron
+    gives whose inputs are all zero. Raises `InputError` for an unknown kind, and for "mean" without
+    images.
+    """
+    layers = network.program.graph.layers
+    if kind == "zero":
+        return tuple(np.zeros(layer.neurons, np.float32) for layer in layers)
+    if kind == "bias":
+        biases = [network.parameters.layers[layer.name].bias for layer in layers]
+        return tuple(
+            np.zeros(layer.neurons, np.float32)
+            if bias is None
+            else np.asarray(bias, np.float32).reshape(layer.neurons)
+            for layer, bias in zip(layers, biases, strict=True)
+        )
+    if kind != "mean":
+        raise InputError(
+            f"distribute.substitute: {kind!r} is none of {', '.join(SUBSTITUTES)}; choose one"
+        )
+    if images is None or len(images) == 0:
+        raise InputError("distribute.substitute: mean needs calibration images, and there are none")
+    return _means(network, images)
+
+
+def _means(network: AnyNetwork, images: Num[np.ndarray, "B ..."]) -> NeuronValues:
+    """Sums of every batch are added in double precision, in the images' order."""
+    names, size = network.program.graph.names, images_at_once(network.program)
+    total = {name: np.zeros(()) for name in names}
+    for start in range(0, len(images), size):
+        part = jnp.asarray(images[start : start + size])
+        for name, means in _means_of_batch(network, part).items():
+            total[name] = total[name] + np.asarray(means, np.float64).sum(axis=0)
+    return tuple((total[name] / len(images)).astype(np.float32) for name in names)
+
+
+@jax.jit
+def _means_of_batch(network: AnyNetwork, images: Array) -> dict[str, Float[Array, "B C"]]:
+    def one(image: Array) -> dict[str, Array]:
+        seen: dict[str, Array] = {}
+
+        def hook(call: LayerCall, value: Array, parameters: LayerParameters) -> Array:
+            outputs = hook_of(network)(call, value, parameters)
+            others = [axis for axis in range(outputs.ndim) if axis not in call.output_axes]
+            kept = sorted(call.output_axes)
+            order = [kept.index(axis) for axis in call.output_axes]
+            seen[call.layer.name] = outputs.mean(axis=others).transpose(order).reshape(-1)
+            return outputs
+
+        execute(network.program, network.parameters, image, hook)
+        return seen
+
+    return jax.vmap(one)(images)

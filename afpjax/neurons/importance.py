@@ -1,10 +1,11 @@
 """RobustDiCE's three scores of every neuron of every layer, as pure functions of a network.
 
 They can be jitted, and differentiated with respect to the network's parameters wherever the
-mathematics is differentiable. `measure` computes the same for many images of large networks, with
+mathematics is differentiable. `scoring` computes the same for many images of large networks, with
 the error of what is estimated.
 """
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -18,29 +19,23 @@ from jaxtyping import Array, Float, Int, Num
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
-from afpjax.network.program import Program
+from afpjax.network.interpreter import execute
+from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.network.softmax import before_softmax
 from afpjax.neurons import ablation
-from afpjax.neurons.ablation import Kept, Run, Scored
-from afpjax.neurons.divergence import jensen_shannon
-from afpjax.neurons.first_order import (
-    TARGETS,
-    Scores,
-    estimated,
-    over_parameters,
-    taylor_of,
-    total_gradient,
-)
+from afpjax.neurons.ablation import AnyNetwork, hook_of, images_at_once, jensen_shannon
 
-BATCH = 32  # images that go through the network together
-NEURONS = 64  # and neurons that are left out at once
-ROOM = 2**26  # bytes of the largest tensor of such a call
 EXACT_PASSES = 100_000  # of an image through the network: up to here divergences are exact
 CLASSES = 16  # likeliest classes whose logits an estimate follows
+TARGETS = ("winner", "label", "loss")
+NAMES = ("l1", "taylor", "jsd")
+
+#: A number for each neuron, by layer.
+LayerScores = dict[str, Float[Array, "_"]]
 
 
 def importance(
-    network: Scored,
+    network: AnyNetwork,
     images: Num[Any, "B ..."],
     labels: Int[Any, " N"] | None = None,
     *,
@@ -67,25 +62,25 @@ def importance(
     images = checks.array("images", images)
     arrays = jax.tree.leaves((network, images, known, jnp.zeros(())))  # the last: in any jit
     inside = any(isinstance(array, Tracer) for array in arrays)
-    scores = _scores if inside else _compiled()  # only the outermost program takes options
-    found = scores(
+    function = _scores if inside else _compiled()  # only the outermost program takes options
+    scores = function(
         network, images, known, target=target, exact_passes=exact_passes, classes=classes
     )
-    return {name: found[name] for name in network.graph.names}  # jit has them by name
+    return {name: scores[name] for name in network.graph.names}  # jit has them by name
 
 
-def l1(network: Scored) -> Scores:
+def l1(network: AnyNetwork) -> LayerScores:
     """Σ |w| over a neuron's filter, plus |bias|: the folded parameters (line 7)."""
-    return over_parameters(network, lambda name: network.parameters.layers[name])
+    return _over_parameters(network, lambda name: network.parameters.layers[name])
 
 
 def taylor(
-    network: Scored,
+    network: AnyNetwork,
     images: Num[Any, "B ..."],
     labels: Int[Any, " N"] | None = None,
     *,
     target: str = "winner",
-) -> Scores:
+) -> LayerScores:
     """Σ |∂y/∂w · w| over a neuron's filter and bias, y averaged over the images (line 8).
 
     y is the winning logit (`target="winner"`), the label's logit ("label") or the cross-entropy
@@ -99,9 +94,9 @@ def taylor(
     padding = -len(images) % min(size, len(images))
     share = jnp.full(len(images), 1 / len(images), jnp.float32)
 
-    def batches(each: Any, mode: str) -> Array:
-        wide = jnp.pad(each, [(0, padding)] + [(0, 0)] * (each.ndim - 1), mode=mode)
-        return wide.reshape(-1, min(size, len(images)), *each.shape[1:])
+    def batches(values: Any, mode: str) -> Array:
+        wide = jnp.pad(values, [(0, padding)] + [(0, 0)] * (values.ndim - 1), mode=mode)
+        return wide.reshape(-1, min(size, len(images)), *values.shape[1:])
 
     def add(sums: Any, batch: Any) -> tuple[Any, None]:
         gradient = total_gradient(network, *batch, target=target)
@@ -112,7 +107,7 @@ def taylor(
     return taylor_of(network, lax.scan(add, start, cut)[0])
 
 
-def jsd(network: Scored, images: Num[Any, "B ..."]) -> Scores:
+def jsd(network: AnyNetwork, images: Num[Any, "B ..."]) -> LayerScores:
     """Jensen-Shannon divergence, in nats, of the softmax with and without each neuron (line 9).
 
     The mean over images, exact: each neuron is left out in turn, and what depends on its layer runs
@@ -121,20 +116,20 @@ def jsd(network: Scored, images: Num[Any, "B ..."]) -> Scores:
     check(network, images, None, "winner")
     network = before_softmax(network)
 
-    def one(image: Array) -> Scores:
-        kept, found = ablation.clean(network, image), {}
+    def one(image: Array) -> LayerScores:
+        kept, scores = ablation.clean(network, image), {}
         for run in ablation.runs(network.program):
-            found |= divergences(network, kept, run)
-        return found
+            scores |= ablation.divergences(network, kept, run)
+        return scores
 
     size = min(images_at_once(network.program), len(images))
-    found = lax.map(one, jnp.asarray(images), batch_size=size)
-    return {name: each.mean(axis=0) for name, each in found.items()}
+    of_images = lax.map(one, jnp.asarray(images), batch_size=size)
+    return {name: scores.mean(axis=0) for name, scores in of_images.items()}
 
 
 def jsd_estimate(
-    network: Scored, images: Num[Any, "B ..."], *, classes: int = CLASSES
-) -> tuple[Scores, Float[Array, ""]]:
+    network: AnyNetwork, images: Num[Any, "B ..."], *, classes: int = CLASSES
+) -> tuple[LayerScores, Float[Array, ""]]:
     """`jsd` from first-order changes of the `classes` likeliest logits, no neuron left out.
 
     One backward pass for each class has all neurons. The second answer is the probability, a mean
@@ -142,62 +137,30 @@ def jsd_estimate(
     """
     check(network, images, None, "winner")
     network = before_softmax(network)
-
-    def one(image: Array) -> tuple[Scores, Array]:
-        logits = ablation.logits_of(network.program, ablation.clean(network, image))
-        return estimated(network, image, logits, classes)
-
     size = min(images_at_once(network.program, classes), len(images))
-    found = lax.map(one, jnp.asarray(images), batch_size=size)
-    return jax.tree.map(lambda each: each.mean(axis=0), found)
+    of_images = lax.map(
+        lambda image: estimated(network, image, classes), jnp.asarray(images), batch_size=size
+    )
+    return jax.tree.map(lambda scores: scores.mean(axis=0), of_images)
 
 
-def divergences(network: Scored, kept: Kept, run: Run) -> Scores:
-    """Divergence of each neuron of a run's layers, for the image that `kept` is of."""
-    program, layers = network.program, network.program.graph.layers
-    logits = ablation.logits_of(program, kept)
-
-    @jax.checkpoint  # or a gradient would hold the activations of every neuron's run
-    def one(neuron: Array) -> Array:
-        return jensen_shannon(logits, ablation.without(network, kept, run, neuron))
-
-    neurons = [(place, neuron) for place in run for neuron in range(layers[place].neurons)]
-    size = at_once(program, run, len(neurons))
-    found = lax.map(one, jnp.array(neurons, jnp.int32), batch_size=size)
-    ends = np.cumsum([layers[place].neurons for place in run])[:-1]
-    names = [layers[place].name for place in run]
-    return dict(zip(names, jnp.split(found, ends), strict=True))
-
-
-def images_at_once(program: Program, copies: int = 1) -> int:
-    """Images of a batch, each of which passes the network `copies` times at once."""
-    layers = program.graph.layers
-    largest = max(max(layer.inputs, layer.outputs) for layer in layers)
-    return int(np.clip(ROOM // (4 * copies * largest), 1, BATCH))
-
-
-def at_once(program: Program, run: Run, neurons: int) -> int:
-    """How many of some neurons of a run's layers one call on a batch of images leaves out."""
-    call = 4 * images_at_once(program) * ablation.largest_value(program, run)
-    return int(np.clip(ROOM // call, 1, min(NEURONS, neurons)))
-
-
-def check(network: Scored, images: Any, labels: Any, target: str) -> Int[Array, " B"]:
+def check(network: AnyNetwork, images: Any, labels: Any, target: str) -> Int[Array, " B"]:
     """The labels, zeros where there are none; raises `InputError` for what does not fit."""
-    checks.instance("network", network, Scored, "a network from afpjax.trace or afpjax.quantize")
+    wanted = "a network from afpjax.trace or afpjax.quantize"
+    checks.instance("network", network, AnyNetwork, wanted)
     checks.choice("target", target, TARGETS)
     checks.batch("images", images, network.program.image_shape)
     if labels is None and target != "winner":
         raise InputError(f"labels: none given; target = {target} needs the label of every image")
-    none = "the network", np.zeros(len(images), np.int32)
-    where, given = none if labels is None else ("labels", labels)
-    known = checks.class_numbers(given, network.program.classes, where)
+    where = "the network" if labels is None else "labels"
+    known = np.zeros(len(images), np.int32) if labels is None else labels
+    known = checks.class_numbers(known, network.program.classes, where)
     checks.same_count(images, known)
     return jnp.asarray(known)
 
 
 def _scores(
-    network: Scored,
+    network: AnyNetwork,
     images: Num[Any, "B ..."],
     labels: Int[Array, " B"],
     *,
@@ -221,3 +184,106 @@ def _compiled() -> Any:
         static_argnames=("target", "exact_passes", "classes"),
         compiler_options=compiler.options(),
     )
+
+
+# First-order scores: every neuron's from a backward pass, none left out for real.
+
+
+def total_gradient(
+    network: AnyNetwork,
+    images: Num[Any, "B ..."],
+    labels: Int[Any, "B"],
+    weights: Float[Any, "B"],
+    target: str,
+) -> dict[str, LayerParameters]:
+    """∂/∂W of Σ weight · y over images, by layer: one backward pass for the batch.
+
+    Labels are read for the targets `label` and `loss`.
+    """
+    program, hook = network.program, hook_of(network)
+
+    def total(layers: dict[str, LayerParameters]) -> Float[Array, ""]:
+        parameters = network.parameters._replace(layers=layers)
+
+        def one(image: Array, label: Array) -> Array:
+            logits = execute(program, parameters, image, hook)
+            return _output_of(target, logits, label).astype(jnp.float32)
+
+        return jnp.sum(jax.vmap(one)(images, labels) * weights)
+
+    return jax.grad(total)(network.parameters.layers)
+
+
+def _output_of(
+    target: str, logits: Float[Array, "classes"], label: Int[Array, ""]
+) -> Float[Array, ""]:
+    """The y of the Taylor score: the winning logit, the label's logit, or the cross-entropy."""
+    if target == "winner":
+        return logits[jnp.argmax(lax.stop_gradient(logits))]
+    if target == "label":
+        return logits[label]
+    return -jax.nn.log_softmax(logits)[label]
+
+
+def taylor_of(network: AnyNetwork, gradients: dict[str, LayerParameters]) -> LayerScores:
+    """Σ |∂y/∂w · w| over a neuron's filter and bias (RobustDiCE, Algorithm 1, line 8)."""
+    layers = network.parameters.layers
+    return _over_parameters(
+        network, lambda name: jax.tree.map(jnp.multiply, gradients[name], layers[name])
+    )
+
+
+def _over_parameters(
+    network: AnyNetwork, of_layer: Callable[[str], LayerParameters]
+) -> LayerScores:
+    """Σ |value| over the filter and bias of every neuron; values are laid out as parameters."""
+    scores = {}
+    for call in network.program.calls:
+        kernel, bias = of_layer(call.layer.name)
+        first = jnp.moveaxis(kernel, call.kernel_axes, range(len(call.kernel_axes)))
+        total = jnp.abs(first.reshape(call.layer.neurons, -1)).sum(axis=1)
+        if bias is not None:
+            total = total + jnp.abs(bias).reshape(-1)
+        scores[call.layer.name] = total
+    return scores
+
+
+def logit_changes(
+    network: AnyNetwork, image: Array, classes: Int[Array, "k"]
+) -> dict[str, Float[Array, "k C"]]:
+    """First-order change of some classes' logits when each neuron of each layer goes, one image.
+
+    A neuron's output a enters as scale · a with a scale of 1: -∂z/∂scale = -Σ a · ∂z/∂a over the
+    positions of its output. One backward pass for each class has all neurons of all layers.
+    """
+    program, plain = network.program, hook_of(network)
+    ones = {layer.name: jnp.ones(layer.neurons) for layer in program.graph.layers}
+
+    def logits(scales: LayerScores) -> Float[Array, "k"]:
+        def hook(call: LayerCall, value: Array, parameters: LayerParameters) -> Array:
+            outputs = plain(call, value, parameters)
+            scale = call.per_output(scales[call.layer.name].reshape(call.channels))
+            return outputs * scale.astype(outputs.dtype)
+
+        return execute(program, network.parameters, image, hook)[classes].astype(jnp.float32)
+
+    return jax.tree.map(jnp.negative, jax.jacrev(logits)(ones))
+
+
+def estimated(
+    network: AnyNetwork, image: Array, classes: int
+) -> tuple[LayerScores, Float[Array, ""]]:
+    """Estimated divergence of each neuron for one image, and the probability that it neglects.
+
+    The first-order change of the logits goes through the exact softmax and divergence. Logits
+    beyond the `classes` likeliest are taken not to change; what they hold is the second answer.
+    """
+    logits = ablation.logits_of(network.program, ablation.clean(network, image))
+    likeliest = lax.top_k(logits, min(classes, len(logits)))[1]
+
+    def one(change: Float[Array, "k"]) -> Float[Array, ""]:
+        return jensen_shannon(logits, logits.at[likeliest].add(change.astype(logits.dtype)))
+
+    changes = logit_changes(network, image, likeliest)
+    neglected = 1 - jax.nn.softmax(logits)[likeliest].sum()
+    return {n: jax.vmap(one, in_axes=1)(change) for n, change in changes.items()}, neglected

@@ -55,7 +55,7 @@ class Placement:
         return tuple(self._answering(held, alive) for held in self.holds)
 
     def coded(self, layer: int) -> Bool[np.ndarray, "sums C"]:
-        """Whose sums the spare computes, of a layer by its place: row i is of i-th neurons.
+        """Whose sums the spare computes, of a layer by its index: row i is of i-th neurons.
 
         There are as many as the largest slice has neurons; none without a spare, or where it holds
         the whole layer.
@@ -63,8 +63,8 @@ class Placement:
         held = self.holds[whole("layer", layer, 0, len(self.layers) - 1)]
         if self.spare is None or held[self.spare].all():
             return np.zeros((0, held.shape[1]), bool)
-        place = np.where(held, held.cumsum(axis=1) - 1, -1)  # of a neuron in its device's slice
-        return (place[None] == np.arange(place.max() + 1)[:, None, None]).any(axis=1)
+        position = np.where(held, held.cumsum(axis=1) - 1, -1)  # in a device's slice
+        return (position[None] == np.arange(position.max() + 1)[:, None, None]).any(axis=1)
 
     def loads(self) -> Int[np.ndarray, "L D"]:
         """Neurons that each device computes of each layer, a sum of neurons counted as one."""
@@ -84,43 +84,25 @@ class Placement:
         return first
 
 
-def deal(
-    groups: Sequence[Int[np.ndarray, "_"]], devices: int, neurons: int
-) -> Bool[np.ndarray, "D C"]:
-    """Every group padded with replicas to a multiple of D, and dealt round-robin to the devices.
-
-    `groups` hold each of the neurons 0 … C-1 once. Replicas are of a group's first neurons,
-    counted round again where it has fewer than are missing. No device gets a neuron twice: copies
-    are a group's size apart, which D does not divide where there are any, or less than D apart in
-    all. So every device gets equally many of each group.
-
-    RobustDiCE, Algorithm 1, step 3 (lines 21-28): the j-th of a group, j from 1, goes to device
-    j mod D, D counted from 0. The line that deals stands inside the `if` in print; groups that
-    need no padding are dealt out too.
-    """
-    holds = np.zeros((devices, neurons), bool)
-    for group in groups:
-        padded = np.resize(group, -(-len(group) // devices) * devices)
-        holds[np.arange(1, len(padded) + 1) % devices, padded] = True
-    return holds
-
-
 def filters(placement: Placement, layers: Sequence[Layer]) -> Int[np.ndarray, "L D"]:
     """Filters that each device keeps and applies: `loads`, but for sums over grouped layers.
 
     A sum of neurons that read the same inputs is one filter, the sum of theirs. Those of different
     groups read different inputs: their sum needs a filter for each group.
     """
-    _check(placement, layers)
-    found = placement.loads()
+    sizes = [held.shape[1] for held in placement.holds]
+    own = list(zip(placement.layers, sizes, strict=True))
+    if [(layer.name, layer.neurons) for layer in layers] != own:
+        raise InputError("layers: those of another network than the placement's; give its own")
+    kept = placement.loads()
     if placement.spare is None:
-        return found
-    for place, layer in enumerate(layers):
-        coded = placement.coded(place)
+        return kept
+    for index, layer in enumerate(layers):
+        coded = placement.coded(index)
         group = np.arange(layer.neurons) * layer.groups // layer.neurons
         apart = sum(len(np.unique(group[members])) for members in coded)
-        found[place, placement.spare] += apart - len(coded)
-    return found
+        kept[index, placement.spare] += apart - len(coded)
+    return kept
 
 
 def memory_share(placement: Placement, layers: Sequence[Layer]) -> Float64[np.ndarray, "D"]:
@@ -135,8 +117,6 @@ def memory_share(placement: Placement, layers: Sequence[Layer]) -> Float64[np.nd
     return (weights @ kept + biases @ placement.loads()) / total
 
 
-def _check(placement: Placement, layers: Sequence[Layer]) -> None:
-    found = [(layer.name, layer.neurons) for layer in layers]
-    sizes = [held.shape[1] for held in placement.holds]
-    if found != list(zip(placement.layers, sizes, strict=True)):
-        raise InputError("layers: those of another network than the placement's; give its own")
+def largest_share(placement: Placement, layers: Sequence[Layer]) -> float:
+    """Share of the network's weights that the fullest device holds."""
+    return float(memory_share(placement, layers).max())

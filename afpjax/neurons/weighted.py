@@ -7,36 +7,22 @@ Hansen, "The CMA evolution strategy: a tutorial", 2016.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from evosax.algorithms.distribution_based.cma_es import CMA_ES
-from jaxtyping import Float, Float64, PRNGKeyArray
+from jaxtyping import Float64, PRNGKeyArray
 
+from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
+from afpjax.neurons.thresholds import Trade
 
-Progress = Callable[[int], Any]
 _OUTSIDE = 1e-3  # weight of the square of how far genes leave [0, 1]: enough to bring them back
 
 
-@runtime_checkable
-class Problem(Protocol):
-    """What a search has to know; `robust.thresholds.Trade` is one."""
-
-    @property
-    def rows_each(self) -> int: ...
-
-    def curve(self) -> list[Float64[np.ndarray, "_"]]: ...
-
-    def of_thresholds(
-        self, thresholds: Float[np.ndarray, "N G"], progress: Progress = ...
-    ) -> Float64[np.ndarray, "N M"]: ...
-
-
 @dataclass(frozen=True, eq=False)
-class Best:
+class BestThresholds:
     """The thresholds with the least weighted sum of all that were tried."""
 
     thresholds: Float64[np.ndarray, "G"]
@@ -49,49 +35,49 @@ class Best:
 
 def weighted(
     key: PRNGKeyArray,
-    problem: Problem,
+    trade: Trade,
     weights: Sequence[float | int] = (1.0, 0.5, 0.0, 0.0),
     *,
     rows: int,
     start: Sequence[float | int] | None = None,
     population: int = 0,
     progress: Progress = lambda rows: None,
-) -> Best:
+) -> BestThresholds:
     """Thresholds of groups for weights of accuracy lost, memory, energy and time per image.
 
     Accuracy lost is in fractions of 1, the others are shares of full replication's. `start`: the
     thresholds to begin with, by default the middle of each ladder; `population`: 0 for CMA-ES's
     own size. Genes are places along `curve`, where equal steps save about equal memory; thresholds
     between its own are tried too. At most `rows` rows are evaluated; the result is a function of
-    the key and the problem. Raises `InputError` for weights that are negative, not finite, all zero
+    the key and the trade. Raises `InputError` for weights that are negative, not finite, all zero
     or of what is not measured, and for rows too few for a generation.
     """
-    curve = problem.curve()
-    full = problem.of_thresholds(np.zeros((1, len(curve))), progress)[0]
+    curve = trade.ladders.curve()
+    full = trade.of_thresholds(np.zeros((1, len(curve))), progress)[0]
     scaled = _scaled(weights, full)
-    first = np.array([0.5] * len(curve)) if start is None else _places(start, curve)
+    first = np.array([0.5] * len(curve)) if start is None else _genes(start, curve)
     size = population or 4 + int(3 * np.log(len(curve)))
-    left = rows // problem.rows_each - 2
+    left = rows // trade.rows_each - 2
     if left < size:
         raise InputError(
             f"distribute.search: {rows} rows; one generation of {size} and its start take "
-            f"{(size + 2) * problem.rows_each}"
+            f"{(size + 2) * trade.rows_each}"
         )
     tried, costs, history = [_thresholds(first[None], curve)], [], []
-    costs.append(problem.of_thresholds(tried[0], progress))
+    costs.append(trade.of_thresholds(tried[0], progress))
 
     def value(genes: Float64[np.ndarray, "N G"]) -> Float64[np.ndarray, "N"]:
         tried.append(_thresholds(genes, curve))
-        costs.append(problem.of_thresholds(tried[-1], progress))
+        costs.append(trade.of_thresholds(tried[-1], progress))
         outside = np.maximum(np.abs(genes - 0.5) - 0.5, 0)
-        history.append(min(float((each @ scaled).min()) for each in costs))
+        history.append(min(float((cost @ scaled).min()) for cost in costs))
         return costs[-1] @ scaled + _OUTSIDE * (outside**2).sum(axis=1)
 
     _evolve(key, first, size, left // size, value)
     thresholds, objectives = np.concatenate(tried), np.concatenate(costs)
     best = int((objectives @ scaled).argmin())
-    spent = (len(thresholds) + 1) * problem.rows_each
-    return Best(
+    spent = (len(thresholds) + 1) * trade.rows_each
+    return BestThresholds(
         thresholds[best],
         objectives[best],
         float(objectives[best] @ scaled),
@@ -117,8 +103,7 @@ def _evolve(
         for generation in range(generations):
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation))
             genes, state = algorithm.ask(ask_key, state, params)
-            found = value(np.asarray(genes, np.float64))
-            fitness = jnp.asarray(found, jnp.float32)
+            fitness = jnp.asarray(value(np.asarray(genes, np.float64)), jnp.float32)
             state, _ = algorithm.tell(tell_key, genes, fitness, state, params)
 
 
@@ -131,18 +116,18 @@ def _algorithm(population: int, genes: int) -> CMA_ES:
 def _scaled(
     weights: Sequence[float | int], full: Float64[np.ndarray, "M"]
 ) -> Float64[np.ndarray, "M"]:
-    given = np.asarray(weights, np.float64)
-    if not np.isfinite(given).all() or (given < 0).any() or not given.any():
+    wanted = np.asarray(weights, np.float64)
+    if not np.isfinite(wanted).all() or (wanted < 0).any() or not wanted.any():
         raise InputError(
             f"distribute.weights: {list(weights)}; give numbers from 0 up, one of them above 0"
         )
-    if given[len(full) :].any() or len(given) < len(full):
+    if wanted[len(full) :].any() or len(wanted) < len(full):
         raise InputError(
             f"distribute.weights: {list(weights)} for {len(full)} objectives; give one weight for "
             "each, accuracy lost and memory first, 0 for what is not measured"
         )
     shares = np.concatenate([[1.0], full[1:]])
-    return given[: len(full)] / shares
+    return wanted[: len(full)] / shares
 
 
 def _thresholds(
@@ -156,8 +141,8 @@ def _thresholds(
     return np.stack(columns, axis=1)
 
 
-def _places(
+def _genes(
     thresholds: Sequence[float | int], curve: list[Float64[np.ndarray, "_"]]
 ) -> Float64[np.ndarray, "G"]:
     pairs = zip(thresholds, curve, strict=True)
-    return np.array([np.interp(each, own, np.linspace(0, 1, len(own))) for each, own in pairs])
+    return np.array([np.interp(t, own, np.linspace(0, 1, len(own))) for t, own in pairs])

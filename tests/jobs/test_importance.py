@@ -17,8 +17,8 @@ from afpjax.jobs.importance import run as job
 from afpjax.jobs.shared import scoring
 from afpjax.jobs.shared.outcome import result_text, tables
 from afpjax.jobs.shared.result import plain
+from afpjax.neurons import ablation
 from afpjax.neurons import importance as scores
-from afpjax.neurons import subject
 
 NEURONS = {"stem": 6, "hidden": 6, "head": 4}
 ESTIMATE = {"importance__exact_passes": 0, "importance__sample": 3, "importance__classes": 3}
@@ -212,16 +212,16 @@ def test_what_is_known_does_not_run_again(outcome_of, monkeypatch):
     def never(*args, **options):
         raise AssertionError("it is known already")
 
-    monkeypatch.setattr("afpjax.neurons.first_order.total_gradient", never)
-    monkeypatch.setattr("afpjax.neurons.left_out._Programs.of", never)
+    monkeypatch.setattr("afpjax.neurons.importance.total_gradient", never)
+    monkeypatch.setattr("afpjax.neurons.left_out._Programs", never)
     again = outcome_of("importance", memory)
     assert result_text(plain(again.result)) == result_text(plain(first.result))
 
 
 @pytest.mark.slow
 def test_batches_change_nothing_but_the_last_digits(outcome_of, rows_of, monkeypatch):
-    monkeypatch.setattr(scores, "BATCH", 5)
-    monkeypatch.setattr(scores, "NEURONS", 4)
+    monkeypatch.setattr(ablation, "BATCH", 5)
+    monkeypatch.setattr(ablation, "NEURONS", 4)
     for changes in ({}, ESTIMATE):
         usual = rows_of(**changes)
         for layer in plain(outcome_of("importance", **changes).result)["layers"]:
@@ -278,9 +278,7 @@ def test_the_summary_names_the_layers_and_says_how(outcome_of):
 
 
 def test_logits_that_are_not_finite_are_refused(config_of, monkeypatch):
-    monkeypatch.setattr(
-        subject.ablation, "logits_of", lambda program, kept: kept[program.output] / 0
-    )
+    monkeypatch.setattr(ablation, "logits_of", lambda program, kept: kept[program.output] / 0)
     with pytest.raises(InputError, match="logits hold NaN or infinity"):
         job.run(config_of(), Work({}, SILENT))
 

@@ -12,7 +12,7 @@ import pytest
 import afpjax
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.network import compiler, digest
-from afpjax.neurons.subject import Subject
+from afpjax.neurons.scoring_data import ScoringData
 
 KERNEL = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
 IMAGES = np.random.default_rng(1).normal(size=(5, 6)).astype(np.float32)
@@ -60,7 +60,7 @@ def test_units_are_in_the_name(monkeypatch):
 @pytest.mark.parametrize("what", ["arithmetic", "options", "jaxlib"])
 def test_backend_compiler_and_options_are_in_the_names(what, monkeypatch):
     def names():
-        subject = Subject(network(), IMAGES, LABELS, {})
+        subject = ScoringData(network(), IMAGES, LABELS, {})
         return evaluator(network()).name, subject.key("taylor winner")
 
     before = names()
@@ -98,11 +98,11 @@ def test_another_process_gives_the_same_names():
 
 
 def test_scores_are_named_by_network_images_and_labels():
-    one = Subject(network(), IMAGES, LABELS, {})
+    one = ScoringData(network(), IMAGES, LABELS, {})
     others = [
-        Subject(network(jnp.tanh), IMAGES, LABELS, {}),
-        Subject(network(), IMAGES + np.float32(1), LABELS, {}),
-        Subject(network(), IMAGES, LABELS[::-1].copy(), {}),
+        ScoringData(network(jnp.tanh), IMAGES, LABELS, {}),
+        ScoringData(network(), IMAGES + np.float32(1), LABELS, {}),
+        ScoringData(network(), IMAGES, LABELS[::-1].copy(), {}),
     ]
-    assert Subject(network(), IMAGES, LABELS, {}).key("l") == one.key("l")
+    assert ScoringData(network(), IMAGES, LABELS, {}).key("l") == one.key("l")
     assert not {other.key("l") for other in others} & {one.key("l")}

@@ -1,5 +1,6 @@
 """A small network with every kind of join, its twin in NumPy, and images."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -75,6 +76,19 @@ def case() -> Case:
     images = rng.normal(size=(IMAGES, SIZE, SIZE, 2)).astype(np.float32)
     labels = rng.integers(0, CLASSES, IMAGES).astype(np.int32)
     return Case(network, params, images, labels)
+
+
+@pytest.fixture(scope="session")
+def undominated() -> Callable[[np.ndarray], list[int]]:
+    """Rows that no other row beats, by comparing every pair."""
+
+    def rows(points: np.ndarray) -> list[int]:
+        def beats(one: np.ndarray, other: np.ndarray) -> bool:
+            return all(one <= other) and any(one < other)
+
+        return [i for i, p in enumerate(points) if not any(beats(q, p) for q in points)]
+
+    return rows
 
 
 def folded(case: Case) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:

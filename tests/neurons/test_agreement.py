@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import rankdata
 
-from afpjax.neurons.agreement import agreement, spearman
+from afpjax.neurons.stability import agreement, spearman
 
 
 def _by_hand(one, other):

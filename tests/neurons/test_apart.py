@@ -13,7 +13,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
 from afpjax.neurons.distribute import distribute
-from afpjax.neurons.methods import METHODS
+from afpjax.neurons.methods import names
 from afpjax.neurons.placement import memory_share
 
 from ..network.test_resnet20 import MEAN, STD, resnet20
@@ -25,7 +25,7 @@ FIXED, FLOAT = QFormat(), QFormat(kind="float32")
 CODES = apart.integers(FIXED)
 NONE, SINGLE = (), tuple((device,) for device in range(DEVICES))
 EVERY = [each for lost in range(DEVICES) for each in combinations(range(DEVICES), lost)]
-every_method = pytest.mark.parametrize("method", METHODS)
+every_method = pytest.mark.parametrize("method", names())
 
 SHAPES = {
     "first": (3, 3, 2, 8),

@@ -6,7 +6,7 @@ import time
 import numpy as np
 import pytest
 
-from afpjax.neurons.cluster import clusters
+from afpjax.neurons.methods.robustdice import clusters
 
 
 def distance(one, other):

@@ -10,7 +10,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.neurons.distribute import distribute
 from afpjax.neurons.importance import importance
-from afpjax.neurons.methods import METHODS
+from afpjax.neurons.methods import names
 
 from .test_cluster import by_the_letter
 from .test_placement import dealt_by_the_letter
@@ -58,7 +58,7 @@ def test_the_defaults_are_those_of_the_design(case, scores):
     assert all((a == b).all() for a, b in zip(found.holds, said.holds, strict=True))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 def test_every_method_takes_real_scores_and_more_devices_than_neurons(case, scores, method):
     placement = distribute(case.network, scores, 9, 0.3, method=method)
     assert placement.method == method and placement.devices == 9
@@ -121,7 +121,7 @@ def test_a_constant_score_tells_nothing_apart(case, scores):
         ({"thresholds": [0.1] * 8}, "distribute.thresholds: 8 for 7 layers"),
         ({"thresholds": []}, "distribute.thresholds: 0 for 7 layers"),
         ({"thresholds": [0.1]}, "distribute.thresholds: 1 for 7 layers"),
-        ({"method": "raid"}, "distribute.method: 'raid' is none of robustdice, lop, cdc, repl"),
+        ({"method": "raid"}, "distribute.method: 'raid' is none of cdc, lop, random, randomk, rep"),
         ({"normalise": "log"}, "distribute.normalise: 'log' is none of minmax, zscore, rank, raw"),
         ({"names": ()}, r"distribute.scores: \[\]; name one score or several"),
         ({"names": ("l1", "jsd", "l1")}, "distribute.scores: .* none of them twice"),
@@ -163,7 +163,7 @@ def with_an_infinity(scores, first):
     return {**scores, first: {**scores[first], "l1": scores[first]["l1"] + np.float32("inf")}}
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", names())
 @pytest.mark.parametrize(
     ("changed", "words"),
     [

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import jensenshannon
 
-from afpjax.neurons.divergence import LARGEST, jensen_shannon
+from afpjax.neurons.ablation import LARGEST, jensen_shannon
 
 from .conftest import divergence
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from afpjax.neurons.distribute import distribute
-from afpjax.neurons.equal_memory import largest_share, threshold_for
+from afpjax.neurons.placement import largest_share
+from afpjax.neurons.thresholds import threshold_for
 
 
 @pytest.fixture(scope="module")

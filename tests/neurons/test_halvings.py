@@ -1,17 +1,20 @@
 """What depends on the images, told from balanced halvings of them; against scores made directly."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from afpjax.neurons import half_scores, halvings, measure
-from afpjax.neurons.cluster import clusters
+from afpjax.neurons import scoring
+from afpjax.neurons import stability as halvings
 from afpjax.neurons.distribute import distribute
-from afpjax.neurons.half_scores import taylor_halves
 from afpjax.neurons.importance import jsd, l1, taylor
 from afpjax.neurons.left_out import left_out
-from afpjax.neurons.placement import Placement, deal
+from afpjax.neurons.methods.robustdice import clusters, deal
+from afpjax.neurons.placement import Placement
+from afpjax.neurons.scoring import taylor_halves
+from afpjax.neurons.scoring_data import ScoringData
 from afpjax.neurons.stability import overlap, stability
-from afpjax.neurons.subject import Subject
 
 COUNT = 37  # blocks of three images and of two
 
@@ -20,7 +23,7 @@ COUNT = 37  # blocks of three images and of two
 def subject(case):
     rng = np.random.default_rng(5)
     images = rng.normal(size=(COUNT, *case.images.shape[1:])).astype(np.float32)
-    return Subject(case.network, images, rng.integers(0, 4, COUNT), {})
+    return ScoringData(case.network, images, rng.integers(0, 4, COUNT), {})
 
 
 def test_halves_are_balanced():
@@ -62,7 +65,7 @@ def test_scores_of_halves_are_those_of_the_images_alone(subject, case):
     names = case.network.graph.names
     lost = left_out(subject, every)
     by_block = {name: lost[n].blocks for n, name in enumerate(names)}
-    found = half_scores.half_scores(subject, l1(case.network), by_block, "label")
+    found = scoring.half_scores(subject, l1(case.network), by_block, "label")
     for number, side in ((4, 0), (11, 1)):
         half = found[number][side]
         first = halvings.FIRST[number] == (side == 0)
@@ -76,9 +79,13 @@ def test_scores_of_halves_are_those_of_the_images_alone(subject, case):
 
 
 def test_large_networks_take_several_passes_and_the_same_scores_come_out(subject, monkeypatch):
-    whole = taylor_halves(Subject(subject.network, subject.images, subject.labels, {}), "winner")
-    monkeypatch.setattr(half_scores, "_ROOM", 1)
-    passed = taylor_halves(Subject(subject.network, subject.images, subject.labels, {}), "winner")
+    whole = taylor_halves(
+        ScoringData(subject.network, subject.images, subject.labels, {}), "winner"
+    )
+    monkeypatch.setattr(scoring, "_ROOM", 1)
+    passed = taylor_halves(
+        ScoringData(subject.network, subject.images, subject.labels, {}), "winner"
+    )
     for one, other in zip(whole, passed, strict=True):
         for first, second in zip(one, other, strict=True):
             for name in first:
@@ -86,15 +93,14 @@ def test_large_networks_take_several_passes_and_the_same_scores_come_out(subject
 
 
 def test_estimates_by_block_have_the_estimate_as_their_mean(subject):
-    scores, _ = measure.estimate(subject, 3)
+    scores, _ = scoring.estimate(subject, 3)
     sizes = [len(part) for part in halvings.blocks(COUNT)]
-    for name, each in measure.estimate_by_block(subject, 3).items():
+    for name, each in scoring.estimate_by_block(subject, 3).items():
         np.testing.assert_allclose(np.average(each, axis=0, weights=sizes), scores[name], rtol=1e-9)
 
 
 def test_fewer_images_than_blocks_tell_nothing(subject):
-    few = subject.first(15)
-    assert taylor_halves(Subject(few.network, few.images, few.labels, {}), "winner") == []
+    assert taylor_halves(replace(subject.first(15), memory={}), "winner") == []
 
 
 def _noisy(rng, images, neurons=40):
@@ -138,23 +144,24 @@ def test_a_placement_says_how_much_it_depends_on_its_images(subject, case):
     every = {n: np.arange(layer.neurons) for n, layer in enumerate(case.network.layers)}
     lost, names = left_out(subject, every), case.network.graph.names
     by_block = {name: lost[n].blocks for n, name in enumerate(names)}
-    pairs = half_scores.half_scores(subject, l1(case.network), by_block, "winner")
-    slopes = measure.taylor(subject, "winner")
+    pairs = scoring.half_scores(subject, l1(case.network), by_block, "winner")
+    slopes = scoring.taylor(subject, "winner")
     sizes = l1(case.network)
     scores = {
         name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": lost[n].divergence}
         for n, name in enumerate(names)
     }
     placement = distribute(case.network, scores, 2, 0.4)
-    found = stability(
-        lambda each: distribute(case.network, each, 2, 0.4), placement, pairs, case.network.layers
-    )
+
+    def place(scores):
+        return distribute(case.network, scores, 2, 0.4)
+
+    halves = [(place(first), place(second)) for first, second in pairs]
+    found = stability(placement, halves, case.network.layers)
     low, high = found.memory.interval
     assert low <= found.memory.value <= high
     assert 0 <= found.overlap_lowest <= found.overlap <= found.overlap_highest <= 1
-    same = [(scores, scores)] * halvings.HALVINGS
-    still = stability(
-        lambda each: distribute(case.network, each, 2, 0.4), placement, same, case.network.layers
-    )
+    same = [(placement, placement)] * halvings.HALVINGS
+    still = stability(placement, same, case.network.layers)
     assert still.memory.interval == (still.memory.value, still.memory.value)
     assert still.overlap == still.overlap_lowest == 1

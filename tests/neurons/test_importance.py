@@ -13,6 +13,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
+from afpjax.neurons import ablation
 from afpjax.neurons import importance as module
 from afpjax.neurons.importance import importance, jsd, jsd_estimate, l1, taylor
 
@@ -140,8 +141,8 @@ def test_the_targets_differ(slopes):
 def test_batches_change_nothing(case, monkeypatch):
     """Images and neurons some at a time: a last batch that is not full counts what it holds."""
     whole = importance(case.network, case.images)
-    monkeypatch.setattr(module, "BATCH", 3)
-    monkeypatch.setattr(module, "NEURONS", 2)
+    monkeypatch.setattr(ablation, "BATCH", 3)
+    monkeypatch.setattr(ablation, "NEURONS", 2)
     module._compiled.cache_clear()
     apart = importance(case.network, case.images)
     module._compiled.cache_clear()

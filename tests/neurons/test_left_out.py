@@ -9,11 +9,11 @@ import pytest
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
-from afpjax.neurons import ablation, measure
-from afpjax.neurons.divergence import LARGEST
+from afpjax.neurons import ablation, scoring
+from afpjax.neurons.ablation import LARGEST
 from afpjax.neurons.importance import jsd, jsd_estimate, taylor
 from afpjax.neurons.left_out import left_out
-from afpjax.neurons.subject import Subject, remembered
+from afpjax.neurons.scoring_data import ScoringData
 
 from .conftest import IMAGES, SHAPES, divergence, logits, name_of, without_neuron
 
@@ -24,13 +24,13 @@ def _every(network):
 
 def _subject(case, network=None, memory=None):
     own = case.network if network is None else network
-    return Subject(own, case.images, case.labels, {} if memory is None else memory)
+    return ScoringData(own, case.images, case.labels, {} if memory is None else memory)
 
 
 def test_divergences_and_drops_are_those_of_a_direct_loop(case, monkeypatch):
     """In batches of 3 images and calls of 2 neurons, none of which come out even."""
-    monkeypatch.setattr("afpjax.neurons.importance.BATCH", 3)
-    monkeypatch.setattr("afpjax.neurons.importance.NEURONS", 2)
+    monkeypatch.setattr("afpjax.neurons.ablation.BATCH", 3)
+    monkeypatch.setattr("afpjax.neurons.ablation.NEURONS", 2)
     whole = np.asarray(logits(case.params, jnp.asarray(case.images)))
     clean, steps = (whole.argmax(axis=1) == case.labels).mean(), []
     found = left_out(_subject(case), _every(case.network), steps.append)
@@ -155,11 +155,11 @@ def test_what_is_kept_comes_back_bit_for_bit(case):
     assert (others[1].divergence != first[1].divergence).all() and len(memory) == 3
 
 
-def test_any_named_vectors_can_be_kept():
-    memory: dict[bytes, bytes] = {}
+def test_any_named_vectors_can_be_kept(case):
+    subject = _subject(case)
     given = {"ä": np.array([0.1, -2.5]), "": np.zeros(0), "é.b": np.array([np.pi])}
-    remembered(memory, b"x", lambda: given, lambda steps: None, 1)
-    found = remembered(memory, b"x", dict, lambda steps: None, 1)
+    subject.remembered("x", lambda: given, lambda steps: None, 1)
+    found = subject.remembered("x", dict, lambda steps: None, 1)
     assert list(found) == list(given)
     for name, vector in given.items():
         np.testing.assert_array_equal(found[name], vector)
@@ -172,9 +172,9 @@ def test_measured_first_order_scores_are_the_library_s(case, monkeypatch):
     )
     expected = slopes(case.network, case.images, case.labels)
     estimates, neglected = guess(case.network, case.images)
-    monkeypatch.setattr("afpjax.neurons.importance.BATCH", 3)
-    found = measure.taylor(_subject(case), "loss")
-    about, left = measure.estimate(_subject(case), 2)
+    monkeypatch.setattr("afpjax.neurons.ablation.BATCH", 3)
+    found = scoring.taylor(_subject(case), "loss")
+    about, left = scoring.estimate(_subject(case), 2)
     assert left == pytest.approx(float(neglected), rel=1e-4)
     for name in case.network.graph.names:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-4, atol=1e-8)
@@ -193,7 +193,7 @@ def test_a_network_that_gives_infinity_is_refused(case):
 def test_an_integer_network_s_images_are_cast_as_it_wants(case):
     """uint8 images go to a network of floats as they do in `Network`."""
     images = (case.images > 0).astype(np.uint8)
-    subject = Subject(case.network, images, case.labels, {})
+    subject = ScoringData(case.network, images, case.labels, {})
     said = np.asarray(case.network(jnp.asarray(images))).argmax(axis=1)
     assert subject.right == pytest.approx((said == case.labels).mean())
     jax.block_until_ready(said)

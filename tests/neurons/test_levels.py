@@ -1,15 +1,17 @@
 """Ladders of thresholds: ordered by load, evenly spread, each constant threshold among them."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
+from afpjax.network.layers import LayerGraph
 from afpjax.neurons.distribute import distribute
 from afpjax.neurons.importance import importance
-from afpjax.neurons.levels import ladders
 from afpjax.neurons.placement import memory_share
+from afpjax.neurons.thresholds import ladders
 
 CONSTANTS = (0.05, 0.3, 0.8)
 NAMES: tuple[str, ...] = ("l1", "taylor", "jsd")
@@ -27,11 +29,11 @@ def same(one, other):
 @pytest.mark.parametrize("groups", [-1, 1, 3])
 @pytest.mark.parametrize("devices", [2, 3])
 def test_loads_fall_from_full_replication_to_the_least_there_is(case, scores, devices, groups):
-    found = ladders(case.network, scores, devices, groups=groups, constants=CONSTANTS)
+    found = ladders(case.network.graph, scores, devices, groups=groups, constants=CONSTANTS)
     layers = case.network.graph.layers
-    assert sum((ladder.places for ladder in found.ladders), ()) == tuple(range(len(layers)))
+    assert sum((ladder.layers for ladder in found.ladders), ()) == tuple(range(len(layers)))
     for ladder in found.ladders:
-        own = [layers[place] for place in ladder.places]
+        own = [layers[place] for place in ladder.layers]
         loads = [
             sum(
                 (layer.weights + layer.biases) / layer.neurons * held.sum(axis=1).max()
@@ -47,7 +49,7 @@ def test_loads_fall_from_full_replication_to_the_least_there_is(case, scores, de
 
 
 def test_every_constant_threshold_is_a_choice_and_every_level_is_distributes(case, scores):
-    found = ladders(case.network, scores, 3, groups=3, constants=CONSTANTS)
+    found = ladders(case.network.graph, scores, 3, groups=3, constants=CONSTANTS)
     assert found.constants == (0.0, *CONSTANTS)
     for threshold in found.constants:
         ours = found.placement(found.constant(threshold))
@@ -62,7 +64,7 @@ def test_every_constant_threshold_is_a_choice_and_every_level_is_distributes(cas
 
 
 def test_memory_is_that_of_the_placement(case, scores):
-    found = ladders(case.network, scores, 2, constants=CONSTANTS, whole_classifier=True)
+    found = ladders(case.network.graph, scores, 2, constants=CONSTANTS, whole_classifier=True)
     assert found.cardinality[-1] == 1  # nothing to choose of a classifier that is kept whole
     rng = np.random.default_rng(1)
     choices = np.array([rng.integers(found.cardinality) for _ in range(20)])
@@ -75,7 +77,7 @@ def test_memory_is_that_of_the_placement(case, scores):
 def test_no_two_levels_are_one_placement_and_other_levels_than_constants_differ_in_load(
     case, scores
 ):
-    found = ladders(case.network, scores, 2, constants=CONSTANTS)
+    found = ladders(case.network.graph, scores, 2, constants=CONSTANTS)
     for ladder in found.ladders:
         placed = [b"".join(held.tobytes() for held in level.holds) for level in ladder.levels]
         assert len(set(placed)) == len(placed)
@@ -87,40 +89,28 @@ def test_no_two_levels_are_one_placement_and_other_levels_than_constants_differ_
         assert len(set(free)) == len(free)
 
 
-class Wide:
+def wide(case, neurons):
     """A graph of one layer with many neurons."""
-
-    def __init__(self, case, neurons):
-        layer = case.network.graph.layers[0]
-        self.graph = type(case.network.graph)(
-            (
-                type(layer)(
-                    **(
-                        {name: getattr(layer, name) for name in layer.__dataclass_fields__}
-                        | {"neurons": neurons, "weights": 9 * neurons, "biases": neurons}
-                    )
-                ),
-            ),
-            (),
-        )
+    layer = replace(case.network.layers[0], neurons=neurons, weights=9 * neurons, biases=neurons)
+    return LayerGraph((layer,), ())
 
 
 @pytest.mark.parametrize("skewed", [False, True])
 def test_loads_are_evenly_spread_whatever_the_scores_look_like(case, skewed):
-    wide = Wide(case, 200)
+    graph = wide(case, 200)
     values = np.random.default_rng(2).random((3, 200))
     values = np.exp(6 * values) if skewed else values
-    scores = {wide.graph.names[0]: dict(zip(NAMES, values, strict=True))}
-    found = ladders(wide, scores, 4, most=12)
+    scores = {graph.names[0]: dict(zip(NAMES, values, strict=True))}
+    found = ladders(graph, scores, 4, most=12)
     loads = [level.parameters / 10 for level in found.ladders[0].levels]
     assert len(loads) == 12 and loads[0] == 200 and loads[-1] == 50
     assert max(a - b for a, b in itertools.pairwise(loads)) <= 3 * 150 / 11
 
 
 def test_identical_neurons_have_two_levels_all_or_one_cluster(case):
-    wide = Wide(case, 8)
-    scores = {wide.graph.names[0]: {name: np.ones(8) for name in NAMES}}
-    (ladder,) = ladders(wide, scores, 4).ladders
+    graph = wide(case, 8)
+    scores = {graph.names[0]: {name: np.ones(8) for name in NAMES}}
+    (ladder,) = ladders(graph, scores, 4).ladders
     assert [level.holds[0][0].sum() for level in ladder.levels] == [8, 2]
 
 
@@ -136,4 +126,4 @@ def test_identical_neurons_have_two_levels_all_or_one_cluster(case):
 )
 def test_what_makes_no_ladder_is_refused_in_one_line(case, scores, options, words):
     with pytest.raises(InputError, match=words):
-        ladders(case.network, scores, **options)
+        ladders(case.network.graph, scores, **options)

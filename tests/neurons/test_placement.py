@@ -7,7 +7,8 @@ import pytest
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
-from afpjax.neurons.placement import Placement, deal, filters, memory_share
+from afpjax.neurons.methods.robustdice import deal
+from afpjax.neurons.placement import Placement, filters, memory_share
 
 
 def dealt_by_the_letter(groups, devices):

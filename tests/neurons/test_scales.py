@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.neurons.scales import NORMALISATIONS, points
+from afpjax.neurons.distribute import NORMALISATIONS, points
 
 NAMES = ("l1", "taylor", "jsd")
 every_scale = pytest.mark.parametrize("normalise", NORMALISATIONS)

@@ -8,7 +8,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.interpreter import affine, execute
 from afpjax.network.quantized import quantize
-from afpjax.neurons.substitutes import substitutes
+from afpjax.neurons.failures import substitutes
 
 
 def outputs(network, images):

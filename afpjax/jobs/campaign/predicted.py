@@ -12,7 +12,7 @@ from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, 
 from afpjax.experiment.prepare import Experiment
 from afpjax.faults.sites import stored
 from afpjax.jobs.shared.records import Record
-from afpjax.neurons.agreement import spearman
+from afpjax.neurons.stability import spearman
 
 IMAGES = 256  # the most that a prediction looks at
 ALL = "all"

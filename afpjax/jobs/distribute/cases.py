@@ -12,13 +12,11 @@ from afpjax.experiment.prepare import Experiment
 from afpjax.jobs.shared.records import Record
 from afpjax.jobs.shared.scoring import Scored
 from afpjax.neurons import failures
-from afpjax.neurons.cluster import clusters
-from afpjax.neurons.distribute import distribute
-from afpjax.neurons.equal_memory import largest_share
+from afpjax.neurons.distribute import distribute, points
 from afpjax.neurons.failures import Failures, every, outcomes, preserved
-from afpjax.neurons.half_scores import Scores
-from afpjax.neurons.placement import Placement
-from afpjax.neurons.scales import points
+from afpjax.neurons.methods.robustdice import clusters
+from afpjax.neurons.placement import Placement, largest_share
+from afpjax.neurons.scoring import Scores
 from afpjax.neurons.stability import stability
 
 SAFE_SPARE = "cdc-safe-spare"  # coded computing as the paper reads it: its spare never fails
@@ -92,7 +90,8 @@ class Distribution:
             return replace(self, scored=self.scored._replace(scores=scores)).place(*asked)
 
         asked = ("robustdice", devices)
-        found = stability(place, self.place(*asked), self.scored.pairs, self.layers)
+        halves = [(place(first), place(second)) for first, second in self.scored.pairs]
+        found = stability(self.place(*asked), halves, self.layers)
         return {
             "method": "robustdice",
             "devices": devices,

@@ -9,9 +9,8 @@ from afpjax.inputs import notes
 from afpjax.jobs.distribute.cases import Distribution, full
 from afpjax.jobs.shared import few_faults
 from afpjax.jobs.shared.records import Record
-from afpjax.neurons.equal_memory import largest_share
 from afpjax.neurons.failures import expected, outcomes, probable
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.placement import Placement, largest_share
 
 
 def found(distribution: Distribution) -> Record:

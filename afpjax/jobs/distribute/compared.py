@@ -10,10 +10,11 @@ from typing import Any
 
 from afpjax.jobs.distribute.cases import Case, Distribution, Right, brief, difference
 from afpjax.jobs.shared.records import Record
-from afpjax.neurons.distribute import NAMES
-from afpjax.neurons.equal_memory import largest_share, threshold_for
-from afpjax.neurons.scales import NORMALISATIONS
-from afpjax.neurons.substitutes import SUBSTITUTES
+from afpjax.neurons.distribute import NORMALISATIONS
+from afpjax.neurons.failures import SUBSTITUTES
+from afpjax.neurons.importance import NAMES
+from afpjax.neurons.placement import largest_share
+from afpjax.neurons.thresholds import threshold_for
 
 CASES = 17  # ways to score, to scale and to substitute that are compared, at most
 RIVALS = ("robustdice", "topk", "random", "randomk")  # that have a memory of their own choice

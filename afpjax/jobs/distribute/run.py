@@ -18,8 +18,7 @@ from afpjax.jobs.distribute.summary import summary
 from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.records import Record
-from afpjax.neurons.equal_memory import largest_share
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.placement import Placement, largest_share
 from afpjax.neurons.resources import resources
 from afpjax.statistics.intervals import wilson
 

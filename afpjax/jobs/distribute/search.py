@@ -11,11 +11,10 @@ from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.failures import Preserved
-from afpjax.neurons.levels import Ladders, ladders
 from afpjax.neurons.placement import Placement
 from afpjax.neurons.resources import resources
-from afpjax.neurons.threshold_sets import Chosen, Trade, best_within, remeasured
-from afpjax.neurons.thresholds import search_thresholds
+from afpjax.neurons.threshold_search import search_thresholds
+from afpjax.neurons.thresholds import Chosen, Ladders, Trade, best_within, ladders, remeasured
 from afpjax.neurons.weighted import weighted
 
 SHOWN = 24  # points of a front that are measured again, evenly spread over memory
@@ -39,7 +38,7 @@ def searched(distribution: Distribution, board: Board, link: Link) -> Record:
     devices, lost = distribution.first
     own = given.thresholds if len(given.thresholds) == 1 else ()
     steps = ladders(
-        experiment.network,
+        experiment.graph,
         distribution.scored.scores,
         devices,
         groups=given.search,

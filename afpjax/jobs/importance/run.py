@@ -20,13 +20,11 @@ from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons import ablation
-from afpjax.neurons.agreement import agreement, spearman
-from afpjax.neurons.distribute import NAMES
-from afpjax.neurons.first_order import Scores
-from afpjax.neurons.importance import l1
-from afpjax.neurons.left_out import Lost, left_out
-from afpjax.neurons.measure import estimate, taylor
-from afpjax.neurons.subject import Subject
+from afpjax.neurons.importance import NAMES, LayerScores, l1
+from afpjax.neurons.left_out import LeftOut, left_out
+from afpjax.neurons.scoring import estimate, taylor
+from afpjax.neurons.scoring_data import ScoringData
+from afpjax.neurons.stability import agreement, spearman
 
 
 class Neurons(NamedTuple):
@@ -35,7 +33,7 @@ class Neurons(NamedTuple):
     name: str
     scores: Mapping[str, Float[np.ndarray, " C"]]
     out: Int[np.ndarray, " N"]  # neurons that were left out for real
-    lost: Lost  # what that did
+    lost: LeftOut  # what that did
     estimated: Float[np.ndarray, " N"] | None  # their estimate on the same images, if there is one
 
 
@@ -77,7 +75,7 @@ def run(config: Config, work: Work) -> Outcome:
 
 
 def _exact(
-    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+    experiment: Experiment, subject: ScoringData, sizes: LayerScores, slopes: Mapping[str, Any]
 ) -> tuple[list[Neurons], Record]:
     """Every neuron of every layer left out."""
     layers = experiment.graph.layers
@@ -91,7 +89,7 @@ def _exact(
 
 
 def _estimated(
-    experiment: Experiment, subject: Subject, sizes: Scores, slopes: Mapping[str, Any]
+    experiment: Experiment, subject: ScoringData, sizes: LayerScores, slopes: Mapping[str, Any]
 ) -> tuple[list[Neurons], Record]:
     """All divergences estimated, and some of every layer's neurons left out to check them."""
     layers, settings = experiment.graph.layers, experiment.config.importance
@@ -120,8 +118,8 @@ def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray
 
 
 def _left_out(
-    experiment: Experiment, subject: Subject, wanted: Mapping[int, Any], description: str
-) -> dict[int, Lost]:
+    experiment: Experiment, subject: ScoringData, wanted: Mapping[int, Any], description: str
+) -> dict[int, LeftOut]:
     runs = len(subject.images) * sum(map(len, wanted.values()))
     with experiment.work.progress.task(description, runs) as task:
         return left_out(subject, wanted, task.advance)

@@ -11,12 +11,10 @@ from afpjax.experiment.prepare import Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.earlier import result_of, whole
 from afpjax.neurons import ablation
-from afpjax.neurons.distribute import NAMES
-from afpjax.neurons.half_scores import Pairs, half_scores
-from afpjax.neurons.importance import l1
+from afpjax.neurons.importance import NAMES, l1
 from afpjax.neurons.left_out import left_out
-from afpjax.neurons.measure import estimate, estimate_by_block, taylor
-from afpjax.neurons.subject import Subject
+from afpjax.neurons.scoring import HalfScores, estimate, estimate_by_block, half_scores, taylor
+from afpjax.neurons.scoring_data import ScoringData
 
 
 class Scored(NamedTuple):
@@ -27,14 +25,14 @@ class Scored(NamedTuple):
     source: str  # "training", "search", or "importance run"
     divergence: str  # "exact" or "estimate"
     target: str
-    pairs: Pairs = ()  # from either half of the images; none where they are not known
+    pairs: HalfScores = ()  # from either half of the images; none where they are not known
 
 
-def subject(experiment: Experiment) -> tuple[Subject, str]:
+def subject(experiment: Experiment) -> tuple[ScoringData, str]:
     """The network in floating point on the images that neurons are scored on."""
     images, source = experiment.scored
     inputs = np.asarray(experiment.inputs(images))
-    return Subject(experiment.network, inputs, images.labels, experiment.work.memory), source
+    return ScoringData(experiment.network, inputs, images.labels, experiment.work.memory), source
 
 
 def scored(experiment: Experiment) -> Scored:

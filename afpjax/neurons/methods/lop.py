@@ -7,18 +7,17 @@ robustness-unaware rival.
 import numpy as np
 from jaxtyping import Bool
 
-from afpjax.neurons.methods.request import Request, by_layer
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.methods import PlacementRequest
+
+LABEL = "LOP"
 
 
-def lop(request: Request) -> Placement:
+def lop(request: PlacementRequest, layer: int) -> Bool[np.ndarray, "D C"]:
     """Contiguous slices of neurons whose sizes differ by one at most, the larger ones first.
 
     Of a layer with fewer neurons than devices the last devices compute nothing.
     """
-    return by_layer(
-        request, "lop", lambda place: slices(request.devices, request.layer(place).neurons)
-    )
+    return slices(request.devices, request.layer(layer).neurons)
 
 
 def slices(devices: int, neurons: int) -> Bool[np.ndarray, "D C"]:

@@ -3,20 +3,18 @@
 import numpy as np
 from jaxtyping import Bool
 
-from afpjax.neurons.methods.request import Request, by_layer
-from afpjax.neurons.methods.robustdice import held
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.methods import PlacementRequest
+from afpjax.neurons.methods.robustdice import robustdice
+
+LABEL = "random replicas"
+BY_THRESHOLD = True
 
 
-def random(request: Request) -> Placement:
+def random(request: PlacementRequest, layer: int) -> Bool[np.ndarray, "D C"]:
     """RobustDiCE's placement with every layer's neurons exchanged at random.
 
     Each layer has as many neurons of one copy, of two copies and so on, and every device as many
-    neurons, as RobustDiCE's. The draw is a function of the seed and the layer's place.
+    neurons, as RobustDiCE's. The draw is a function of the seed and the layer's index.
     """
-
-    def hold(place: int) -> Bool[np.ndarray, "D _"]:
-        draws = np.random.default_rng((request.seed, place))
-        return held(request, place)[:, draws.permutation(request.layer(place).neurons)]
-
-    return by_layer(request, "random", hold)
+    draws = np.random.default_rng((request.seed, layer))
+    return robustdice(request, layer)[:, draws.permutation(request.layer(layer).neurons)]

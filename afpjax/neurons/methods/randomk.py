@@ -3,22 +3,20 @@
 import numpy as np
 from jaxtyping import Bool
 
-from afpjax.neurons.methods.request import Request, by_layer
-from afpjax.neurons.methods.robustdice import held
-from afpjax.neurons.methods.topk import placed
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.methods import PlacementRequest
+from afpjax.neurons.methods.robustdice import robustdice
+from afpjax.neurons.methods.topk import first_everywhere
+
+LABEL = "random-k replicas"
+BY_THRESHOLD = True
 
 
-def randomk(request: Request) -> Placement:
+def randomk(request: PlacementRequest, layer: int) -> Bool[np.ndarray, "D C"]:
     """`topk` with its neurons in a random order instead of that of importance.
 
-    The draw is a function of the seed and the layer's place.
+    The draw is a function of the seed and the layer's index.
     """
-
-    def hold(place: int) -> Bool[np.ndarray, "D _"]:
-        order = np.random.default_rng((request.seed, place)).permutation(
-            request.layer(place).neurons
-        )
-        return placed(order, request.devices, int(held(request, place)[0].sum()))
-
-    return by_layer(request, "randomk", hold)
+    draws = np.random.default_rng((request.seed, layer))
+    order = draws.permutation(request.layer(layer).neurons)
+    load = int(robustdice(request, layer)[0].sum())
+    return first_everywhere(order, request.devices, load)

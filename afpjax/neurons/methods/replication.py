@@ -3,14 +3,9 @@
 import numpy as np
 from jaxtyping import Bool
 
-from afpjax.neurons.methods.request import Request, by_layer
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.methods import PlacementRequest
 
 
-def replication(request: Request) -> Placement:
+def replication(request: PlacementRequest, layer: int) -> Bool[np.ndarray, "D C"]:
     """Every neuron on every device: nothing is lost as long as one of them lives."""
-
-    def hold(place: int) -> Bool[np.ndarray, "D _"]:
-        return np.ones((request.devices, request.layer(place).neurons), bool)
-
-    return by_layer(request, "replication", hold)
+    return np.ones((request.devices, request.layer(layer).neurons), bool)

@@ -3,28 +3,28 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from afpjax.neurons.methods.request import Request, by_layer
-from afpjax.neurons.methods.robustdice import held
-from afpjax.neurons.placement import Placement
+from afpjax.neurons.methods import PlacementRequest
+from afpjax.neurons.methods.robustdice import robustdice
+
+LABEL = "top-k replicas"
+BY_THRESHOLD = True
 
 
-def topk(request: Request) -> Placement:
+def topk(request: PlacementRequest, layer: int) -> Bool[np.ndarray, "D C"]:
     """The k most important neurons of a layer on every device, the others dealt round-robin.
 
     Importance is the sum of the scores. Every device computes as many neurons as RobustDiCE's: k is
     the largest that leaves room for the others, and who still has room takes the most important
     neuron that it lacks.
     """
-
-    def hold(place: int) -> Bool[np.ndarray, "D _"]:
-        # Equal scores in the order of neurons, on every machine.
-        ranked = np.argsort(-request.points_of(place).sum(axis=1), kind="stable")
-        return placed(ranked, request.devices, int(held(request, place)[0].sum()))
-
-    return by_layer(request, "topk", hold)
+    # Equal scores in the order of neurons, on every machine.
+    ranked = np.argsort(-request.points_of(layer).sum(axis=1), kind="stable")
+    return first_everywhere(ranked, request.devices, int(robustdice(request, layer)[0].sum()))
 
 
-def placed(ranked: Int[np.ndarray, "C"], devices: int, load: int) -> Bool[np.ndarray, "D C"]:
+def first_everywhere(
+    ranked: Int[np.ndarray, "C"], devices: int, load: int
+) -> Bool[np.ndarray, "D C"]:
     """Neurons of a layer, the most important first, as `load` on each of D devices, D·load >= C."""
     neurons = len(ranked)
     count = np.arange(neurons + 1)

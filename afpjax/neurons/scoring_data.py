@@ -1,4 +1,4 @@
-"""What is scored: a network on images, in batches, with a memory of what is known already."""
+"""A network and the images that its neurons are scored on, in batches, with a memory of results."""
 
 from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,17 +13,15 @@ from jaxtyping import Array, Float, Int, Num
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
 from afpjax.network.digest import digest
-from afpjax.network.program import Value
 from afpjax.network.softmax import before_softmax
 from afpjax.neurons import ablation
-from afpjax.neurons.ablation import Scored
-from afpjax.neurons.importance import images_at_once
+from afpjax.neurons.ablation import AnyNetwork, images_at_once
 
 Advance = Callable[[int], Any]
 Vectors = dict[str, Float[np.ndarray, "_"]]
 
 
-class Batch(NamedTuple):
+class ScoringBatch(NamedTuple):
     """Images and labels of one fixed size; `share` is 0 for padding, else 1."""
 
     images: Num[np.ndarray, "B ..."]
@@ -36,7 +34,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Subject:
+class ScoringData:
     """A network, the images it is scored on, and what of the scores is known already.
 
     A softmax that ends the network is left out: scores are of its logits.
@@ -45,7 +43,7 @@ class Subject:
     tell networks, images, labels and machines' arithmetic apart.
     """
 
-    network: Scored
+    network: AnyNetwork
     images: Num[Any, "B ..."]
     labels: Int[Any, "B"]
     memory: MutableMapping[bytes, bytes]
@@ -53,52 +51,65 @@ class Subject:
     def __post_init__(self) -> None:
         object.__setattr__(self, "network", before_softmax(self.network))
 
-    def key(self, name: str) -> bytes:
-        """What a result is remembered by."""
-        return f"importance {name} ".encode() + self._digest
-
     @cached_property
     def _digest(self) -> bytes:
         return digest(self.network.program, self.network, self.images, self.labels)
 
-    def first(self, count: int) -> "Subject":
+    def first(self, count: int) -> "ScoringData":
         """The same on the first `count` images."""
-        return Subject(self.network, self.images[:count], self.labels[:count], self.memory)
+        return ScoringData(self.network, self.images[:count], self.labels[:count], self.memory)
 
-    def batches(self, size: int = 0) -> list[Batch]:
+    def batches(self, size: int = 0) -> list[ScoringBatch]:
         """All images in batches of one size, the last one filled up with its last image."""
         size = min(size or images_at_once(self.network.program), len(self.images))
         images, labels = np.asarray(self.images), np.asarray(self.labels, np.int32)
-        places = np.arange(-(-len(images) // size) * size)
-        share = (places < len(images)).astype(np.float32)
-        places = np.minimum(places, len(images) - 1)
-        cuts = [slice(start, start + size) for start in range(0, len(places), size)]
-        return [Batch(images[places[cut]], labels[places[cut]], share[cut]) for cut in cuts]
+        numbers = np.arange(-(-len(images) // size) * size)
+        share = (numbers < len(images)).astype(np.float32)
+        numbers = np.minimum(numbers, len(images) - 1)
+        cuts = [slice(start, start + size) for start in range(0, len(numbers), size)]
+        return [ScoringBatch(images[numbers[c]], labels[numbers[c]], share[c]) for c in cuts]
 
     @cached_property
     def right(self) -> float:
         """Accuracy of the whole network; raises `InputError` where it gives NaN or infinity."""
-        (program,) = compiler.compile_all([lower(_logits, self.network, self.batches()[0].images)])
-        found = []
-        for batch in self.batches():
+
+        def logits_of(network: AnyNetwork, images: Array) -> Array:
+            def one(image: Array) -> Array:
+                return ablation.logits_of(network.program, ablation.clean(network, image))
+
+            return jax.vmap(one)(images)
+
+        batches = self.batches()
+        (program,) = compiler.compile_all([lower(logits_of, self.network, batches[0].images)])
+        parts = []
+        for batch in batches:
             (logits,) = program(self.network, batch.images)
-            found.append(np.asarray(logits)[: batch.count])
-        logits = np.concatenate(found)
+            parts.append(np.asarray(logits)[: batch.count])
+        logits = np.concatenate(parts)
         if not np.isfinite(logits).all():
             raise InputError("the network: its logits hold NaN or infinity on these images")
         return float(np.mean(logits.argmax(axis=1) == np.asarray(self.labels)))
 
+    def remembered(
+        self, name: str, compute: Callable[[], Vectors], advance: Advance, steps: int
+    ) -> Vectors:
+        """Named vectors of float64 from memory, else computed and put there."""
+        key = self.key(name)
+        if (known := self.memory.get(key)) is None:
+            vectors = compute()
+            self.memory[key] = b"".join(_packed(vectors))
+            return vectors
+        advance(steps)
+        return dict(_unpacked(known))
 
-def clean_values(network: Scored, images: Array) -> dict[Value, Array]:
+    def key(self, name: str) -> bytes:
+        """What a result is remembered by."""
+        return f"importance {name} ".encode() + self._digest
+
+
+def clean_values(network: AnyNetwork, images: Array) -> dict[Any, Array]:
     """`ablation.clean` of a batch."""
     return jax.vmap(lambda image: ablation.clean(network, image))(images)
-
-
-def _logits(network: Scored, images: Array) -> Array:
-    def one(image: Array) -> Array:
-        return ablation.logits_of(network.program, ablation.clean(network, image))
-
-    return jax.vmap(one)(images)
 
 
 def lower(function: Callable[..., Any], *arguments: Any) -> Any:
@@ -106,44 +117,30 @@ def lower(function: Callable[..., Any], *arguments: Any) -> Any:
     trees = [jax.tree.flatten(argument) for argument in arguments]
 
     def bare(*leaves: tuple[Array, ...]) -> tuple[Array, ...]:
-        given = [
-            jax.tree.unflatten(tree, own) for own, (_, tree) in zip(leaves, trees, strict=True)
-        ]
-        return tuple(jax.tree.leaves(function(*given)))
+        pairs = zip(leaves, trees, strict=True)
+        whole = [jax.tree.unflatten(tree, own) for own, (_, tree) in pairs]
+        return tuple(jax.tree.leaves(function(*whole)))
 
     # Arguments that nobody reads stay: without them, programs that read others look alike.
     return jax.jit(bare, keep_unused=True).lower(*(tuple(leaves) for leaves, _ in trees))
 
 
 def on_all_cores(
-    work: Callable[[Batch], Any], batches: Sequence[Batch], steps: Sequence[int], advance: Advance
+    work: Callable[[ScoringBatch], Any],
+    batches: Sequence[ScoringBatch],
+    steps: Sequence[int],
+    advance: Advance,
 ) -> list[Any]:
-    """What `work` makes of every batch, in order."""
-    found = []
+    """What `work` gives for every batch, in order."""
+    results = []
     with ThreadPoolExecutor(compiler.workers()) as pool:
         try:
-            for made, step in zip(pool.map(work, batches), steps, strict=True):
-                found.append(made)
+            for result, step in zip(pool.map(work, batches), steps, strict=True):
+                results.append(result)
                 advance(step)
         finally:
             pool.shutdown(cancel_futures=True)
-    return found
-
-
-def remembered(
-    memory: MutableMapping[bytes, bytes],
-    key: bytes,
-    make: Callable[[], Vectors],
-    advance: Advance,
-    steps: int,
-) -> Vectors:
-    """Named vectors of float64 from memory, else made and put there."""
-    if (known := memory.get(key)) is None:
-        vectors = make()
-        memory[key] = b"".join(_packed(vectors))
-        return vectors
-    advance(steps)
-    return dict(_unpacked(known))
+    return results
 
 
 def _packed(vectors: Vectors) -> Iterator[bytes]:
@@ -153,11 +150,11 @@ def _packed(vectors: Vectors) -> Iterator[bytes]:
 
 
 def _unpacked(known: bytes) -> Iterator[tuple[str, Float[np.ndarray, "C"]]]:
-    place = 0
-    while place < len(known):
-        letters, count = np.frombuffer(known, np.int64, 2, place)
-        place += 16
-        name = known[place : place + letters].decode()
-        place += int(letters)
-        yield name, np.frombuffer(known, np.float64, count, place).copy()
-        place += 8 * int(count)
+    start = 0
+    while start < len(known):
+        letters, count = np.frombuffer(known, np.int64, 2, start)
+        start += 16
+        name = known[start : start + letters].decode()
+        start += int(letters)
+        yield name, np.frombuffer(known, np.float64, count, start).copy()
+        start += 8 * int(count)
