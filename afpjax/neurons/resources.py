@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Integer
 
 from afpjax.hardware.board import Board
 from afpjax.hardware.platform import Link
+from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer, LayerGraph
 
@@ -104,22 +105,27 @@ def resources(
     Raises `InputError` for loads that are not of these layers, a batch, a number of images or a
     width below 1, devices that do not exist, and a board whose memory does not suffice.
     """
-    counts = {"batch": batch, "images": images}
-    counts |= {"weight_bytes": weight_bytes, "activation_bytes": activation_bytes}
-    for name, count in counts.items():
-        _check_count(name, count)
+    checks.whole("batch", batch, 1)
+    checks.whole("images", images, 1)
+    checks.whole("weight_bytes", weight_bytes, 1)
+    checks.whole("activation_bytes", activation_bytes, 1)
     _check_loads(graph, loads)
-    _check_idle(idle, loads.shape[1])
-    active = ~np.isin(np.arange(loads.shape[1]), list(idle))
+    active = _active(idle, loads.shape[1])
     work = _work(graph, loads, board, batch, (weight_bytes, activation_bytes))
     memory = _memory_mb(work, active, board)
-    _check_room(memory, board)
+    if (most := memory.max()) > board.memory_mb:
+        raise InputError(
+            f"device {memory.argmax()} needs {most:.0f} MB and `{board.name}` has"
+            f" {board.memory_mb:.0f}: lower the batch or spread the network further"
+        )
     busy = _busy_ms(work, board) * active
     gathers = _gathers(work, active, link)
     compute_ms = batch * board.image_ms + gathers.messages * board.message_ms
     compute_ms += float(busy.max(axis=1).sum())
     steps = -(-images // batch)
-    total_ms = _stream_ms(steps, compute_ms, gathers.link_ms)
+    # The longer of the two for every batch; the first has no other to overlap with.
+    both = compute_ms, gathers.link_ms
+    total_ms = steps * max(both) + min(both)
     own_mj = board.compute_w * busy.sum(axis=0) + gathers.link_mj
     return Resources(
         memory_mb=memory,
@@ -154,20 +160,20 @@ def _work(
             sent[tensor.producer] += tensor.elements
     weight_bytes, activation_bytes = widths
     activations, unfolded = batch * activation_bytes, batch * board.unfolded_bytes
+
+    def column(values: Sequence[int]) -> Float[np.ndarray, "L 1"]:
+        return np.array(values, np.float64)[:, None]
+
     return _Work(
-        share=loads / _column([layer.neurons for layer in layers]),
-        macs=batch * _column([layer.macs for layer in layers]),
-        weights=weight_bytes * _column([layer.weights + layer.biases for layer in layers]),
-        inputs=activations * _column([layer.inputs for layer in layers]),
-        patches=unfolded * _column([patches(layer) for layer in layers]),
-        unfolded=unfolded * _column([patches(layer) * layer.groups for layer in layers]),
-        outputs=activations * _column([layer.outputs for layer in layers]),
-        sent=activations * _column(sent),
+        share=loads / column([layer.neurons for layer in layers]),
+        macs=batch * column([layer.macs for layer in layers]),
+        weights=weight_bytes * column([layer.weights + layer.biases for layer in layers]),
+        inputs=activations * column([layer.inputs for layer in layers]),
+        patches=unfolded * column([patches(layer) for layer in layers]),
+        unfolded=unfolded * column([patches(layer) * layer.groups for layer in layers]),
+        outputs=activations * column([layer.outputs for layer in layers]),
+        sent=activations * column(sent),
     )
-
-
-def _column(values: Sequence[int]) -> Float[np.ndarray, "L 1"]:
-    return np.array(values, np.float64)[:, None]
 
 
 def _memory_mb(work: _Work, active: Bool[np.ndarray, "D"], board: Board) -> Float[np.ndarray, "D"]:
@@ -202,16 +208,6 @@ def _gathers(work: _Work, active: Bool[np.ndarray, "D"], link: Link) -> _Gathers
     return _Gathers(link_ms, link_mj, messages)
 
 
-def _stream_ms(steps: int, compute_ms: float, link_ms: float) -> float:
-    """The longer of the two for every batch; the first has no other to overlap with."""
-    return steps * max(compute_ms, link_ms) + min(compute_ms, link_ms)
-
-
-def _check_count(name: str, count: int) -> None:
-    if count < 1:
-        raise InputError(f"{name} is {count}: give 1 or more")
-
-
 def _check_loads(graph: LayerGraph, loads: Integer[np.ndarray, "L D"]) -> None:
     rows, devices = loads.shape
     if rows != len(graph.layers) or rows == 0 or devices == 0:
@@ -226,18 +222,11 @@ def _check_loads(graph: LayerGraph, loads: Integer[np.ndarray, "L D"]) -> None:
             )
 
 
-def _check_idle(idle: Collection[int], devices: int) -> None:
+def _active(idle: Collection[int], devices: int) -> Bool[np.ndarray, "D"]:
+    """Which devices are not idle."""
     for device in idle:
         if not 0 <= device < devices:
             raise InputError(f"idle: no device {device}; devices are 0 to {devices - 1}")
     if len(set(idle)) == devices:
         raise InputError("idle: all devices; leave one to compute")
-
-
-def _check_room(memory_mb: Float[np.ndarray, "D"], board: Board) -> None:
-    most = int(memory_mb.argmax())
-    if memory_mb[most] > board.memory_mb:
-        raise InputError(
-            f"device {most} needs {memory_mb[most]:.0f} MB and `{board.name}` has"
-            f" {board.memory_mb:.0f}: lower the batch or spread the network further"
-        )
+    return ~np.isin(np.arange(devices), list(idle))

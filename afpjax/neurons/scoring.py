@@ -4,7 +4,9 @@ The mathematics is `importance`'s. Sums over images are made in the images' orde
 not depend on which batch was done first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,8 +15,9 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from afpjax.network import compiler
-from afpjax.neurons import importance
+from afpjax.neurons import ablation, importance
 from afpjax.neurons.ablation import AnyNetwork, images_at_once
+from afpjax.neurons.left_out import LeftOut, left_out
 from afpjax.neurons.scoring_data import (
     Advance,
     ScoringBatch,
@@ -32,6 +35,50 @@ _ROOM = 2**31  # bytes of the sums of gradients that are held at once
 Scores = dict[str, dict[str, Float[np.ndarray, "_"]]]
 #: Scores from either half of the images, for each halving.
 HalfScores = Sequence[tuple[Scores, Scores]]
+#: (description, steps) -> context of something with `advance(steps)`: a progress bar.
+Task = Callable[[str, int], AbstractContextManager[Any]]
+
+
+@dataclass(frozen=True)
+class NeuronScores:
+    """The three scores of every neuron, and how the divergences were had."""
+
+    scores: Scores
+    left_out: dict[int, LeftOut]  # all neurons of each layer; {} where divergences are estimated
+    neglected: float  # probability of the classes that an estimate takes not to change
+
+    @property
+    def exact(self) -> bool:
+        return bool(self.left_out)
+
+
+def neuron_scores(
+    data: ScoringData, *, target: str, exact_passes: int, classes: int, task: Task
+) -> NeuronScores:
+    """l1, Taylor and Jensen-Shannon scores of every neuron, as `importance` has them, float64.
+
+    Divergences are exact up to `exact_passes` passes of an image through the network.
+    """
+    layers, count = data.network.program.graph.layers, len(data.images)
+    with task("Taylor scores", count) as progress:
+        slopes = taylor(data, target, progress.advance)
+    lost: dict[int, LeftOut] = {}
+    neglected = 0.0
+    if ablation.exact_passes(data.network.program, count) <= exact_passes:
+        every = {index: np.arange(layer.neurons) for index, layer in enumerate(layers)}
+        runs = count * sum(layer.neurons for layer in layers)
+        with task("Leaving out neurons", runs) as progress:
+            lost = left_out(data, every, progress.advance)
+        moved = {layer.name: lost[index].divergence for index, layer in enumerate(layers)}
+    else:
+        with task("Estimating divergences", count) as progress:
+            moved, neglected = estimate(data, classes, progress.advance)
+    sizes = importance.l1(data.network)
+    scores = {
+        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
+        for name in data.network.program.graph.names
+    }
+    return NeuronScores(scores, lost, neglected)
 
 
 def taylor(data: ScoringData, target: str, advance: Advance = lambda images: None) -> Vectors:
@@ -99,28 +146,33 @@ def _estimated(data: ScoringData, classes: int, advance: Advance) -> Vectors:
 
 def half_scores(
     data: ScoringData,
-    l1: Mapping[str, Any],
-    divergence: Mapping[str, Float[np.ndarray, "G _"]],
+    whole: NeuronScores,
     target: str,
+    classes: int,
     advance: Advance = lambda images: None,
 ) -> HalfScores:
-    """All three scores of both halves, for each halving; [] with fewer images than blocks.
+    """The scores of both halves of the images, for each halving; [] with fewer images than blocks.
 
-    `divergence` are means over `stability.blocks`, by layer. l1 knows no images. One step of
-    progress for each image.
+    `whole` are those of all images. l1 knows no images. One step of progress for each image.
     """
-    count = len(data.images)
+    count, names = len(data.images), data.network.program.graph.names
     slopes = taylor_halves(data, target, advance)
-    moved = {name: halves(means, count) for name, means in divergence.items()} if slopes else {}
+    if not slopes:
+        return []
+    if whole.exact:
+        means = {name: whole.left_out[index].blocks for index, name in enumerate(names)}
+    else:
+        means = estimate_by_block(data, classes)
+    moved = {name: halves(means[name], count) for name in names}
 
     def half(number: int, side: int) -> Scores:
         return {
             name: {
-                "l1": np.asarray(l1[name]),
+                "l1": whole.scores[name]["l1"],
                 "taylor": slopes[number][side][name],
                 "jsd": moved[name][number][side],
             }
-            for name in divergence
+            for name in names
         }
 
     return [(half(number, 0), half(number, 1)) for number in range(len(slopes))]

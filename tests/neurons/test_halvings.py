@@ -1,6 +1,8 @@
 """What depends on the images, told from balanced halvings of them; against scores made directly."""
 
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,8 +10,7 @@ import pytest
 from afpjax.neurons import scoring
 from afpjax.neurons import stability as halvings
 from afpjax.neurons.distribute import distribute
-from afpjax.neurons.importance import jsd, l1, taylor
-from afpjax.neurons.left_out import left_out
+from afpjax.neurons.importance import jsd, taylor
 from afpjax.neurons.methods.robustdice import clusters, deal
 from afpjax.neurons.placement import Placement
 from afpjax.neurons.scoring import taylor_halves
@@ -24,6 +25,13 @@ def subject(case):
     rng = np.random.default_rng(5)
     images = rng.normal(size=(COUNT, *case.images.shape[1:])).astype(np.float32)
     return ScoringData(case.network, images, rng.integers(0, 4, COUNT), {})
+
+
+def exact_scores(subject, target):
+    def task(description, steps):
+        return nullcontext(SimpleNamespace(advance=lambda steps: None))
+
+    return scoring.neuron_scores(subject, target=target, exact_passes=10**9, classes=3, task=task)
 
 
 def test_halves_are_balanced():
@@ -61,11 +69,8 @@ def test_intervals_of_means_cover():
 
 def test_scores_of_halves_are_those_of_the_images_alone(subject, case):
     parts = halvings.blocks(COUNT)
-    every = {n: np.arange(layer.neurons) for n, layer in enumerate(case.network.layers)}
     names = case.network.graph.names
-    lost = left_out(subject, every)
-    by_block = {name: lost[n].blocks for n, name in enumerate(names)}
-    found = scoring.half_scores(subject, l1(case.network), by_block, "label")
+    found = scoring.half_scores(subject, exact_scores(subject, "label"), "label", 3)
     for number, side in ((4, 0), (11, 1)):
         half = found[number][side]
         first = halvings.FIRST[number] == (side == 0)
@@ -141,17 +146,9 @@ def test_overlap_is_counted_by_weights(case):
 
 
 def test_a_placement_says_how_much_it_depends_on_its_images(subject, case):
-    every = {n: np.arange(layer.neurons) for n, layer in enumerate(case.network.layers)}
-    lost, names = left_out(subject, every), case.network.graph.names
-    by_block = {name: lost[n].blocks for n, name in enumerate(names)}
-    pairs = scoring.half_scores(subject, l1(case.network), by_block, "winner")
-    slopes = scoring.taylor(subject, "winner")
-    sizes = l1(case.network)
-    scores = {
-        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": lost[n].divergence}
-        for n, name in enumerate(names)
-    }
-    placement = distribute(case.network, scores, 2, 0.4)
+    whole = exact_scores(subject, "winner")
+    pairs = scoring.half_scores(subject, whole, "winner", 3)
+    placement = distribute(case.network, whole.scores, 2, 0.4)
 
     def place(scores):
         return distribute(case.network, scores, 2, 0.4)

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from afpjax.network.layers import LayerGraph
+from afpjax.neurons import methods
+from afpjax.neurons.distribute import distribute
 from afpjax.neurons.methods import PlacementRequest, method, names
 from afpjax.neurons.placement import memory_share
 
@@ -218,3 +220,23 @@ def test_the_classifier_is_whole_by_option_and_nothing_else(method):
     assert whole.loads()[-1].tolist() == [10] * 4
     for failed in combinations(range(4), 3):
         assert (whole.answering(failed)[-1] >= 0).all()
+
+
+MIRRORED = """
+def mirrored(request, layer):
+    '''The first device has all neurons, and the last one too.'''
+    held = np.zeros((request.devices, request.layer(layer).neurons), bool)
+    held[[0, -1]] = True
+    return held
+"""
+
+
+def test_a_method_of_ones_own_is_one_file(case, tmp_path, monkeypatch):
+    (tmp_path / "mirrored.py").write_text(f"import numpy as np\n\nLABEL = 'both ends'\n{MIRRORED}")
+    monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
+    assert "mirrored" in names() and method("mirrored").label == "both ends"
+    assert method("mirrored").help == "The first device has all neurons, and the last one too."
+    scores = {layer.name: {"l1": np.ones(layer.neurons)} for layer in case.network.layers}
+    placement = distribute(case.network, scores, 3, method="mirrored", names="l1")
+    assert placement.method == "mirrored"
+    assert all(held[[0, 2]].all() and not held[1].any() for held in placement.holds)

@@ -160,10 +160,10 @@ def test_a_depthwise_convolution_is_not_unfolded_and_a_grouped_one_by_group():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"batch": 0}, "batch is 0: give 1 or more"),
-        ({"images": -1}, "images is -1: give 1 or more"),
-        ({"weight_bytes": 0}, "weight_bytes is 0: give 1 or more"),
-        ({"activation_bytes": -2}, "activation_bytes is -2: give 1 or more"),
+        ({"batch": 0}, "batch: 0; give 1 or more"),
+        ({"images": -1}, "images: -1; give 1 or more"),
+        ({"weight_bytes": 0}, "weight_bytes: 0; give 1 or more"),
+        ({"activation_bytes": -2}, "activation_bytes: -2; give 1 or more"),
         ({"idle": (2,)}, "idle: no device 2; devices are 0 to 1"),
         ({"idle": (0, 1)}, "idle: all devices"),
         ({"loads": np.array([[9, 4], [3, 3]])}, "loads of layer `first`.*give 0 to 8 neurons"),

@@ -11,7 +11,7 @@ from afpjax.evaluate.evaluator import Evaluator
 from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.explore import Budget, Evaluated, as_fitness, explore, populations, thinned
-from afpjax.search.objectives import NO_CAPS, Caps, costs, with_faults
+from afpjax.search.objectives import NO_CAPS, Caps, RobustnessObjective, costs, with_faults
 from afpjax.search.pareto import hypervolume
 from afpjax.search.partition import search
 from afpjax.search.race import Race, RacePlan, race_for

@@ -13,6 +13,7 @@ from afpjax.search.explore import Infeasible
 from afpjax.search.objectives import (
     NO_CAPS,
     Caps,
+    RobustnessObjective,
     by_cost,
     costs,
     explained,

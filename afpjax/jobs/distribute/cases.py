@@ -11,7 +11,7 @@ from afpjax.config.job_sections import Distribute
 from afpjax.experiment.prepare import Experiment
 from afpjax.jobs.shared.records import Record
 from afpjax.jobs.shared.scoring import Scored
-from afpjax.neurons import failures
+from afpjax.neurons import failures, methods
 from afpjax.neurons.distribute import distribute, points
 from afpjax.neurons.failures import Failures, every, outcomes, preserved
 from afpjax.neurons.methods.robustdice import clusters
@@ -128,7 +128,7 @@ class Distribution:
         """Every method on every number of devices, with every loss."""
         for devices in self.given.devices:
             for method in self.given.methods:
-                if method == "cdc" and devices < 3:  # one of them is the spare
+                if devices < methods.method(method).fewest_devices:
                     continue
                 placement = self.place(method, devices)
                 for lost in self.losses(devices):

@@ -10,6 +10,7 @@ from afpjax.jobs.distribute.cases import Distribution, full
 from afpjax.jobs.shared import few_faults
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.failures import expected, outcomes, probable
+from afpjax.neurons.methods import method
 from afpjax.neurons.placement import Placement, largest_share
 
 
@@ -31,8 +32,11 @@ def found(distribution: Distribution) -> Record:
 
 def _placements(distribution: Distribution) -> list[Placement]:
     devices, _ = distribution.first
-    methods = [m for m in distribution.given.methods if m != "cdc" or devices > 2]
-    return [distribution.place(method, devices) for method in methods]
+    return [
+        distribution.place(name, devices)
+        for name in distribution.given.methods
+        if devices >= method(name).fewest_devices
+    ]
 
 
 def _faults(distribution: Distribution) -> FaultModel:

@@ -20,9 +20,9 @@ from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons import ablation
-from afpjax.neurons.importance import NAMES, LayerScores, l1
+from afpjax.neurons.importance import NAMES
 from afpjax.neurons.left_out import LeftOut, left_out
-from afpjax.neurons.scoring import estimate, taylor
+from afpjax.neurons.scoring import NeuronScores, estimate, neuron_scores
 from afpjax.neurons.scoring_data import ScoringData
 from afpjax.neurons.stability import agreement, spearman
 
@@ -52,11 +52,14 @@ def run(config: Config, work: Work) -> Outcome:
     subject, source = scoring.subject(experiment)
     program, settings = experiment.network.program, config.importance
     clean, cost = subject.right, ablation.exact_passes(program, len(subject.images))
-    exact = cost <= settings.exact_passes
-    with work.progress.task("Taylor scores", len(subject.images)) as task:
-        slopes = taylor(subject, settings.target, task.advance)
-    sizes = l1(experiment.network)
-    layers, about = (_exact if exact else _estimated)(experiment, subject, sizes, slopes)
+    scores = neuron_scores(
+        subject,
+        target=settings.target,
+        exact_passes=settings.exact_passes,
+        classes=settings.classes,
+        task=work.progress.task,
+    )
+    layers, about = (_exact if scores.exact else _estimated)(experiment, subject, scores)
     result = {
         "model": records.model(experiment),
         "data": {"name": config.data.name},
@@ -64,7 +67,7 @@ def run(config: Config, work: Work) -> Outcome:
         "clean": {"accuracy": clean},
         "notes": records.chance(experiment, experiment.scored[0]),
         "target": settings.target,
-        "divergence": {"unit": "nats", "method": "exact" if exact else "estimate"}
+        "divergence": {"unit": "nats", "method": "exact" if scores.exact else "estimate"}
         | {"exact_passes": cost, "limit": settings.exact_passes}
         | about,
         "layers": [_record(layer) for layer in layers],
@@ -75,39 +78,40 @@ def run(config: Config, work: Work) -> Outcome:
 
 
 def _exact(
-    experiment: Experiment, subject: ScoringData, sizes: LayerScores, slopes: Mapping[str, Any]
+    experiment: Experiment, subject: ScoringData, scores: NeuronScores
 ) -> tuple[list[Neurons], Record]:
     """Every neuron of every layer left out."""
-    layers = experiment.graph.layers
-    every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
-    lost = _left_out(experiment, subject, every, "Leaving out neurons")
-    found = []
-    for number, layer in enumerate(layers):
-        scores = _scores(sizes[layer.name], slopes[layer.name], lost[number].divergence)
-        found.append(Neurons(layer.name, scores, every[number], lost[number], None))
-    return found, {}
+    return [
+        Neurons(
+            layer.name,
+            _float32(scores.scores[layer.name]),
+            np.arange(layer.neurons),
+            scores.left_out[number],
+            None,
+        )
+        for number, layer in enumerate(experiment.graph.layers)
+    ], {}
 
 
 def _estimated(
-    experiment: Experiment, subject: ScoringData, sizes: LayerScores, slopes: Mapping[str, Any]
+    experiment: Experiment, subject: ScoringData, scores: NeuronScores
 ) -> tuple[list[Neurons], Record]:
     """All divergences estimated, and some of every layer's neurons left out to check them."""
     layers, settings = experiment.graph.layers, experiment.config.importance
     checked = subject.first(settings.sample_images)
-    with experiment.work.progress.task("Estimating divergences", len(subject.images)) as task:
-        guessed, neglected = estimate(subject, settings.classes, task.advance)
     with experiment.work.progress.task("Estimates to check", len(checked.images)) as task:
         same, _ = estimate(checked, settings.classes, task.advance)
     some = {n: _sample(experiment, n, layer.neurons) for n, layer in enumerate(layers)}
-    lost = _left_out(experiment, checked, some, "Leaving out a sample of neurons")
+    runs = len(checked.images) * sum(map(len, some.values()))
+    with experiment.work.progress.task("Leaving out a sample of neurons", runs) as task:
+        lost = left_out(checked, some, task.advance)
     found = []
     for number, layer in enumerate(layers):
-        scores = _scores(sizes[layer.name], slopes[layer.name], guessed[layer.name])
-        out = some[number]
-        found.append(Neurons(layer.name, scores, out, lost[number], same[layer.name][out]))
+        own, out = _float32(scores.scores[layer.name]), some[number]
+        found.append(Neurons(layer.name, own, out, lost[number], same[layer.name][out]))
     classes = min(settings.classes, experiment.config.model.classes)
-    about = {"classes": classes, "neglected": neglected, "sample_images": len(checked.images)}
-    return found, about
+    about = {"classes": classes, "neglected": scores.neglected}
+    return found, about | {"sample_images": len(checked.images)}
 
 
 def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray, " N"]:
@@ -117,16 +121,8 @@ def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray
     return np.sort(np.asarray(jax.random.permutation(key, neurons)[:count]))
 
 
-def _left_out(
-    experiment: Experiment, subject: ScoringData, wanted: Mapping[int, Any], description: str
-) -> dict[int, LeftOut]:
-    runs = len(subject.images) * sum(map(len, wanted.values()))
-    with experiment.work.progress.task(description, runs) as task:
-        return left_out(subject, wanted, task.advance)
-
-
-def _scores(*scores: Any) -> dict[str, Float[np.ndarray, " C"]]:
-    return {name: np.asarray(each, np.float32) for name, each in zip(NAMES, scores, strict=True)}
+def _float32(scores: Mapping[str, Any]) -> dict[str, Float[np.ndarray, " C"]]:
+    return {name: np.asarray(values, np.float32) for name, values in scores.items()}
 
 
 def _record(layer: Neurons) -> Record:

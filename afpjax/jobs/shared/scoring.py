@@ -10,10 +10,8 @@ from jaxtyping import Float
 from afpjax.experiment.prepare import Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.earlier import result_of, whole
-from afpjax.neurons import ablation
-from afpjax.neurons.importance import NAMES, l1
-from afpjax.neurons.left_out import left_out
-from afpjax.neurons.scoring import HalfScores, estimate, estimate_by_block, half_scores, taylor
+from afpjax.neurons.importance import NAMES
+from afpjax.neurons.scoring import HalfScores, half_scores, neuron_scores
 from afpjax.neurons.scoring_data import ScoringData
 
 
@@ -44,30 +42,18 @@ def scored(experiment: Experiment) -> Scored:
 def _worked_out(experiment: Experiment) -> Scored:
     settings, progress = experiment.config.importance, experiment.work.progress
     subjects, source = subject(experiment)
-    count, layers = len(subjects.images), experiment.graph.layers
-    with progress.task("Taylor scores", count) as task:
-        slopes = taylor(subjects, settings.target, task.advance)
-    exact = ablation.exact_passes(experiment.network.program, count) <= settings.exact_passes
-    if exact:
-        every = {number: np.arange(layer.neurons) for number, layer in enumerate(layers)}
-        runs = count * sum(layer.neurons for layer in layers)
-        with progress.task("Leaving out neurons", runs) as task:
-            lost = left_out(subjects, every, task.advance)
-        moved = {layer.name: lost[number].divergence for number, layer in enumerate(layers)}
-        by_block = {layer.name: lost[number].blocks for number, layer in enumerate(layers)}
-    else:
-        with progress.task("Estimating divergences", count) as task:
-            moved, _ = estimate(subjects, settings.classes, task.advance)
-        by_block = estimate_by_block(subjects, settings.classes)
-    sizes = l1(experiment.network)
+    whole = neuron_scores(
+        subjects,
+        target=settings.target,
+        exact_passes=settings.exact_passes,
+        classes=settings.classes,
+        task=progress.task,
+    )
+    count = len(subjects.images)
     with progress.task("Scores of half the images", count) as task:
-        pairs = half_scores(subjects, sizes, by_block, settings.target, task.advance)
-    found = {
-        name: {"l1": np.asarray(sizes[name]), "taylor": slopes[name], "jsd": moved[name]}
-        for name in experiment.graph.names
-    }
-    method = "exact" if exact else "estimate"
-    return Scored(found, count, source, method, settings.target, pairs)
+        pairs = half_scores(subjects, whole, settings.target, settings.classes, task.advance)
+    method = "exact" if whole.exact else "estimate"
+    return Scored(whole.scores, count, source, method, settings.target, pairs)
 
 
 def _read(folder: Path, experiment: Experiment) -> Scored:
