@@ -163,15 +163,6 @@ def test_no_failure_gives_the_undistributed_network_bit_for_bit(small, method):
         np.testing.assert_array_equal(found[0], whole)
 
 
-@every_method
-def test_no_failure_gives_the_undistributed_network_in_float32(small, method):
-    """Alike but for the order of sums, which differs between programs."""
-    traced, images = small
-    case = quantize(traced, FLOAT), images, spread(traced, method), [NONE]
-    for found in (masked(*case), executed(*case)):
-        assert_close(found[0], np.asarray(traced(images)), 1e-6)
-
-
 @pytest.mark.parametrize("method", ["robustdice", "replication", "random", "topk"])
 @pytest.mark.parametrize("fmt", [FIXED, FLOAT], ids=["fixed", "float32"])
 def test_a_threshold_of_zero_keeps_the_answer_on_the_last_device_alive(small, method, fmt):

@@ -1,6 +1,7 @@
 """The public entry: real scores, the options' effect, and everything that it refuses."""
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -8,12 +9,12 @@ import pytest
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
-from afpjax.neurons.distribute import distribute
+from afpjax.neurons.distribute import NORMALISATIONS, distribute, points
 from afpjax.neurons.importance import importance
 from afpjax.neurons.methods import names
 
-from .test_cluster import by_the_letter
 from .test_placement import dealt_by_the_letter
+from .test_robustdice import by_the_letter
 
 NAMES = ("l1", "taylor", "jsd")
 
@@ -91,12 +92,6 @@ def test_scores_scale_thresholds_and_seed_matter(case, scores):
     assert (draws[0] != draws[1]).any() and (draws[0] == draws[2]).all()
 
 
-def test_an_endless_threshold_makes_one_cluster_a_layer(case, scores):
-    placement = distribute(case.network, scores, 2, math.inf)
-    expected = [-(-layer.neurons // 2) for layer in case.network.layers]
-    assert placement.loads()[:, 0].tolist() == expected
-
-
 def test_a_constant_score_tells_nothing_apart(case, scores):
     """With equal l1 everywhere, the other two decide, on every scale."""
     same = {layer: {**own, "l1": np.full_like(own["l1"], 0.1)} for layer, own in scores.items()}
@@ -163,7 +158,6 @@ def with_an_infinity(scores, first):
     return {**scores, first: {**scores[first], "l1": scores[first]["l1"] + np.float32("inf")}}
 
 
-@pytest.mark.parametrize("method", names())
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -175,10 +169,10 @@ def with_an_infinity(scores, first):
         (with_an_infinity, "scores: l1 of layer .*stem.* is not finite"),
     ],
 )
-def test_scores_of_another_network_are_refused_in_one_line(case, scores, method, changed, words):
+def test_scores_of_another_network_are_refused_in_one_line(case, scores, changed, words):
     first = case.network.graph.names[0]
     with pytest.raises(InputError, match=words) as refused:
-        distribute(case.network, changed(scores, first), method=method)
+        distribute(case.network, changed(scores, first))
     assert "\n" not in str(refused.value)
 
 
@@ -191,3 +185,84 @@ def test_a_score_that_is_not_named_may_be_missing_or_broken(case, scores):
         found = distribute(case.network, given, 2, 0.3, names=("l1",))
         like = distribute(case.network, scores, 2, 0.3, names=("l1",))
         assert all((a == b).all() for a, b in zip(found.holds, like.holds, strict=True))
+
+
+# Scores on one scale: what is promised of each, and scores that do not vary
+
+
+every_scale = pytest.mark.parametrize("normalise", NORMALISATIONS)
+
+
+def some_scores(neurons, seed=0):
+    """Of three units, the last one with ties."""
+    rng = np.random.default_rng(seed)
+    return {
+        "l1": rng.uniform(5, 900, neurons).astype(np.float32),
+        "taylor": rng.exponential(0.3, neurons).astype(np.float32),
+        "jsd": 1e-9 * rng.integers(0, 4, neurons).astype(np.float32),
+    }
+
+
+def test_min_max_is_a_share_of_the_range():
+    own = some_scores(40)
+    found = points(own, NAMES, "minmax")
+    assert found.shape == (40, 3) and found.dtype == np.float64
+    for axis, name in enumerate(NAMES):
+        exact = [Fraction(float(each)) for each in own[name]]
+        low, high = min(exact), max(exact)
+        shares = [float((each - low) / (high - low)) for each in exact]
+        np.testing.assert_allclose(found[:, axis], shares, rtol=1e-12)
+        assert found[:, axis].min() == 0 and found[:, axis].max() == 1
+
+
+def test_z_scores_have_mean_zero_and_deviation_one_and_keep_proportions():
+    own = some_scores(40)
+    found = points(own, NAMES, "zscore")
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-12)
+    np.testing.assert_allclose(found.std(axis=0), 1, rtol=1e-12)
+    for axis, name in enumerate(NAMES):
+        assert np.corrcoef(found[:, axis], own[name].astype(np.float64))[0, 1] > 1 - 1e-12
+
+
+@pytest.mark.parametrize("neurons", [2, 3, 40])
+def test_a_rank_is_the_share_of_others_below_and_half_of_the_equal_ones(neurons):
+    own = some_scores(neurons)
+    own["jsd"][0] = 1  # never constant
+    found = points(own, NAMES, "rank")
+    for axis, name in enumerate(NAMES):
+        below = (own[name][:, None] > own[name]).sum(axis=1)
+        equal = (own[name][:, None] == own[name]).sum(axis=1) - 1
+        np.testing.assert_allclose(found[:, axis], (below + equal / 2) / (neurons - 1), rtol=1e-12)
+
+
+def test_raw_scores_stay_as_they_are():
+    own = some_scores(9)
+    expected = np.stack([own[name] for name in NAMES], axis=1).astype(np.float64)
+    np.testing.assert_array_equal(points(own, NAMES, "raw"), expected)
+
+
+@pytest.mark.parametrize("normalise", [each for each in NORMALISATIONS if each != "raw"])
+@pytest.mark.parametrize("value", [0.0, 0.1, 1e-40, 3e30])
+@pytest.mark.parametrize("neurons", [1, 7, 1000])
+def test_a_constant_score_is_zero_everywhere(normalise, value, neurons):
+    """The mean of equal numbers is not always that number: 0.1 a thousand times, for one."""
+    own = {"l1": np.full(neurons, value), "jsd": np.arange(neurons, dtype=np.float64)}
+    found = points(own, ("l1", "jsd"), normalise)
+    assert (found[:, 0] == 0).all() and np.isfinite(found).all()
+    assert neurons == 1 or np.ptp(found[:, 1]) > 0
+
+
+@every_scale
+@pytest.mark.parametrize("size", [1e-200, 1e-40, 1.0, 1e35])
+def test_scores_of_any_size_make_numbers(normalise, size):
+    """Squares of the smallest of them are zero in float64."""
+    found = points({"jsd": size * np.array([1.0, 2.0, 5.0])}, ("jsd",), normalise)
+    assert np.isfinite(found).all() and len(np.unique(found)) == 3
+
+
+@every_scale
+def test_axes_are_the_named_scores_in_their_order(normalise):
+    own = some_scores(12)
+    whole = points(own, NAMES, normalise)
+    np.testing.assert_array_equal(points(own, ("jsd", "l1"), normalise), whole[:, [2, 0]])
+    np.testing.assert_array_equal(points(own, ("taylor",), normalise), whole[:, [1]])

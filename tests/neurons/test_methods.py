@@ -12,8 +12,8 @@ from afpjax.neurons.distribute import distribute
 from afpjax.neurons.methods import PlacementRequest, method, names
 from afpjax.neurons.placement import memory_share
 
-from .test_cluster import by_the_letter
 from .test_placement import a_layer, dealt_by_the_letter
+from .test_robustdice import by_the_letter
 
 SIZES = {"stem": 16, "wide": 37, "thin": 2, "one": 1, "head": 10}
 EQUAL = ("robustdice", "random", "topk", "randomk")  # in load per device
@@ -122,15 +122,6 @@ def test_cdc_is_lop_on_one_device_less_with_sums_on_the_last(devices):
         assert (held[:-1] == plain).all() and not held[-1].any()
         assert placement.loads()[layer, -1] == plain.sum(axis=1).max()
         assert (placement.coded(layer).sum(axis=0) == 1).all()
-
-
-def test_cdc_recovers_one_lost_worker_and_no_more():
-    placement = place("cdc", a_request(4))
-    for device in range(4):
-        assert all((answer >= 0).all() for answer in placement.answering((device,)))
-    for failed in combinations(range(4), 2):
-        whole = [(answer >= 0).all() for answer in placement.answering(failed)]
-        assert not all(whole)
 
 
 @some_devices

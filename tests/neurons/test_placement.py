@@ -88,10 +88,6 @@ def test_a_group_smaller_than_its_padding_is_counted_round_again():
     assert deal([np.arange(2)], 5, 2).astype(int).tolist() == expected
 
 
-def test_single_neurons_are_on_every_device():
-    assert deal([np.array([n]) for n in range(3)], 4, 3).all()
-
-
 @pytest.fixture(scope="module")
 def overlapping():
     """Four devices, two layers; some neurons on one device alone, some on several."""
@@ -128,10 +124,6 @@ def test_the_first_in_order_of_the_living_holders_answers(overlapping):
     assert seen == {-1, 0, 1, 2, 3}
 
 
-def test_nothing_answers_when_all_devices_are_gone(overlapping):
-    assert all((answers == -1).all() for answers in overlapping.answering(range(4)))
-
-
 @pytest.mark.parametrize(
     ("failed", "order", "words"),
     [
@@ -158,12 +150,6 @@ def test_a_spare_answers_for_one_lost_worker_and_for_no_more():
                 lost = np.isin(owner, workers)
                 assert (answers[~lost] == owner[~lost]).all()
                 assert (answers[lost] == (3 if saved else -1)).all()
-
-
-def test_a_lost_spare_harms_nothing():
-    placement = coded_placement(7, 3, 2)
-    for whole, without in zip(placement.answering(()), placement.answering((3,)), strict=True):
-        assert (whole >= 0).all() and (whole == without).all()
 
 
 def test_what_the_spare_computes_gives_back_what_one_worker_had():

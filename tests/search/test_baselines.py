@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 
 from afpjax.search import explore as module
-from afpjax.search.baselines import as_segments, cnnparted, fault_unaware
+from afpjax.search.baselines import (
+    as_segments,
+    cnnparted,
+    fault_unaware,
+    least_energy_delay,
+    most_robust_within,
+)
 from afpjax.search.explore import Budget, Infeasible
 from afpjax.search.objectives import Caps, costs
 from afpjax.search.partition import tables_for
@@ -144,3 +150,55 @@ def test_progress_is_told_of_every_generation(tables, tool):
     told = []
     tool(KEY, tables, BUDGET, progress=told.append)
     assert sum(told) == BUDGET.generations
+
+
+# --- which mapping of a front is taken -------------------------------------------------------
+
+
+def column(*values):
+    return np.array(values, np.float32)
+
+
+def test_the_first_of_equal_products_wins():
+    assert least_energy_delay(column(5, 2, 3, 1), column(5, 3, 2, 6)) == 1
+
+
+def test_products_do_not_overflow_float32():
+    assert least_energy_delay(column(3e30, 2e30), column(1e30, 1e30)) == 1
+
+
+def most_robust(latency, energy, drop, latency_cap=1.0, energy_cap=1.0):
+    return most_robust_within(
+        column(*latency), column(*energy), column(*drop),
+        latency_cap=latency_cap, energy_cap=energy_cap,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("ulps", [1, 4])
+def test_what_is_above_a_cap_by_rounding_is_within(ulps):
+    """A cap of + 10 % of a float32 sum, and a sum that is this, but for its last digits."""
+    base = np.float32(2.7)
+    edge = np.float32(float(base) * 1.1)
+    for _ in range(ulps):
+        edge = np.nextafter(edge, np.float32(9))
+    cap = float(base) * 1.1
+    assert float(edge) > cap
+    assert most_robust([base, edge], [0.5, 0.5], [0.4, 0.1], latency_cap=cap) == 1
+    assert most_robust([0.5, 0.5], [base, edge], [0.4, 0.1], energy_cap=cap) == 1
+
+
+def test_what_is_above_a_cap_by_a_thousandth_is_not_within():
+    assert most_robust([1.0, 1.001], [0.5, 0.5], [0.4, 0.1]) == 0
+
+
+def test_the_rule_agrees_with_a_loop_over_random_fronts():
+    rng = np.random.default_rng(4)
+    for _ in range(200):
+        latency, energy, drop = np.round(rng.random((3, 7)) * 4 + 1).astype(np.float32) / 4
+        got = most_robust(latency, energy, drop)
+
+        def worth(place, latency=latency, energy=energy, drop=drop):
+            excess = max(latency[place], energy[place], 1.0) - 1
+            return excess, drop[place], latency[place] * energy[place], place
+
+        assert got == min(range(7), key=worth)

@@ -155,13 +155,6 @@ def test_at_most_half_of_the_first_population_is_given(given, kept):
     assert initial[0].tobytes() in first
 
 
-def test_evaluations_count_distinct_genomes():
-    toy = Toy(MANY)
-    found = explore(KEY, np.array(MANY), toy, BUDGET)
-    met = np.concatenate([genomes for _, genomes in toy.calls])
-    assert found.evaluations == len(np.unique(met, axis=0)) < len(met)
-
-
 def test_a_search_ends_after_the_generation_in_which_it_is_told_to():
     """Short of its generations, it is what a search of as many generations would be."""
     told, shorter = [], explore(KEY, np.array(MANY), Toy(MANY), Budget(16, 3))

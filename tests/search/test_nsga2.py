@@ -3,6 +3,8 @@
 Peers' defects that these tests would have found are named where they are guarded against.
 """
 
+from functools import partial
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 
 from afpjax.inputs.errors import InputError
 from afpjax.search import operators, pareto
-from afpjax.search.nsga2 import NSGA2, front_metrics
+from afpjax.search.nsga2 import NSGA2, front_metrics, run
 from afpjax.search.pareto import Fitness
 
 SIZE, GENES = 24, 10
@@ -76,18 +78,6 @@ def test_rows_of_the_state_stay_together():
         assert not np.isnan(state.crowding).any()
 
 
-def test_the_best_so_far_is_never_lost():
-    best = [np.asarray(state.fitness.violation).min() for state in generations(15)]
-    assert (np.diff(best) <= 0).all()
-    feasible = [s.fitness.objectives for s in generations(15) if not s.fitness.violation.any()]
-    least = np.array([np.asarray(objectives).min(axis=0) for objectives in feasible])
-    assert len(least) > 3 and (np.diff(least, axis=0) <= 0).all()
-
-
-def test_the_generation_counter_counts():
-    assert [int(state.generation_counter) for state in generations(4)] == [0, 1, 2, 3, 4]
-
-
 def test_the_same_key_twice_is_equal_to_the_bit_and_another_is_not():
     one, again, other = (list(generations(6, seed=seed)) for seed in (3, 3, 4))
     chex.assert_trees_all_equal(one, again)
@@ -109,14 +99,17 @@ def assert_sound(state):
     np.testing.assert_array_equal(state.rank, rank)
 
 
-def test_a_flat_objective():
-    state = scored(lambda given: Fitness(given.objectives.at[:, 0].set(1), given.violation))
-    assert_sound(state)
-    assert (state.fitness.objectives[:, 0] == 1).all()
-
-
-def test_all_objectives_flat():
-    assert_sound(scored(lambda given: Fitness(0 * given.objectives, 0 * given.violation)))
+@pytest.mark.parametrize(
+    "score",
+    [
+        lambda given: Fitness(given.objectives.at[:, 0].set(1), given.violation),
+        lambda given: Fitness(0 * given.objectives, 0 * given.violation),
+        lambda given: Fitness(given.objectives * jnp.nan, given.violation),
+    ],
+    ids=["one flat", "all flat", "all failed"],
+)
+def test_objectives_that_tell_nothing_apart(score):
+    assert_sound(scored(score))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -130,12 +123,6 @@ def test_failed_evaluations_leave_as_soon_as_others_are_there(bad):
     state = scored(score)
     assert_sound(state)
     assert (np.asarray(state.fitness.objectives)[:, 0] % 2 == 0).all()
-
-
-def test_everything_fails():
-    state = scored(lambda given: Fitness(given.objectives * jnp.nan, given.violation))
-    assert_sound(state)
-    assert (state.fitness.violation > 0).all()
 
 
 def test_an_infeasible_population_has_the_least_violating_as_its_front():
@@ -155,12 +142,6 @@ def test_populations_of_two_and_of_odd_size(size):
         assert state.population.shape == (size, GENES)
         rank, _ = assess(state.population, state.fitness, enough=size)
         np.testing.assert_array_equal(state.rank, rank)
-
-
-def test_one_objective():
-    states = list(generations(8, score=lambda genomes: fitness(costs(np.asarray(genomes))[:, :1])))
-    first, last = (np.asarray(state.fitness.objectives).min() for state in states[::8])
-    assert last < first
 
 
 def test_one_gene_of_those_that_can_move_mutates_on_average():
@@ -235,12 +216,6 @@ def test_rescoring_keeps_the_individuals_and_ranks_them_anew():
     np.testing.assert_array_equal(again.rank, rank)
     np.testing.assert_array_equal(again.crowding, crowding)
     assert (again.rank != state.rank).any()
-
-
-def test_rescoring_guards_against_failures():
-    state = list(generations(1))[-1]
-    again = ALGORITHM.rescore(state, fitness(np.full((SIZE, 2), np.nan)))
-    assert np.isfinite(again.fitness.objectives).all() and (again.fitness.violation > 0).all()
 
 
 # --- evosax's form --------------------------------------------------------------------------
@@ -355,6 +330,89 @@ def test_repeated_calls_are_traced_once():
     assert len(traced) == 1
     for name, entries in before.items():
         assert getattr(NSGA2, name)._cache_size() <= entries + 1, name
+
+
+# --- a whole search as one program -----------------------------------------------------------
+
+FEW, GENERATIONS = 12, 6
+SMALL = NSGA2.integers(FEW, np.full(GENES, 3))
+FLOAT_TABLES = jnp.asarray(TABLES, jnp.float32)
+KEYS = jax.random.split(jax.random.key(0), 5)
+
+
+def evaluated(key, population):
+    """Sums of whole numbers, exact in any order; the third objective tells which draw it was."""
+    costs = [table[jnp.arange(GENES), population].sum(axis=1) for table in FLOAT_TABLES]
+    draw = jnp.full(len(population), jax.random.uniform(key))
+    return Fitness(jnp.stack([*costs, draw], axis=1), jnp.zeros(len(population)))
+
+
+@partial(jax.jit, static_argnames=("generations", "renew"))
+def search(key, initial=None, generations=GENERATIONS, renew=False):
+    return run(key, SMALL, evaluated, generations=generations, initial=initial, renew=renew)
+
+
+@pytest.fixture(scope="module")
+def several():
+    """The same search from five keys at once."""
+    return jax.jit(jax.vmap(search))(KEYS)
+
+
+def test_it_is_the_loop_written_by_hand(several):
+    """One step at a time, outside of any compiled loop, by the keys that `run` derives."""
+    params = SMALL.default_params
+    for number, key in enumerate(KEYS[:2]):
+        start_key, draw_key, loop_key = jax.random.split(key, 3)
+        population = SMALL.sample(start_key)
+        state = SMALL.init(start_key, population, evaluated(draw_key, population), params)
+        for index in range(GENERATIONS):
+            ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, index))
+            offspring, state = SMALL.ask(ask_key, state, params)
+            given = evaluated(draw_key, offspring)
+            state, metrics = SMALL.tell(tell_key, offspring, given, state, params)
+            at_once = jax.tree.map(lambda x, place=(number, index): x[place], several[1])
+            chex.assert_trees_all_equal(at_once, {**metrics, "fitness": state.fitness})
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda x, number=number: x[number], several[0]), state
+        )
+
+
+def test_many_seeds_at_once_equal_one_after_the_other(several):
+    for number, key in enumerate(KEYS):
+        chex.assert_trees_all_equal(
+            jax.tree.map(lambda x, number=number: x[number], several), search(key)
+        )
+
+
+def test_every_generation_is_reported():
+    state, info = search(KEYS[0])
+    np.testing.assert_array_equal(info["generation_counter"], np.arange(1, GENERATIONS + 1))
+    chex.assert_shape(info["fitness"].objectives, (GENERATIONS, FEW, 3))
+    chex.assert_trees_all_equal(jax.tree.map(lambda x: x[-1], info["fitness"]), state.fitness)
+    np.testing.assert_array_equal(info["ideal"], info["fitness"].objectives.min(axis=1))
+    draws = np.asarray(info["fitness"].objectives)[:, :, 2]  # one draw for everybody, that stays
+    assert (draws == draws[0, 0]).all()
+
+
+@pytest.mark.slow
+def test_renewed_draws_reach_survivors_and_offspring_alike():
+    """Else a lucky parent would live on, measured once, on a draw that nobody else met."""
+    state, info = search(KEYS[0], renew=True)
+    draws = np.asarray(info["fitness"].objectives)[:, :, 2]
+    assert (draws == draws[:, :1]).all()
+    assert len(np.unique(draws[:, 0])) == GENERATIONS
+    rank, _ = assess(state.population, state.fitness, enough=FEW)
+    np.testing.assert_array_equal(state.rank, rank)
+
+
+def test_the_search_starts_where_it_is_told():
+    initial = jnp.asarray(np.indices((3, 4)).reshape(2, 12).T @ np.ones((2, GENES), int) % 3)
+    state, _ = search(KEYS[0], initial.astype(jnp.int32), 0)
+    np.testing.assert_array_equal(state.population, initial)
+    assert state.generation_counter == 0
+    best = evaluated(KEYS[0], initial.astype(jnp.int32)).objectives.min(axis=0)
+    state, _ = search(KEYS[0], initial.astype(jnp.int32))
+    assert (state.fitness.objectives.min(axis=0)[:2] <= best[:2]).all()
 
 
 # --- what is refused ------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from pymoo.operators.survival.rank_and_crowding.metrics import (
 
 from afpjax.inputs.errors import InputError
 from afpjax.search import pareto
-from afpjax.search.pareto import Fitness
+from afpjax.search.pareto import Fitness, hypervolume, non_dominated
 
 LARGEST = np.finfo(np.float32).max
 STEPS = (None, 8, 3)  # values differ, some are tied, most are tied
@@ -160,15 +160,6 @@ def test_crowding_equals_pymoos_of_distinct_vectors(size, objectives, steps):
         np.testing.assert_allclose(distance, crowding_by_pymoo(values, rank), rtol=1e-5)
 
 
-def test_copies_change_no_distance_but_their_own():
-    """Copies of a vector make pymoo's unfiltered distance depend on who stands next to whom."""
-    values = jnp.asarray(points(0, 30, 2, None))
-    front = jnp.zeros(30, jnp.int32)
-    alone = crowding_of(values, front)
-    crowded = crowding_of(jnp.concatenate([values, values]), jnp.zeros(60, jnp.int32))
-    np.testing.assert_array_equal(crowded, np.concatenate([alone, np.full(30, -1)]))
-
-
 def test_crowding_does_not_depend_on_the_order_of_individuals():
     """With ties, distances by stable sorting alone would (LEAP and pymoo: by index)."""
     values = np.unique(points(0, 80, 3, 6), axis=0)
@@ -211,17 +202,6 @@ def test_a_flat_objective_counts_nothing_and_gives_no_nan():
 def test_fronts_of_fewer_than_three_distinct_points(values, expected):
     front = jnp.zeros(len(values), jnp.int32)
     np.testing.assert_array_equal(crowding_of(jnp.asarray(values, jnp.float32), front), expected)
-
-
-def test_each_front_is_measured_by_itself():
-    """QDax measures a front's last point against its neighbour in another front."""
-    first, second = points(0, 15, 1, None), points(1, 15, 1, None)
-    values = np.vstack([np.hstack([first, 1 - first]), np.hstack([second, 3 - second])])
-    rank = np.repeat(np.array([0, 1], np.int32), 15)
-    both = np.asarray(crowding_of(jnp.asarray(values), jnp.asarray(rank)))
-    for front in (0, 1):
-        alone = crowding_of(jnp.asarray(values[rank == front]), jnp.zeros(15, jnp.int32))
-        np.testing.assert_array_equal(both[rank == front], alone)
 
 
 def test_the_widest_range_of_floats_does_not_overflow():
@@ -321,3 +301,78 @@ def test_copies_rank_behind_everyone_and_push_nobody_back():
     np.testing.assert_array_equal(rank[~copy], moocore.pareto_rank(values[~copy]))
     expected = crowding_by_pymoo(values[~copy], rank[~copy])
     np.testing.assert_allclose(distance[~copy], expected, rtol=1e-5)
+
+
+# --- finished fronts, in NumPy ----------------------------------------------------------------
+
+
+def shares(seed, size, objectives, steps):
+    """In float64, from 0 to 1, both ends included where there are steps."""
+    rng = np.random.default_rng(seed)
+    if steps is None:
+        return rng.random((size, objectives))
+    return rng.integers(0, steps + 1, (size, objectives)) / steps
+
+
+@pytest.mark.parametrize("steps", [None, 16, 3])
+@pytest.mark.parametrize(("size", "objectives"), [(1, 2), (50, 1), (300, 2), (300, 3), (200, 4)])
+def test_the_front_is_moocores_with_every_copy(size, objectives, steps):
+    for seed in range(10):
+        values = shares(seed, size, objectives, steps)
+        expected = moocore.is_nondominated(values, keep_weakly=True)
+        np.testing.assert_array_equal(non_dominated(values), expected)
+
+
+def test_the_front_of_integers_narrow_floats_and_infinite_numbers():
+    assert non_dominated(np.array([[3, 3], [2, 4], [3, 4]])).tolist() == [True, True, False]
+    values = np.array([[0, np.inf], [0, 1], [np.inf, 0], [-np.inf, 5]], np.float32)
+    assert non_dominated(values).tolist() == [False, True, True, True]
+    assert non_dominated(np.zeros((0, 3))).tolist() == []
+
+
+def test_the_front_of_a_large_enumeration():
+    values = shares(0, 100_000, 3, 100)
+    expected = moocore.is_nondominated(values, keep_weakly=True)
+    np.testing.assert_array_equal(non_dominated(values), expected)
+
+
+@pytest.mark.parametrize("steps", [None, 16, 3])
+@pytest.mark.parametrize(
+    ("size", "objectives"), [(1, 2), (40, 1), (200, 2), (100, 3), (200, 3), (40, 4)]
+)
+def test_the_volume_is_moocores(size, objectives, steps):
+    """The reference cuts through the points: some lie beyond it, with ties some lie on it."""
+    for seed in range(5):
+        values = shares(seed, size, objectives, steps)
+        for reference in (np.full(objectives, 1.1), np.linspace(2 / 3, 1, objectives)):
+            expected = moocore.hypervolume(values, ref=reference)
+            assert hypervolume(values, reference) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+def test_volumes_known_by_hand():
+    assert hypervolume(np.array([[1.0, 2], [2, 1]]), np.array([3.0, 3])) == 3
+    assert hypervolume(np.array([[1.0, 2], [2, 1], [1, 2]]), np.array([3.0, 3])) == 3
+    assert hypervolume(np.array([[0, 0, 0, 0]]), np.array([1, 2, 3, 4])) == 24
+    assert hypervolume(np.array([[-1.0], [0]]), np.array([2.0])) == 3
+    assert hypervolume(np.zeros((0, 3)), np.ones(3)) == 0
+    assert hypervolume(np.array([[1.0, 1], [np.inf, 0], [0, 3]]), np.array([3.0, 3])) == 4
+
+
+@pytest.mark.parametrize(
+    ("values", "reference", "message"),
+    [
+        ([[0, np.nan]], [1, 1], "NaN"),
+        ([[0, 0]], [1, np.nan], "NaN"),
+        ([[0, 0]], [1, np.inf], "infinite"),
+        ([[0, -np.inf]], [1, 1], "infinite"),
+        ([[0, 0]], [1, 1, 1], "2 objectives"),
+    ],
+)
+def test_a_volume_that_does_not_exist_is_refused(values, reference, message):
+    with pytest.raises(InputError, match=message):
+        hypervolume(np.array(values, float), np.array(reference, float))
+
+
+def test_a_front_with_nan_is_refused():
+    with pytest.raises(InputError, match="NaN"):
+        non_dominated(np.array([[0, np.nan], [1, 1]]))

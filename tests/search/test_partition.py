@@ -57,22 +57,6 @@ def test_partition_finds_the_enumerated_front(
     assert front.history == (front.hypervolume,)
 
 
-def test_with_one_rate_for_all_devices_accuracy_is_no_trade_off(
-    quantized, platform, images, labels
-):
-    faults = FaultModel(weight_rate=0.1, activation_rate=0.2)
-    front = afpjax.partition(quantized, platform, faults, images, labels, KEY, **SMALL)
-    assert len(set(front.accuracy_drop)) == 1
-
-
-def test_arrays_of_numpy_are_images_too(quantized, platform, faults, images, labels):
-    fronts = [
-        afpjax.partition(quantized, platform, faults, given, labels, KEY, **SMALL)
-        for given in (images, np.asarray(images))
-    ]
-    np.testing.assert_array_equal(fronts[0].mappings, fronts[1].mappings)
-
-
 @pytest.mark.slow
 def test_a_forced_search_is_the_same_for_the_same_key(
     quantized, platform, faults, images, labels, monkeypatch

@@ -17,7 +17,6 @@ from afpjax.search.objectives import (
     by_cost,
     costs,
     explained,
-    single_device,
     violation,
     with_faults,
 )
@@ -73,10 +72,6 @@ def test_a_mapping_costs_the_same_to_the_last_bit_wherever_it_turns_up(layers):
         assert len(np.unique(column)) == 1
 
 
-def test_single_device_mappings(tables):
-    np.testing.assert_array_equal(single_device(tables), [[0] * 5, [1] * 5, [2] * 5])
-
-
 def test_violation_sums_what_each_limit_is_missed_by(quantized, with_memory, every_mapping):
     platform = with_memory(1000, 700, 1500)
     tables = tables_for(quantized, platform)
@@ -93,10 +88,6 @@ def test_violation_sums_what_each_limit_is_missed_by(quantized, with_memory, eve
             expected += max(used - room, 0) / room
         np.testing.assert_allclose(got[place], expected, atol=1e-6)
     assert (got == 0).any() and (got > 0).any()
-
-
-def test_without_limits_nothing_is_violated(tables, every_mapping):
-    assert (violation(costs(tables, every_mapping), NO_CAPS) == 0).all()
 
 
 def test_by_cost_has_the_columns_asked_for_of_decoded_genomes(tables, every_mapping):
