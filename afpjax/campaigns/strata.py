@@ -19,7 +19,7 @@ from afpjax.faults.patterns import how_of
 from afpjax.faults.sites import Fault, Places, stored
 from afpjax.inputs.errors import InputError
 from afpjax.network.quantized import Quantized
-from afpjax.statistics.permutation import mix, places
+from afpjax.statistics.sampling import mix, places
 
 BY = ("network", "layer", "bit", "layer-bit")
 VALUES = ("zero", "random")  # kinds that strike a value as a whole

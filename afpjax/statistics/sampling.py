@@ -1,8 +1,16 @@
-"""How many trials, and which stratum they go to.
+"""How many trials, which stratum they go to, and which of its faults they are.
 
 A stratum is a set of N faults, one layer's bit for instance. `sample_size` says how many of them a
-margin needs, `proportional`, `equal` and `neyman` share a total out among strata. All are integers
-that add up exactly, the same on every machine.
+margin needs, `equal` and `neyman` share a total out among strata. All are integers that add up
+exactly, the same on every machine.
+
+`places` samples without replacement as a pure function: a pseudo-random permutation of a stratum's
+N faults, evaluated at some trial numbers. So a trial's fault depends on (seed, stratum, t) alone,
+never on how many trials there are, how they are cut in chunks, or who runs them. Large strata go
+through a Feistel network (Luby and Rackoff, SIAM J. Comput. 17, 1988) on the least even number of
+bits that holds N, walking along its cycles until it is back below N (Black and Rogaway, CT-RSA
+2002). Small ones, for which a Feistel network's halves are too narrow to be random, are sorted by
+their hash.
 """
 
 from fractions import Fraction
@@ -10,11 +18,17 @@ from math import ceil
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int64, Integer, Num
+from jaxtyping import Float, Int64, Integer, Num, UInt64
 from scipy import stats
 
 from afpjax.inputs.errors import InputError
-from afpjax.statistics.proportions import CONFIDENCE
+from afpjax.statistics.proportions import CONFIDENCE, check_populations
+
+ROUNDS = 8
+SORTED = 2**12  # strata of so many faults or fewer are sorted
+LARGEST = 2**62
+_WORDS = 2**64
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def sample_size(
@@ -52,20 +66,6 @@ def check_margin(margin: float, confidence: float) -> None:
         raise InputError(f"margin: {margin} is outside (0, 1); give 0.01, for instance")
     if not 0 < confidence < 1:
         raise InputError(f"confidence: {confidence} is outside (0, 1); give 0.95, for instance")
-
-
-def check_populations(population: Integer[Any, "*S"]) -> None:
-    """Raise `InputError` for the first stratum without faults."""
-    empty = np.flatnonzero(np.ravel(population) <= 0)
-    if empty.size:
-        raise InputError(f"stratum {empty[0]}: its population is 0; leave it out")
-
-
-def proportional(
-    total: int, population: Integer[Any, "H"], *, at_least: Integer[Any, "H"] | int = 1
-) -> Int64[np.ndarray, "H"]:
-    """Share `total` trials out in proportion to the strata's sizes; see `apportion`."""
-    return apportion(total, np.asarray(population, np.float64), at_least, population)
 
 
 def equal(
@@ -128,8 +128,7 @@ def apportion(
             f"already and there are {all_of_them} faults; give a number between"
         )
     ideal = _filled(total, np.asarray(shares, np.float64), least, most)
-    given = np.clip(np.floor(ideal).astype(np.int64), least, most)
-    return _rounded(total, ideal, given, least, most)
+    return _rounded(total, ideal, least, most)
 
 
 def _leveugle(size: int, ratio: Fraction) -> int:
@@ -150,15 +149,74 @@ def _filled(
 
 
 def _rounded(
-    total: int, ideal: np.ndarray, given: np.ndarray, least: np.ndarray, most: np.ndarray
+    total: int, ideal: np.ndarray, least: np.ndarray, most: np.ndarray
 ) -> Int64[np.ndarray, "H"]:
-    """Add or take single trials, by largest remainder, until the sum is right."""
-    given = given.copy()
-    while left := total - sum(given.tolist()):
+    """Rounded down, then single trials added or taken, by largest remainder, up to the total."""
+    counts = np.clip(np.floor(ideal).astype(np.int64), least, most)
+    while left := total - sum(counts.tolist()):
         step = 1 if left > 0 else -1
-        open_ones = np.flatnonzero(given < most if step > 0 else given > least)
-        order = np.argsort(-step * (ideal - given)[open_ones], kind="stable")
-        each = max(abs(left) // len(open_ones), 1)
-        chosen = open_ones[order[: abs(left)]]
-        given[chosen] = np.clip(given[chosen] + step * each, least[chosen], most[chosen])
-    return given
+        movable = np.flatnonzero(counts < most if step > 0 else counts > least)
+        order = np.argsort(-step * (ideal - counts)[movable], kind="stable")
+        size = step * max(abs(left) // len(movable), 1)
+        chosen = movable[order[: abs(left)]]
+        counts[chosen] = np.clip(counts[chosen] + size, least[chosen], most[chosen])
+    return counts
+
+
+def places(
+    seed: int, stratum: int, start: int, stop: int, population: int
+) -> UInt64[np.ndarray, "T"]:
+    """Where the faults of trials start … stop - 1 lie in a stratum: numbers in [0, population).
+
+    `seed` and `stratum` are any 64-bit integers. Raises `InputError` for trials that the stratum
+    does not have, and strata of no fault or of more than 2^62.
+    """
+    if not 0 < population <= LARGEST:
+        raise InputError(
+            f"stratum {stratum}: it has {population} faults; a sample needs 1 to 2^62 of them"
+        )
+    if not 0 <= start <= stop <= population:
+        raise InputError(
+            f"stratum {stratum}: trials {start} to {stop - 1} of {population} faults, which are "
+            "drawn without replacement; ask for no more than there are"
+        )
+    key = _word(_word(seed) + stratum * _GOLDEN + 1)
+    if population <= SORTED:
+        hashes = mix(np.arange(population, dtype=np.uint64) + np.uint64(key))
+        return np.argsort(mix(hashes ^ np.uint64(key)), kind="stable").astype(np.uint64)[start:stop]
+    return _walk(np.arange(start, stop, dtype=np.uint64), key, population)
+
+
+def mix(word: UInt64[np.ndarray, "*N"]) -> UInt64[np.ndarray, "*N"]:
+    """The finaliser of splitmix64 (Steele, Lea and Flood, OOPSLA 2014), a bijection of 64 bits."""
+    word = (word ^ (word >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    word = (word ^ (word >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return word ^ (word >> np.uint64(31))
+
+
+def _walk(numbers: UInt64[np.ndarray, "T"], key: int, population: int) -> UInt64[np.ndarray, "T"]:
+    """The permutation of a power of 4, again and again where it leads beyond the population."""
+    half = -(-(population - 1).bit_length() // 2)
+    keys = [_word(key + (number + 1) * _GOLDEN) for number in range(ROUNDS)]
+    faults = _feistel(numbers, keys, half)
+    beyond = np.flatnonzero(faults >= population)
+    while beyond.size:
+        faults[beyond] = _feistel(faults[beyond], keys, half)
+        beyond = beyond[faults[beyond] >= population]
+    return faults
+
+
+def _feistel(
+    numbers: UInt64[np.ndarray, "T"], keys: list[int], half: int
+) -> UInt64[np.ndarray, "T"]:
+    low = np.uint64(2**half - 1)
+    left, right = numbers >> np.uint64(half), numbers & low
+    for key in keys:
+        drawn = mix(mix(right + np.uint64(key)) + np.uint64(key)) >> np.uint64(64 - half)
+        left, right = right, left ^ drawn
+    return (left << np.uint64(half)) | right
+
+
+def _word(number: int) -> int:
+    """A 64-bit hash of an integer."""
+    return int(mix(np.asarray([number % _WORDS], np.uint64))[0])

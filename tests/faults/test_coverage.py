@@ -18,8 +18,8 @@ from afpjax.evaluate.metric import RIGHT_BIT
 from afpjax.faults.model import FaultModel
 from afpjax.faults.sites import Site
 from afpjax.statistics.intervals import accuracy_interval, masks_interval
-from afpjax.statistics.permutation import places
 from afpjax.statistics.proportions import KINDS, interval
+from afpjax.statistics.sampling import places
 from afpjax.statistics.sequential import level, looks, stopped
 
 CAMPAIGNS = 500

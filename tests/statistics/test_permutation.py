@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from afpjax.inputs.errors import InputError
-from afpjax.statistics.permutation import LARGEST, SORTED, places
+from afpjax.statistics.sampling import LARGEST, SORTED, places
 
 SIZES = [*range(1, 40), 255, 256, 257, SORTED - 1, SORTED, SORTED + 1, 2**14, 2**14 + 1, 10_007]
 

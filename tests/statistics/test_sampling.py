@@ -12,7 +12,6 @@ from afpjax.statistics.sampling import (
     deviation,
     equal,
     neyman,
-    proportional,
     sample_size,
 )
 
@@ -116,7 +115,6 @@ def test_allocations_add_up_within_their_bounds(seed):
     hits = np.floor(pilot * rng.random(strata))
     for got in (
         neyman(total, population, pilot, hits),
-        proportional(total, population, at_least=pilot),
         equal(total, population, at_least=pilot),
     ):
         assert got.sum() == total and (got >= pilot).all() and (got <= population).all()
@@ -124,8 +122,7 @@ def test_allocations_add_up_within_their_bounds(seed):
     np.testing.assert_array_equal(everything, population)
 
 
-def test_shares_are_proportional_where_nothing_binds():
-    np.testing.assert_array_equal(proportional(100, np.asarray([10**6, 3 * 10**6])), [25, 75])
+def test_shares_are_equal_where_nothing_binds():
     np.testing.assert_array_equal(equal(10, np.asarray([100, 100, 100])), [4, 3, 3])
     np.testing.assert_array_equal(equal(110, np.asarray([10, 100, 100])), [10, 50, 50])
     np.testing.assert_array_equal(apportion(7, np.zeros(2), 1, np.full(2, 5)), [4, 3])

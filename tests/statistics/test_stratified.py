@@ -4,14 +4,13 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.statistics.proportions import KINDS, interval
-from afpjax.statistics.stratified import Estimate
-from afpjax.statistics.stratified import stratified as of_arrays
+from afpjax.statistics.proportions import KINDS, StratifiedEstimate, interval
+from afpjax.statistics.proportions import stratified as of_arrays
 
 MILLION = 10**6
 
 
-def stratified(kind: str, *given, **more) -> Estimate:
+def stratified(kind: str, *given, **more) -> StratifiedEstimate:
     return of_arrays(kind, *map(np.asarray, given), **more)
 
 

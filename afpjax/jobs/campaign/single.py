@@ -9,8 +9,7 @@ from afpjax.campaigns.tally import Worst
 from afpjax.campaigns.walk import Walk
 from afpjax.experiment.prepare import Experiment
 from afpjax.jobs.shared.records import Record
-from afpjax.statistics.proportions import interval
-from afpjax.statistics.stratified import stratified
+from afpjax.statistics.proportions import interval, stratified
 
 ALL = "all"
 _SHOWN = 8  # images of a worst fault whose sites are listed, where each has its own
