@@ -82,7 +82,7 @@ def partition(
     under `trials` fault draws, new ones every generation with `renew`; costs are for `batch`
     images. `effort` is the most image passes under faults that the search may take, which then go
     where they change the ranking; 0 for no limit. `strategy` "layerwise" sums the drops of layers
-    struck alone (Section V-C), with a warning, as these do not add up. Raises `InputError` for
+    faulty alone (Section V-C), with a warning, as these do not add up. Raises `InputError` for
     memory and caps that no mapping meets, rates that are not the platform's, an effort that does
     not suffice or goes with "layerwise", and what `Evaluator` and `FaultModel` refuse. `key` is a
     `jax.random.key` or an integer seed, which stands for `jax.random.key(seed)`. Warns as

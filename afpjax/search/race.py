@@ -169,15 +169,15 @@ class Race:
     @property
     def spent(self) -> Spent:
         """What has been spent so far; a mapping's draws are summed over all sets of draws."""
-        met = Counter[bytes]()
+        draws = Counter[bytes]()
         for draw, known in self._known.items():
-            met.update({genome: len(self._right[draw, e.row]) for genome, e in known.items()})
-        counts = sorted(Counter(met.values()).items())
+            draws.update({genome: len(self._right[draw, e.row]) for genome, e in known.items()})
+        counts = sorted(Counter(draws.values()).items())
         return Spent(self._plan.total, self._paid() * self._objective.images, tuple(counts))
 
     def _enter(self, draw: int, mappings: np.ndarray, costs: np.ndarray) -> list["_Entry"]:
         rows = self._objective.rows(mappings)
-        entries = [_Entry(*each) for each in zip(mappings, rows, costs, strict=True)]
+        entries = [_Entry(*columns) for columns in zip(mappings, rows, costs, strict=True)]
         self._known.setdefault(draw, {}).update((e.mapping.tobytes(), e) for e in entries)
         return entries
 
@@ -225,9 +225,9 @@ class Race:
     def _pool(self, draw: int, entries: list["_Entry"]) -> Pool:
         right = np.zeros((len(entries), self._objective.trials), np.int64)
         known = [self._right[draw, entry.row] for entry in entries]
-        for place, answers in enumerate(known):
-            right[place, : len(answers)] = answers
-        number = {entry.row: place for place, entry in enumerate(entries)}
+        for index, answers in enumerate(known):
+            right[index, : len(answers)] = answers
+        number = {entry.row: index for index, entry in enumerate(entries)}
         row = np.array([number[entry.row] for entry in entries])
         costs = np.array([entry.costs for entry in entries])
         return Pool(costs, row, right, np.array([len(answers) for answers in known]))

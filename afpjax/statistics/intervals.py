@@ -129,7 +129,7 @@ def difference_interval(
     Outcomes are right or wrong, or shares in [0, 1].
 
     Student's t on the paired differences, two-way; the narrower, the more alike the draws and
-    images strike both. Raises `InputError` where the shapes differ.
+    images affect both. Raises `InputError` where the shapes differ.
     """
     if one.shape != other.shape:
         raise InputError(f"difference: outcomes {one.shape} and {other.shape} are not paired")
