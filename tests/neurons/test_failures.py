@@ -11,8 +11,8 @@ from scipy import stats
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
-from afpjax.network.interpreter import affine, execute
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.interpreter import affine, execute
 from afpjax.network.quantized import quantize
 from afpjax.neurons.distribute import distribute
 from afpjax.neurons.failures import every, expected, outcomes, preserved, probable, substitutes
