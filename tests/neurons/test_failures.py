@@ -33,10 +33,6 @@ def test_every_combination_is_there_once_and_equally_likely(devices, lost):
     assert not failures.sampled
 
 
-def test_only_those_devices_fail_that_can():
-    assert every((0, 1, 3), 2).sets == ((0, 1), (0, 3), (1, 3))
-
-
 def test_too_many_combinations_are_sampled_without_repetition():
     failures = every(range(16), 8, most=100, seed=3)
     assert failures.sampled and len(set(failures.sets)) == 100
@@ -190,15 +186,6 @@ def test_the_mean_is_over_images_and_positions(case):
     got = substitutes(case.network, "mean", case.images)
     for each, made in zip(got, outputs(case.network, jnp.asarray(case.images)), strict=True):
         np.testing.assert_allclose(each, made.mean(axis=0), rtol=1e-4, atol=1e-5)
-
-
-def test_the_mean_of_a_quantised_network_is_its_own(case):
-    coarse = quantize(case.network, QFormat(bits=8, frac=3))
-    assert not np.allclose(
-        substitutes(coarse, "mean", case.images)[0],
-        substitutes(case.network, "mean", case.images)[0],
-        atol=1e-4,
-    )
 
 
 def test_the_bias_is_what_a_neuron_gives_whose_inputs_are_zero(case):

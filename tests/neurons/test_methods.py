@@ -93,11 +93,6 @@ def test_a_threshold_of_zero_is_full_replication(method):
         assert all((answer >= 0).all() for answer in placement.answering(failed))
 
 
-def test_a_huge_threshold_replicates_as_few_as_equal_loads_take():
-    placement = place("robustdice", a_request(4, 10.0))
-    assert placement.loads()[:, 0].tolist() == [-(-size // 4) for size in SIZES.values()]
-
-
 @pytest.mark.parametrize("method", EQUAL)
 def test_each_layer_has_a_threshold_of_its_own(method):
     loads = place(method, a_request(2, (0.0, 10.0, 0.0, 0.0, 10.0))).loads()

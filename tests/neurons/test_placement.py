@@ -77,17 +77,6 @@ def test_groups_are_padded_and_dealt_as_in_the_pseudo_code(devices, seed):
     assert found.any(axis=0).all(), "a neuron on no device"
 
 
-def test_a_group_that_needs_no_padding_is_dealt_out_too():
-    expected = [[0, 1, 0, 1], [1, 0, 1, 0]]  # the first neuron on device 1, as j mod D has it
-    assert deal([np.arange(4)], 2, 4).astype(int).tolist() == expected
-
-
-def test_a_group_smaller_than_its_padding_is_counted_round_again():
-    """Two neurons on five devices: n1 n2 n1 n2 n1 on devices 1 2 3 4 0."""
-    expected = [[1, 0], [1, 0], [0, 1], [1, 0], [0, 1]]
-    assert deal([np.arange(2)], 5, 2).astype(int).tolist() == expected
-
-
 @pytest.fixture(scope="module")
 def overlapping():
     """Four devices, two layers; some neurons on one device alone, some on several."""
@@ -189,15 +178,6 @@ def test_memory_is_the_weights_and_biases_of_the_neurons_that_a_device_holds(ove
     whole = 9 * 11 + 14 * 3
     expected = [(a.sum() * 11 + b.sum() * 3) / whole for a, b in zip(one, two, strict=True)]
     np.testing.assert_allclose(memory_share(overlapping, layers), expected, rtol=1e-12)
-
-
-def test_full_replication_is_all_of_the_memory_and_slices_are_a_part_each():
-    layers = [a_layer("layer0", 8, weights=10), a_layer("layer1", 4, weights=20)]
-    everywhere = tuple(np.ones((3, each.neurons), bool) for each in layers)
-    full = Placement("replication", ("layer0", "layer1"), everywhere)
-    np.testing.assert_allclose(memory_share(full, layers), 1, rtol=1e-12)
-    halves = coded_placement(8, 4, workers=2)  # and the sums are as many as one half
-    np.testing.assert_allclose(memory_share(halves, layers), 0.5, rtol=1e-12)
 
 
 def test_sums_over_groups_that_read_different_inputs_take_a_filter_for_each():

@@ -64,12 +64,6 @@ def test_clusters_are_those_of_the_pseudo_code(axes, seed):
             assert listed(clusters(points, threshold)) == by_the_letter(points, threshold)
 
 
-def test_clusters_are_those_of_the_pseudo_code_on_a_larger_layer():
-    points = np.random.default_rng(1).uniform(size=(90, 3))
-    for threshold in (0.2, 0.6):
-        assert listed(clusters(points, threshold)) == by_the_letter(points, threshold)
-
-
 def test_the_result_depends_on_the_order_of_neurons():
     """Worked by hand: 1 apart merges, 2 apart does not."""
     three = np.array([[0.0], [1.0], [2.0]])

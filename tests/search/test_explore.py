@@ -121,13 +121,6 @@ def test_renewed_draws_measure_survivors_again_and_only_then():
     assert not np.allclose(found.objectives, toy.points(found.genomes, 3))
 
 
-def test_without_renewing_every_individual_is_measured_once_on_draw_0():
-    toy = Toy(MANY, noise=4.0)
-    explore(KEY, np.array(MANY), toy, BUDGET)
-    assert [draw for draw, _ in toy.calls] == [0] * 13
-    assert {len(genomes) for _, genomes in toy.calls} == {16}
-
-
 def test_the_same_key_gives_the_same_answer_and_another_key_another_search():
     runs, first = [], []
     for key in (KEY, KEY, jax.random.key(12)):
@@ -282,14 +275,3 @@ def test_a_focus_under_renewed_draws_ends_on_the_last_draw():
     found = explore(KEY, np.array(MANY), toy, budget, initial=initial, focus=near)
     assert [draw for draw, _ in near.calls] == [2, 2, 3, 4]
     np.testing.assert_allclose(found.objectives, toy.points(found.genomes, 4), rtol=1e-6)
-
-
-def test_a_focus_that_nothing_meets_leaves_the_wide_front():
-    class Nowhere(Toy):
-        def violation(self, genomes):
-            return np.ones(len(genomes))
-
-    toy = Toy(MANY)
-    found = explore(KEY, np.array(MANY), toy, BUDGET, focus=Nowhere(MANY))
-    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
-    assert len(found.genomes)

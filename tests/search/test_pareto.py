@@ -172,12 +172,6 @@ def test_crowding_does_not_depend_on_the_order_of_individuals():
         )
 
 
-def test_zeros_of_either_sign_are_one_value():
-    values = jnp.asarray([[-0.0, 5], [0.0, 5], [-0.0, 7], [1, 0]], jnp.float32)
-    distance = np.asarray(crowding_of(values, jnp.asarray([0, 0, 1, 0], jnp.int32)))
-    np.testing.assert_array_equal(distance, [np.inf, -1, np.inf, np.inf])
-
-
 def test_a_flat_objective_counts_nothing_and_gives_no_nan():
     """0/0 there is NaN in QDax and EvoX."""
     curve = points(0, 20, 1, None)
@@ -321,13 +315,6 @@ def test_the_front_is_moocores_with_every_copy(size, objectives, steps):
         values = shares(seed, size, objectives, steps)
         expected = moocore.is_nondominated(values, keep_weakly=True)
         np.testing.assert_array_equal(non_dominated(values), expected)
-
-
-def test_the_front_of_integers_narrow_floats_and_infinite_numbers():
-    assert non_dominated(np.array([[3, 3], [2, 4], [3, 4]])).tolist() == [True, True, False]
-    values = np.array([[0, np.inf], [0, 1], [np.inf, 0], [-np.inf, 5]], np.float32)
-    assert non_dominated(values).tolist() == [False, True, True, True]
-    assert non_dominated(np.zeros((0, 3))).tolist() == []
 
 
 def test_the_front_of_a_large_enumeration():

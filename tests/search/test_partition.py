@@ -15,7 +15,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.explore import Budget
 from afpjax.search.objectives import Caps, RobustnessObjective, costs
-from afpjax.search.partition import measure, reference_point, search, tables_for
+from afpjax.search.partition import measure, reference_point, search
 
 KEY = jax.random.key(3)
 SMALL: dict[str, Any] = {"trials": 2, "population": 16, "generations": 12}
@@ -126,8 +126,7 @@ def test_caps_that_no_mapping_meets_are_told(
         afpjax.partition(*args, caps=Caps(latency_ms=1e-6), **SMALL)
 
 
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("target", ["weight", "activation"])
+@pytest.mark.parametrize(("target", "count"), [("weight", 2), ("activation", 4)])
 def test_rates_of_another_number_of_devices_are_refused(
     quantized, platform, images, labels, target, count
 ):
@@ -186,12 +185,3 @@ def test_every_single_device_is_inside_the_reference_point(tables):
     cost = costs(tables, np.array([[0] * 5, [1] * 5, [2] * 5], np.int32))
     expected = [1.1 * float(cost.latency_ms.max()), 1.1 * float(cost.energy_mj.max()), 1.0]
     np.testing.assert_allclose(reference_point(tables), expected, rtol=1e-6)
-
-
-def test_tables_are_of_the_formats_width(quantized, platform):
-    """Eight-bit numbers: a byte each."""
-    tables = tables_for(quantized, platform)
-    layers = quantized.layers
-    np.testing.assert_array_equal(tables.weight_bytes, [x.weights + x.biases for x in layers])
-    batch = tables_for(quantized, platform, 4)
-    np.testing.assert_array_equal(batch.activation_bytes, 4 * np.asarray(tables.activation_bytes))

@@ -127,16 +127,6 @@ def test_every_pool_has_an_equal_part_of_two_thirds_of_the_total():
         assert len(world.asked) == (call + 1) * 20 * 4
 
 
-def test_a_pool_that_needs_less_leaves_it_to_the_later_ones():
-    world = World(trials=32, own=0.6)
-    race = Race(world, RacePlan(1200 * world.images, 10, 20, 4))
-    one = world.genomes(1)
-    race.drops(0, one, world.costs(one))  # a mapping without a rival still meets all 32
-    assert len(world.asked) == 32
-    race.drops(0, world.genomes(20, 1), world.costs(world.genomes(20, 1)))
-    assert len(world.asked) == 32 + (800 - 32) // 9
-
-
 def test_clear_cases_are_settled_by_the_first_share():
     """One mapping costs least and is safe; what costs more and loses much meets a quarter."""
     world = World(trials=16, own=0.02, common=0.1)
@@ -398,15 +388,6 @@ def test_whoever_met_fewer_draws_is_judged_beside_one_that_met_all(seed):
             )
             beside.append((not beats, (d**2).mean(), j, pool.right[j].mean() - d.mean()))
         np.testing.assert_allclose(got[i], min(beside)[3], atol=1e-12)
-
-
-def test_easy_first_draws_flatter_nobody():
-    """On two easy draws the beaten mapping got more right than its rival on all of them."""
-    costs = np.array([[1.0, 1.0], [2.0, 2.0]])
-    right = np.array([[60, 61, 30, 31], [55, 56, 0, 0]])
-    pool = Pool(costs, np.arange(2), right, np.array([4, 2]))
-    assert right[1].sum() / 2 > right[0].mean()
-    np.testing.assert_allclose(estimates(pool), [45.5, 40.5])
 
 
 def test_the_front_comes_first_and_who_is_clearly_beaten_never():

@@ -70,15 +70,6 @@ def test_survivors_are_pymoos(broken):
     assert compared > 10
 
 
-def test_infeasible_survivors_are_those_that_violate_least():
-    for seed in range(5):
-        rng = np.random.default_rng(seed)
-        violation = rng.permutation(2 * SIZE) - 5.0  # six of them feasible
-        kept, state = survival(seed, rng.random((2 * SIZE, 2)), violation)
-        assert set(kept) == set(np.argsort(violation)[:SIZE])
-        np.testing.assert_array_equal(np.sort(state.fitness.violation)[6:], np.arange(1, SIZE - 5))
-
-
 def test_both_ends_of_the_split_front_survive():
     """QDax and EvoX 0.9 drop 21 % and 47 % of them."""
     for seed in range(10):
@@ -109,14 +100,6 @@ def test_no_survivor_is_from_beyond_the_split_front(steps):
         assert true[kept].max() <= split
         assert set(np.flatnonzero(true < split)) <= set(kept)
         np.testing.assert_array_equal(state.rank, true[kept])
-
-
-def test_survivors_come_best_first():
-    _, state = survival(0, np.random.default_rng(0).random((2 * SIZE, 2)))
-    rank, crowding = np.asarray(state.rank), np.asarray(state.crowding)
-    assert (np.diff(rank) >= 0).all()
-    for front in np.unique(rank):
-        assert (crowding[rank == front][1:] <= crowding[rank == front][:-1]).all()
 
 
 def test_a_coin_decides_who_survives_among_equals():
