@@ -36,7 +36,7 @@ _HOMES = {
     "Platform": "hardware.platform",
     "load_platform": "hardware.platform",
     "QFormat": "network.fixed_point",
-    "Network": "network.network",
+    "Network": "network.interpreter",
     "load_onnx": "network.onnx",
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
