@@ -26,7 +26,7 @@ from afpjax.search.race import (
     race_for,
 )
 
-from .world import CLEAN, World
+from .world import CLEAN, IMAGES, World
 
 KEY = jax.random.key(5)
 POPULATION, GENERATIONS = 32, 24
@@ -95,11 +95,11 @@ def test_what_is_spent_is_what_was_run_and_never_more_than_the_total(share, rene
     budget = Budget(8, GENERATIONS, renew)
     least = populations(budget, False) * 8 * (1 + renew) + 8 * 7
     most = populations(budget, False) * 8 * (1 + renew) * 8
-    total = World.images * int(least + share * (most - least)) + 63  # a draw does not fit in that
+    total = IMAGES * int(least + share * (most - least)) + 63  # a draw does not fit in that
     world = World()
     found, race = run(world, total, renew=renew, size=8)
     spent, met = race.spent, numbers_met(world)
-    assert spent.total == total >= spent.passes == World.images * len(world.asked)
+    assert spent.total == total >= spent.passes == IMAGES * len(world.asked)
     assert len(set(world.asked)) == len(world.asked)
     expected = np.unique([len(numbers) for numbers in met.values()], return_counts=True)
     assert spent.mappings == tuple(zip(*map(list, expected), strict=True))
@@ -111,7 +111,7 @@ def test_what_is_spent_is_what_was_run_and_never_more_than_the_total(share, rene
     draw = GENERATIONS if renew else 0
     last = range(8 * draw, 8 * draw + 8)
     level = min(sum(n in last for n in met[genome.tobytes()]) for genome in found.genomes)
-    assert level == 8 or total - spent.passes < World.images
+    assert level == 8 or total - spent.passes < IMAGES
     drop = CLEAN - world.means(found.genomes, last[:level])
     np.testing.assert_allclose(found.objectives[:, 2], drop, atol=1e-6)
     np.testing.assert_array_equal(found.history[-1], found.objectives)

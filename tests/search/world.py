@@ -7,7 +7,7 @@ from scipy import special
 
 from afpjax.search.objectives import RobustnessObjective
 
-CLEAN = 0.95
+CLEAN, IMAGES = 0.95, 64
 
 
 def normal(*words):
@@ -27,7 +27,9 @@ class World(RobustnessObjective):
     A draw is hard or easy for all (`common`) and strikes each mapping in its own way (`own`).
     """
 
-    images = 64
+    @property
+    def images(self):
+        return IMAGES
 
     def __init__(self, seed=0, trials=8, layers=12, common=0.3, own=0.4):
         rng = np.random.default_rng(seed)
@@ -66,12 +68,12 @@ class World(RobustnessObjective):
         hard = 1 + self.common * normal(self.seed, 1, list(numbers))
         luck = normal(self.seed, 2, list(numbers), name[:, None])
         accuracy = CLEAN - drop * hard - self.own * np.minimum(1, 4 * drop) * luck
-        return np.round(self.images * accuracy.clip(0, 1)).astype(np.int64)
+        return np.round(IMAGES * accuracy.clip(0, 1)).astype(np.int64)
 
     def means(self, mappings, numbers):
         """Accuracy over these draws, not noted as asked for."""
         noted = list(self.asked)
-        accuracy = self.right(mappings, numbers).mean(axis=1) / self.images
+        accuracy = self.right(mappings, numbers).mean(axis=1) / IMAGES
         self.asked = noted
         return accuracy
 
