@@ -1,7 +1,6 @@
 """`python -m benchmarks`: what it refuses, and what it makes of a measure."""
 
 import json
-import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -51,12 +50,6 @@ def test_bad_input_is_one_line_and_status_2(capsys, words, line):
     said = capsys.readouterr()
     assert status == 2 and said.out == ""
     assert said.err.startswith(f"benchmarks: error: {line}") and said.err.count("\n") == 1
-
-
-def test_an_unknown_name_in_a_process_of_its_own():
-    words = [sys.executable, "-m", "benchmarks", "nothing"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", command.MEASURES)

@@ -134,3 +134,16 @@ def test_a_run_holds_the_contract(ran, shared_data, name):
         [sys.executable, str(checker), str(ran(name))], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_a_run_writes_the_files_that_it_wrote(ran, name):
+    """Part of the list of features, see `tests/features.py`."""
+    known = HERE.parent / "features.json"
+    features = json.loads(known.read_text(encoding="utf-8"))
+    folder = ran(name)
+    files = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    if WRITE:
+        features["files"] = {**features["files"], name: files}
+        known.write_text(json.dumps(features, indent=1) + "\n", encoding="utf-8")
+    assert features["files"][name] == files

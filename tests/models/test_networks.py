@@ -71,18 +71,6 @@ def test_layers_have_their_kernels_sizes_grouped_or_not(traced):
         assert layer.groups == (layer.input_shape[-1] // inputs if window else 1)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "layer"), [("mobilenet_v2", 4), ("convnext_tiny", 1)])
-def test_a_depthwise_layer_reads_one_channel_per_neuron(name, layer):
-    apply_fn, params, _ = plain.drawn(name, image_size=32, width=0.05)
-    layer = trace(apply_fn, params, jnp.ones((1, 32, 32, 3))).layers[layer]
-    (rows, columns), channels = layer.output_size, layer.neurons
-    window = {"mobilenet_v2": 9, "convnext_tiny": 49}[name]
-    assert layer.groups == channels > 1 and layer.fan_in == window
-    assert layer.macs == rows * columns * channels * window
-    assert layer.weights == channels * window
-
-
 def test_it_runs_in_fixed_point(traced):
     _, size, apply_fn, params, network = traced
     images = jnp.asarray(plain.images(size).transpose(0, 2, 3, 1))

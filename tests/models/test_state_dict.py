@@ -116,13 +116,6 @@ def test_missing_unknown_and_wrongly_shaped_tensors_are_named_in_one_line():
     )
 
 
-def test_a_kernel_in_flaxs_layout_is_refused():
-    """A square kernel would fit either way; this one is told apart by its shape."""
-    arrays = numbered(SHAPES)
-    arrays["features.0.weight"] = arrays["features.0.weight"].transpose(2, 3, 1, 0)
-    assert "`features.0.weight` is [3, 4, 3, 10], not [10, 3, 3, 4]" in refusal(arrays)
-
-
 def test_weights_for_another_class_count_say_so_plainly():
     text = refusal(numbered(SHAPES), classes=7)
     assert text == (

