@@ -32,7 +32,7 @@ def right(
     evaluator = experiment.without(experiment.config.distribute.substitute)
     answering = [manifest.placement.answering(each) for each in lost]
     with experiment.work.progress.task("Foretelling accuracy", len(lost)) as task:
-        found = evaluator.served(answering, progress=task.advance)
+        found = evaluator.evaluate_placements(answering, progress=task.advance)
     return {each: row[0] for each, row in zip(lost, found, strict=True)}
 
 
