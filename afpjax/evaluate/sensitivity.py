@@ -15,7 +15,7 @@ from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.spec import Thresholds, keepers
 
 
-class Sensitivity(NamedTuple):
+class SensitivityOutcomes(NamedTuple):
     """Right or wrong for every layer, device, trial and image, in both views."""
 
     alone: Bool[np.ndarray, "L D K B"]
@@ -28,7 +28,7 @@ def sensitivity(
     devices: int,
     trials: int,
     progress: Progress = lambda rows: None,
-) -> Sensitivity:
+) -> SensitivityOutcomes:
     """Outcomes with faults in one layer, and in all but one, at each device's rates.
 
     Trial numbers 0 … K-1; the draws are those of any mapping, so figures compare in pairs. All
@@ -42,7 +42,7 @@ def sensitivity(
         outcomes = _outcomes(evaluator, faults, devices, range(trials), faulty, progress)
         return outcomes.reshape(layers, devices, *outcomes.shape[1:])
 
-    return Sensitivity(view(stored, one), view(~stored, ~one))
+    return SensitivityOutcomes(view(stored, one), view(~stored, ~one))
 
 
 def drops_alone(
