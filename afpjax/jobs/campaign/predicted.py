@@ -10,6 +10,7 @@ from jaxtyping import Float
 from afpjax.data.dataset import Images
 from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, per_flip
 from afpjax.experiment.prepare import Experiment
+from afpjax.faults.sites import size
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.stability import spearman
 
