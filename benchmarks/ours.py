@@ -13,8 +13,9 @@ from jaxtyping import Array, Bool, Float, Int16, Num
 import afpjax
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults import bits
-from afpjax.faults.model import Thresholds, thresholds
-from afpjax.faults.strike import Draws, logits_of_trial
+from afpjax.faults.inject import logits_of_trial
+from afpjax.faults.model import thresholds
+from afpjax.faults.spec import Thresholds
 from afpjax.network import compiler
 from afpjax.network.quantized import Quantized, encoded
 from benchmarks import networks
@@ -58,11 +59,11 @@ class Ours:
         """Thresholds of mappings [P, L]; of one that has everything on device 0 if None."""
         if mappings is None:
             mappings = np.zeros((1, self.layers), np.int32)
-        return Thresholds(*map(np.asarray, thresholds(faults, self.quantized, mappings)))
+        return jax.tree.map(np.asarray, thresholds(faults, self.quantized, mappings))
 
     def everything(self) -> Thresholds:
         """Thresholds [L, bits] of one mapping, everything struck."""
-        return Thresholds(*(part[0] for part in self.limits()))
+        return jax.tree.map(lambda table: table[0], self.limits())
 
 
 def make(name: str) -> Ours:
@@ -101,7 +102,7 @@ def clean(ours: Ours, images: int, *, fixed: bool) -> Contestant:
 def struck(name: str, ours: Ours, images: int) -> Contestant:
     """Everything struck, a new draw for each pass over so many images, by the evaluator."""
     evaluator, limits = ours.evaluator(images), ours.limits()
-    run = partial(evaluator.correct, FAULTS, limits)
+    run = partial(evaluator.evaluate, FAULTS, limits)
     return Contestant(name, run, images, 2 * compiler.workers())
 
 
@@ -149,7 +150,7 @@ def masks(ours: Ours, images: int, trial: int = CHECKED) -> Masks:
 
 
 def _logits(faults: afpjax.FaultModel) -> Callable[..., Array]:
-    run = partial(logits_of_trial, Draws.of(faults))
+    run = partial(logits_of_trial, faults.spec())
     return jax.jit(run, compiler_options=compiler.options())
 
 

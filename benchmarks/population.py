@@ -10,10 +10,11 @@ each in another trial, so that they have nothing in common; all cores work on th
 
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
-from afpjax.faults.model import Thresholds
+from afpjax.faults.spec import Thresholds
 from afpjax.network import compiler
 from benchmarks import ours
 from benchmarks.agreement import check_equal
@@ -62,7 +63,7 @@ def separate(made: ours.Ours, images: int) -> Contestant:
     evaluator, limits = made.evaluator(images), made.limits()
 
     def run(numbers: Sequence[int]) -> None:
-        evaluator.correct(ours.FAULTS, limits, numbers)
+        evaluator.evaluate(ours.FAULTS, limits, numbers)
 
     return Contestant(SEPARATE, run, 1, 2 * compiler.workers())
 
@@ -75,7 +76,7 @@ def _together(
     def run(numbers: Sequence[int]) -> None:
         for each in numbers:
             fresh = range(each * trials, (each + 1) * trials)
-            evaluator.correct(ours.TWO_DEVICES, limits, fresh)
+            evaluator.evaluate(ours.TWO_DEVICES, limits, fresh)
 
     return Contestant(kind, run, len(limits.weights) * trials)
 
@@ -83,8 +84,8 @@ def _together(
 def check_rows(made: ours.Ours, what: str, limits: Thresholds, *, images: int, count: int) -> None:
     """Raise `Disagrees` unless rows that share their work get the answers they get alone."""
     places = np.linspace(0, len(limits.weights) - 1, count).astype(int)
-    chosen = Thresholds(*(np.asarray(part)[places] for part in limits))
-    together = made.evaluator(images).correct(ours.FAULTS, chosen, [ours.CHECKED])[:, 0]
+    chosen = jax.tree.map(lambda table: np.asarray(table)[places], limits)
+    together = made.evaluator(images).evaluate(ours.FAULTS, chosen, [ours.CHECKED])[:, 0]
     for row, weights, inputs in zip(together, *chosen, strict=True):
         alone = ours.correct_directly(made, images, Thresholds(weights, inputs), ours.CHECKED)
         check_equal(what, alone, row)

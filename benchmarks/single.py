@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from afpjax.faults.sites import Site
+from afpjax.faults.sites import Fault, Site
 from benchmarks import networks, ours
 from benchmarks.agreement import Disagrees, check_equal, check_logits
 from benchmarks.rivals import NotInstalled, load
@@ -52,7 +52,7 @@ def _own(made: ours.Ours, batch: int) -> Contestant:
     evaluator = made.evaluator(batch)
 
     def run(numbers: Sequence[int]) -> None:
-        evaluator.correct_at([site(made, each) for each in numbers])
+        evaluator.evaluate_sites([Fault.at(site(made, number)) for number in numbers])
 
     # A campaign hands over many trials at once; of one image each, only many fill a call.
     rounds = 16 if batch == 1 else 4
@@ -86,7 +86,7 @@ def _check(made: ours.Ours, nets: Any, pytorchfi: Any) -> None:
     images = networks.images(_CHECKED_IMAGES)
     labels = made.labels(images)
     sites = [site(made, number) for number in range(made.layers)]
-    answers = made.evaluator(_CHECKED_IMAGES).correct_at(sites)
+    answers = made.evaluator(_CHECKED_IMAGES).evaluate_sites([Fault.at(site) for site in sites])
     for one, answer in zip(sites, answers, strict=True):
         expected = flipped(made, one, images)
         check_logits(expected, _struck(made, pytorchfi, injector, one).cpu().numpy())

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator, Sequence
 
+import jax
 import numpy as np
 
-from afpjax.faults.model import Thresholds
+from afpjax.faults.spec import Thresholds
 from benchmarks import ours
 from benchmarks.population import SEPARATE, check_rows, separate
 from benchmarks.table import Row, number
@@ -41,7 +42,7 @@ def alone(limits: Thresholds) -> Thresholds:
         struck = np.eye(table.shape[1], dtype=bool)
         return np.where(struck[:, :, None], table, np.uint32(0))
 
-    return Thresholds(*(rows(np.asarray(part)) for part in limits))
+    return jax.tree.map(lambda table: rows(np.asarray(table)), limits)
 
 
 def _sweep(made: ours.Ours, limits: Thresholds, trials: int, images: int) -> Contestant:
@@ -50,6 +51,6 @@ def _sweep(made: ours.Ours, limits: Thresholds, trials: int, images: int) -> Con
     def run(numbers: Sequence[int]) -> None:
         for each in numbers:
             fresh = range(each * trials, (each + 1) * trials)
-            evaluator.correct(ours.FAULTS, limits, fresh)
+            evaluator.evaluate(ours.FAULTS, limits, fresh)
 
     return Contestant(SWEEP, run, made.layers * trials)

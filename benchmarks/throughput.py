@@ -57,7 +57,7 @@ def _own(made: ours.Ours, batch: int) -> list[Contestant]:
 def _check_evaluator(made: ours.Ours) -> None:
     """What is timed says what the program behind the rivals' checks says."""
     evaluator = made.evaluator(CHECKED_IMAGES)
-    timed = evaluator.correct(ours.FAULTS, made.limits(), [ours.CHECKED])[0, 0]
+    timed = evaluator.evaluate(ours.FAULTS, made.limits(), [ours.CHECKED])[0, 0]
     alone = ours.correct_directly(made, CHECKED_IMAGES, made.everything(), ours.CHECKED)
     check_equal("the evaluator", alone, timed)
 

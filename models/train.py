@@ -159,7 +159,7 @@ class _Job:
         known.update(mean=self.dataset.mean, std=self.dataset.std, seed=self.seed, recipe=_RECIPE)
         if conditions:
             under = asdict(conditions)
-            if not conditions.faults.strikes_link:  # then nothing was learnt from it
+            if not conditions.faults.corrupts_link:  # then nothing was learnt from it
                 del under["faults"]["link_rate"], under["faults"]["link_kind"]
             known["conditions"] = under | {"draws": bits.DRAWS}
         for name in _ASIDE if conditions is None else _ASIDE_UNDER_FAULTS:

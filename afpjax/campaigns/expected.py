@@ -10,7 +10,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from afpjax.campaigns.masks import Cell, rates_of
-from afpjax.faults.model import FaultModel, keepers, layer_mask
+from afpjax.faults import kinds
+from afpjax.faults.model import FaultModel, layer_mask
+from afpjax.faults.sites import size
+from afpjax.faults.spec import keepers
 from afpjax.network.layers import Layer, LayerGraph, Tensor
 from afpjax.network.quantized import Quantized
 
@@ -29,11 +32,11 @@ def under_mapping(
 
     A budget caps what one inference meets.
     """
-    layers, struck = quantized.layers, layer_mask(faults, quantized.graph)
+    layers, faulty = quantized.layers, layer_mask(faults, quantized.graph)
     total = 0.0
     for target in (WEIGHTS, ACTIVATIONS):
         rates = faults.rates(target.removesuffix("s"))
-        of_layer = rates.sum(axis=1)[np.minimum(mapping, len(rates) - 1)] * struck
+        of_layer = rates.sum(axis=1)[np.minimum(mapping, len(rates) - 1)] * faulty
         if target == WEIGHTS:
             of_layer = _once(of_layer, keepers(faults.shared, layers))
         of_draw = float((of_layer * sites(faults, layers, target)).sum())
@@ -45,9 +48,9 @@ def under_mapping(
 
 def _once(rates: Float[np.ndarray, "L"], keepers: Int[np.ndarray, "L"]) -> Float[np.ndarray, "L"]:
     """Rates of kernels that layers share at the first of these, the highest of theirs."""
-    found = np.zeros_like(rates)
-    np.maximum.at(found, keepers, rates)
-    return found
+    highest = np.zeros_like(rates)
+    np.maximum.at(highest, keepers, rates)
+    return highest
 
 
 def in_cell(
@@ -55,14 +58,15 @@ def in_cell(
 ) -> float:
     """Faults of a campaign's cell in all its masks and images."""
     rate = rates_of(faults, cell)[list(cell.columns)].sum()
-    struck = sites(faults, layers, cell.target)[list(cell.layers)].sum()
-    return float(rate * struck) * draws(faults, cell.target, trials, images)
+    exposed = sites(faults, layers, cell.target)[list(cell.layers)].sum()
+    return float(rate * exposed) * draws(faults, cell.target, trials, images)
 
 
 def sites(faults: FaultModel, layers: Sequence[Layer], target: str) -> Float[np.ndarray, "L"]:
     """What has a draw for each bit, or one draw: elements of each layer's operand, or packets."""
-    counts = [layer.weights if target == WEIGHTS else layer.inputs for layer in layers]
-    return np.array([_packets(faults, count, faults.kind.startswith("lost")) for count in counts])
+    lost = kinds.named(faults.kind).drawn == "packet"
+    counts = [size(layer, target) for layer in layers]
+    return np.array([_packets(faults, count, lost) for count in counts])
 
 
 def draws(faults: FaultModel, target: str, trials: int, images: int) -> int:
@@ -77,12 +81,12 @@ def _packets(faults: FaultModel, elements: int, lost: bool) -> float:
 
 def _on_links(faults: FaultModel, quantized: Quantized, mapping: Int[np.ndarray, "L"]) -> float:
     """Faults of one image in what crosses from device to device."""
-    if not faults.strikes_link:
+    if not faults.corrupts_link:
         return 0.0
     bits = faults.link_kind == "bits"
     sent = (tensor.elements for tensor in _crossing(quantized.graph, mapping))
-    struck = sum(_packets(faults, elements, lost=not bits) for elements in sent)
-    return struck * faults.link_rate * (quantized.format.width if bits else 1)
+    exposed = sum(_packets(faults, elements, lost=not bits) for elements in sent)
+    return exposed * faults.link_rate * (quantized.format.width if bits else 1)
 
 
 def _crossing(graph: LayerGraph, mapping: Int[np.ndarray, "L"]) -> list[Tensor]:

@@ -11,7 +11,8 @@ from afpjax.campaigns.strata import reading
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import RIGHT_BIT
 from afpjax.faults.bits import any_rare, threshold
-from afpjax.faults.model import FaultModel, Thresholds, keepers
+from afpjax.faults.model import FaultModel
+from afpjax.faults.spec import Thresholds, keepers
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
 from afpjax.statistics.intervals import accuracy_interval, masks_interval
@@ -32,7 +33,7 @@ class Cell(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What a cell's masks did: `judge.OUTCOME` of every mask and image."""
+    """What a cell's masks did: `metric.OUTCOME` of every mask and image."""
 
     cell: Cell
     answers: Int[np.ndarray, "K B"]
@@ -166,6 +167,6 @@ def _answers(
     for each in alike.values():
         weights, inputs = (np.stack(part) for part in zip(*each.values(), strict=True))
         weights = weights[:, keepers(faults.shared, evaluator.quantized.layers)]
-        answers = evaluator.drawn(faults, Thresholds(weights, inputs), range(trials))
+        answers = evaluator.evaluate(faults, Thresholds(weights, inputs), range(trials))
         found |= dict(zip(each, answers, strict=True))
     return np.stack([found[place] for place in range(len(wanted))])

@@ -13,21 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int, UInt32, UInt64
 
-from afpjax.evaluate.arguments import NOWHERE
-from afpjax.faults.model import keepers
-from afpjax.faults.patterns import how_of
-from afpjax.faults.sites import Fault, Places, stored
+from afpjax.faults import kinds
+from afpjax.faults.sites import NOWHERE, Fault, FaultSites, size
+from afpjax.faults.spec import keepers
 from afpjax.inputs.errors import InputError
 from afpjax.network.quantized import Quantized
 from afpjax.statistics.sampling import mix, places
 
 BY = ("network", "layer", "bit", "layer-bit")
-VALUES = ("zero", "random")  # kinds that strike a value as a whole
 ENDLESS = 2**20
-KINDS = ("flip", "stuck-at-0", "stuck-at-1", "burst", *VALUES, "lost")
 
 
-class Kind(NamedTuple):
+class Single(NamedTuple):
     """What one fault is: its kind, bits of a burst or values of a packet, and how many at once."""
 
     name: str = "flip"
@@ -35,8 +32,12 @@ class Kind(NamedTuple):
     count: int = 1  # of distinct ones in each trial
 
     @property
-    def by_bit(self) -> bool:
-        return self.name not in (*VALUES, "lost")
+    def does(self) -> kinds.FaultKind:
+        return kinds.named(self.name)
+
+    @property
+    def in_packets(self) -> bool:
+        return self.does.drawn == "packet"
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Stratum:
     layers: tuple[int, ...]
     bits: tuple[int, ...]
     sizes: tuple[int, ...]  # by layer: values (or packets) times bits
-    kind: Kind
+    kind: Single
 
     @property
     def faults(self) -> int:
@@ -71,7 +72,7 @@ class Stratum:
 
 def strata(
     quantized: Quantized,
-    kind: Kind,
+    kind: Single,
     *,
     by: str,
     targets: Sequence[str],
@@ -98,7 +99,7 @@ def strata(
         if target == "weights":
             own = list(dict.fromkeys(keepers(shared, quantized.layers)[own].tolist()))
         groups = [[layer] for layer in own] if by.startswith("layer") else [own]
-        parts = [(bit,) for bit in starts] if by.endswith("bit") and kind.by_bit else [starts]
+        parts = [(bit,) for bit in starts] if by.endswith("bit") and kind.does.by_bit else [starts]
         for each in groups:
             for part in parts:
                 values = (_values(quantized, kind, layer, target) for layer in each)
@@ -157,23 +158,24 @@ def faults_of(
 
 
 def site_names(quantized: Quantized, fault: Fault, image: int = 0) -> list[str]:
-    """LAYER/TARGET/ELEMENT/BITS of every place that a fault strikes in an image."""
+    """LAYER/TARGET/ELEMENT/BITS of every site of a fault in an image."""
     names, found = quantized.graph.names, []
-    for layer, target, elements, words in fault.places:
-        row = min(image, len(elements) - 1)
-        for element, word in zip(elements[row].tolist(), words[row].tolist(), strict=True):
+    for (layer, target), sites in fault.sites.items():
+        row = min(image, len(sites.elements) - 1)
+        words = sites.words[row].tolist()
+        for element, word in zip(sites.elements[row].tolist(), words, strict=True):
             if element != NOWHERE:
                 bits = "+".join(str(bit) for bit in range(32) if word >> bit & 1)
                 found.append(f"{names[layer]}/{target}/{element}/{bits}")
     return found
 
 
-def _check(quantized: Quantized, kind: Kind, bits: Sequence[int]) -> None:
+def _check(quantized: Quantized, kind: Single, bits: Sequence[int]) -> None:
     width = quantized.format.width
-    if kind.name not in KINDS:
+    if kind.does.single is None:
         raise InputError(
             f"faults.kind: {kind.name} has no single faults; use campaign.design = bernoulli, or "
-            f"one of {', '.join(KINDS)}"
+            f"one of {', '.join(single_kinds())}"
         )
     if not bits or min(bits) < 0 or max(bits) >= width:
         wrong = [bit for bit in bits if not 0 <= bit < width]
@@ -188,11 +190,16 @@ def _check(quantized: Quantized, kind: Kind, bits: Sequence[int]) -> None:
         raise InputError(f"campaign.count: {kind.count} faults in a trial; give 1 or more")
 
 
-def _starts(kind: Kind, bits: Sequence[int]) -> tuple[int, ...]:
+def single_kinds() -> list[str]:
+    """The kinds that have single faults."""
+    return [name for name in kinds.names() if kinds.named(name).single is not None]
+
+
+def _starts(kind: Single, bits: Sequence[int]) -> tuple[int, ...]:
     """Bits at which a fault may begin; a burst must end among `bits` too."""
-    if not kind.by_bit:
+    if not kind.does.by_bit:
         return (0,)
-    if kind.name != "burst":
+    if kind.does.length != "burst":
         return tuple(bits)
     known = set(bits)
     starts = tuple(b for b in bits if known.issuperset(range(b, b + kind.length)))
@@ -201,10 +208,10 @@ def _starts(kind: Kind, bits: Sequence[int]) -> tuple[int, ...]:
     return starts
 
 
-def _values(quantized: Quantized, kind: Kind, layer: int, target: str) -> int:
+def _values(quantized: Quantized, kind: Single, layer: int, target: str) -> int:
     """How many values of a layer's operand, or packets of them."""
-    count = stored(quantized.layers[layer], "weights" if target == "weights" else "activations")
-    return -(-count // kind.length) if kind.name == "lost" else count
+    count = size(quantized.layers[layer], "weights" if target == "weights" else "activations")
+    return -(-count // kind.length) if kind.in_packets else count
 
 
 def _fault(
@@ -213,17 +220,17 @@ def _fault(
     ends = np.cumsum(np.array(stratum.sizes, np.uint64))
     which = np.searchsorted(ends, drawn, side="right")
     inside = drawn - np.concatenate([np.zeros(1, np.uint64), ends])[which]
-    size = np.uint64(len(stratum.bits))
-    starts = np.array(stratum.bits, np.uint64)[(inside % size).astype(np.int64)]
-    elements = (inside // size).astype(np.int64)
+    bits = np.uint64(len(stratum.bits))
+    starts = np.array(stratum.bits, np.uint64)[(inside % bits).astype(np.int64)]
+    elements = (inside // bits).astype(np.int64)
     words = _words(quantized, stratum, starts, drawn, seed)
     target = "weights" if stratum.target == "weights" else "activations"
-    made = []
-    for place in np.unique(which).tolist():
-        layer, mine = stratum.layers[place], which == place
-        limit = stored(quantized.layers[layer], target)
-        made.append(Places(layer, target, *_merged(stratum.kind, elements, words, mine, limit)))
-    return Fault(tuple(made), how_of(stratum.kind.name))
+    sites = {}
+    for index in np.unique(which).tolist():
+        layer, own = stratum.layers[index], which == index
+        limit = size(quantized.layers[layer], target)
+        sites[layer, target] = _merged(stratum.kind, elements, words, own, limit)
+    return Fault(sites, stratum.kind.does.how)
 
 
 def _words(
@@ -233,39 +240,42 @@ def _words(
     drawn: np.ndarray,
     seed: int,
 ) -> UInt32[np.ndarray, "I n"]:
-    """Which bits of its value each fault strikes."""
-    kind, whole = stratum.kind, np.uint64((1 << quantized.format.width) - 1)
-    if kind.name == "random":
+    """Which bits of its value each fault is in."""
+    single = stratum.kind.does.single
+    assert single is not None, "strata have been checked"
+
+    def random() -> UInt64[np.ndarray, "I n"]:
         key = np.array([(seed * 0x9E3779B97F4A7C15 + stratum.number) % 2**64], np.uint64)
-        salt = mix(mix(key) + np.uint64(1))
-        return (mix(drawn ^ salt) & whole).astype(np.uint32)
-    if not kind.by_bit:
-        return np.full(drawn.shape, whole, np.uint32)
-    run = np.uint64((1 << (kind.length if kind.name == "burst" else 1)) - 1)
-    return (run << starts).astype(np.uint32)
+        return mix(drawn ^ mix(mix(key) + np.uint64(1)))
+
+    return single(starts, random, quantized.format.width, stratum.kind.length).astype(np.uint32)
 
 
 def _merged(
-    kind: Kind, elements: Int[np.ndarray, "I n"], words: np.ndarray, mine: np.ndarray, limit: int
-) -> tuple[UInt32[np.ndarray, "I m"], UInt32[np.ndarray, "I m"]]:
+    kind: Single,
+    elements: Int[np.ndarray, "I n"],
+    words: np.ndarray,
+    own: np.ndarray,
+    limit: int,
+) -> FaultSites:
     """One entry for each element of an image, its bits together, padded with `NOWHERE`."""
-    if elements.shape[1] == 1 and kind.name != "lost":  # the usual case
-        empty = np.int64(NOWHERE)
-        found = np.where(mine, elements, empty).astype(np.uint32)
-        return found, np.where(mine, words, np.uint32(0))
+    if elements.shape[1] == 1 and not kind.in_packets:  # the usual case
+        elements = np.where(own, elements, np.int64(NOWHERE)).astype(np.uint32)
+        return FaultSites(elements, np.where(own, words, np.uint32(0)))
     images: list[dict[int, int]] = []
-    for of_image, bits, own in zip(elements, words, mine, strict=True):
-        struck: dict[int, int] = {}
-        for element, word in zip(of_image[own].tolist(), bits[own].tolist(), strict=True):
-            first = element * kind.length if kind.name == "lost" else element
-            last = min(first + kind.length, limit) if kind.name == "lost" else first + 1
-            for each in range(first, last):
-                struck[each] = struck.get(each, 0) | word
-        images.append(struck)
+    for of_image, bits, mine in zip(elements, words, own, strict=True):
+        faulty: dict[int, int] = {}
+        for element, word in zip(of_image[mine].tolist(), bits[mine].tolist(), strict=True):
+            first = element * kind.length if kind.in_packets else element
+            last = min(first + kind.length, limit) if kind.in_packets else first + 1
+            for number in range(first, last):
+                faulty[number] = faulty.get(number, 0) | word
+        images.append(faulty)
     room = max(map(len, images))
-    found = np.full((len(images), room), NOWHERE, np.uint32)
-    bits = np.zeros((len(images), room), np.uint32)
-    for row, struck in enumerate(images):
-        found[row, : len(struck)] = list(struck)
-        bits[row, : len(struck)] = list(struck.values())
-    return found, bits
+    sites = FaultSites(
+        np.full((len(images), room), NOWHERE, np.uint32), np.zeros((len(images), room), np.uint32)
+    )
+    for row, faulty in enumerate(images):
+        sites.elements[row, : len(faulty)] = list(faulty)
+        sites.words[row, : len(faulty)] = list(faulty.values())
+    return sites

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Int64
 
+from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.campaigns.strata import Stratum, faults_of
-from afpjax.campaigns.tally import Tally
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.sites import Fault
 from afpjax.inputs.errors import InputError
@@ -60,7 +60,7 @@ class Trials:
         self.sizes = np.array([stratum.size for stratum in strata], np.int64)
         if rules.design == "exhaustive" and (self.sizes > self.population).any():
             raise InputError(
-                "campaign.count: an exhaustive campaign strikes one fault at a time; use "
+                "campaign.count: an exhaustive campaign has one fault in a trial; use "
                 "campaign.design = single for several"
             )
 
@@ -109,21 +109,21 @@ class Trials:
 
 
 class Walk(Trials):
-    """One campaign under way; `tally` has what is known of it."""
+    """One campaign under way; `counts` has what is known of it."""
 
     def __init__(
         self,
         evaluator: Evaluator,
         strata: Sequence[Stratum],
         rules: Rules,
-        tally: Tally,
+        counts: OutcomeCounts,
         *,
         seed: int,
         images: int,
         shared: str = "stored",
     ) -> None:
         super().__init__(strata, rules)
-        self.tally = tally
+        self.counts = counts
         self._evaluator, self._seed, self._images = evaluator, seed, images
         self._shared = shared
 
@@ -143,7 +143,7 @@ class Walk(Trials):
         ]
         open_ = np.ones(len(most), bool)
         while open_.any():
-            target = self.tally.trials.copy()
+            target = self.counts.trials.copy()
             for place in np.flatnonzero(open_):
                 later = [look for look in each[place] if look > target[place]]
                 target[place] = min(later[0] if later else most[place], most[place])
@@ -156,8 +156,8 @@ class Walk(Trials):
         rules = self.rules
         return stopped(
             rules.kind,
-            self.tally.sums("sdc1"),
-            self.tally.trials,
+            self.counts.sums("sdc1"),
+            self.counts.trials,
             self.sizes,
             margin=rules.margin,
             confidence=rules.confidence,
@@ -166,7 +166,7 @@ class Walk(Trials):
     def _neyman(self, advance: Callable[[int], None]) -> None:
         total, pilot = self._total(), self._pilot()
         self._upto(pilot, advance)
-        sums, squares = (of("sdc1") for of in (self.tally.sums, self.tally.squares))
+        sums, squares = (of("sdc1") for of in (self.counts.sums, self.counts.squares))
         shares = neyman(total, self.population, pilot, sums, squares=squares)
         self._upto(shares, advance)
 
@@ -174,16 +174,16 @@ class Walk(Trials):
         """Bring strata to `target` trials, many strata's in one call of the evaluator."""
         for parts in self._chunks(target):
             faults = [fault for part in parts for fault in self._faults(part)]
-            answers = self._evaluator.under(faults, advance, shared=self._shared)
+            answers = self._evaluator.evaluate_sites(faults, advance, shared=self._shared)
             place = 0
             for part in parts:
                 count = part.stop - part.start
-                self.tally.add(part.stratum, part.start, answers[place : place + count])
+                self.counts.add(part.stratum, part.start, answers[place : place + count])
                 place += count
 
     def _chunks(self, target: Int64[np.ndarray, "S"]) -> Iterator[list[Part]]:
         parts, room = list[Part](), CHUNK
-        for place, start in enumerate(self.tally.trials.tolist()):
+        for place, start in enumerate(self.counts.trials.tolist()):
             while start < target[place]:
                 stop = min(int(target[place]), start + room)
                 parts.append(Part(place, start, stop))

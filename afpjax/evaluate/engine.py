@@ -1,7 +1,7 @@
 """Runs rows: plans what they share, cuts the plan to fit in memory, and keeps every core busy.
 
 A *chunk* is a plan for rows that run together; one chunk on one batch of images is the unit that
-cores share out. Units are independent, but for the struck kernels, made once for all batches.
+cores share out. Units are independent, but for the faulty kernels, made once for all batches.
 """
 
 from collections.abc import Generator, Iterator, Sequence
@@ -14,13 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from afpjax.evaluate.execution import Execution
-from afpjax.evaluate.given import Images
-from afpjax.evaluate.metric import LOGITS, RIGHT, Judge
+from afpjax.evaluate.execution import Execution, Kernels
+from afpjax.evaluate.metric import LOGITS, RIGHT, Metric
 from afpjax.evaluate.plan import CLEAN, Plan, Row, in_order
-from afpjax.evaluate.programs import Prepare, Programs, Shapes, compile_programs
-from afpjax.evaluate.values import Kernels
-from afpjax.faults.strike import Draws
+from afpjax.evaluate.programs import ImageBatch, Prepare, Programs, Shapes, compile_programs
+from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler, self_check
 from afpjax.network.digest import digest
@@ -30,13 +28,13 @@ BATCH = 64  # images per forward pass; a last batch is padded
 ROWS = 64  # the most rows of a chunk: what an interrupt may cost
 _FULL = "RESOURCE_EXHAUSTED"
 
-Outcome = Shaped[np.ndarray, "D B ..."]  # by trial and image, as the judge gives it
+Outcome = Shaped[np.ndarray, "D B ..."]  # by trial and image, as the metric gives it
 
 
 class Chunk(NamedTuple):
     """Rows that run together."""
 
-    places: list[int]  # among the rows that were asked for
+    numbers: list[int]  # of the rows, among those that were asked for
     plan: Plan
     kernels: Kernels
 
@@ -56,55 +54,55 @@ class Engine:
         substitutes: Sequence[Float[Any, "_"]] | None = None,
     ) -> None:
         self_check.check()
-        every = [np.zeros(layer.neurons) for layer in quantized.layers]
-        self._substitutes = [np.asarray(each, np.float32) for each in substitutes or every]
+        zeros = [np.zeros(layer.neurons) for layer in quantized.layers]
+        self._substitutes = [np.asarray(of, np.float32) for of in substitutes or zeros]
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)
-        self._judge, self._reference = RIGHT, None
+        self._metric, self._reference = RIGHT, None
         self._network, self._seed, self._prepare = encoded(quantized), seed, prepare
         self._mesh = compiler.mesh()
         self._call = BATCH  # images of a call, fewer where memory is short
         self._room = memory_bytes or compiler.memory_bytes()
-        self._ready: tuple[Draws, int, Execution] | None = None
+        self._ready: tuple[FaultSpec, int, Execution] | None = None
 
     @property
     def trials(self) -> int:
         """How many trials run at once, one on each device."""
         return 1 if self._mesh is None else self._mesh.size
 
-    def _size(self, draws: Draws) -> int:
+    def _size(self, spec: FaultSpec) -> int:
         """Images of a batch: one, where each has kernels of its own."""
-        return 1 if draws.scope == "image" else min(self._call, len(self._images))
+        return 1 if spec.scope == "image" else min(self._call, len(self._images))
 
-    def _slots(self, draws: Draws) -> int:
+    def _slots(self, spec: FaultSpec) -> int:
         """How many nodes a call has room for: more than one where images are few.
 
-        One in float formats: a product rounds otherwise in a larger call, and what an answer is
-        must not depend on what is asked, or remembered, beside it. One too where a judge compares
-        bits: fixed point may round beyond 2^24.
+        One in float formats: a product rounds otherwise in a larger call, and what an outcome
+        is must not depend on what is asked, or remembered, beside it. One too where a metric
+        compares bits: fixed point may round beyond 2^24.
         """
         floats = self._network.format.kind != "fixed"
-        alone = draws.scope == "image" or floats or self._judge.exact
-        return 1 if alone else self._call // self._size(draws)
+        alone = spec.scope == "image" or floats or self._metric.exact
+        return 1 if alone else self._call // self._size(spec)
 
     @cached_property
     def fingerprint(self) -> bytes:
-        """A digest of what its answers follow from: network, images, labels, draws, arithmetic."""
+        """A digest of what its outcomes follow from: network, images, labels, draws, arithmetic."""
         network = self._network
         how = f"{network.format} {network.units}"
-        given = (self._substitutes, self._images, self._labels, self._seed)
-        return digest(network.program, how, network, given)
+        data = (self._substitutes, self._images, self._labels, self._seed)
+        return digest(network.program, how, network, data)
 
-    def judging(self, judge: Judge) -> "Engine":
-        """The same engine with another judge, and fault-free logits where it compares with them."""
+    def with_metric(self, metric: Metric) -> "Engine":
+        """The same engine with another metric, and fault-free logits where it needs them."""
         other = copy(self)
-        other._judge, other._ready = judge, None
-        other._reference = self.clean_logits() if judge.compares else None
+        other._metric, other._ready = metric, None
+        other._reference = self.clean_logits() if metric.compares else None
         return other
 
     def clean_logits(self) -> Float[np.ndarray, "N classes"]:
         """Fault-free logits of every image."""
         if self._reference is None:
-            ((_, logits),) = self.judging(LOGITS).run(Draws(), [self._clean])
+            ((_, logits),) = self.with_metric(LOGITS).run(FaultSpec(), [self._clean])
             return logits[0]
         return self._reference
 
@@ -112,11 +110,11 @@ class Engine:
     def _clean(self) -> Row:
         return Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
 
-    def clean_rate(self, draws: Draws, seconds: float = 0.5) -> float:
+    def clean_rate(self, spec: FaultSpec, seconds: float = 0.5) -> float:
         """Fault-free images per second, with batches on every core at once."""
-        execution = self._execution(draws)
+        execution = self._execution(spec)
         plan = Plan.of(execution.programs.stages, [self._clean])
-        batches, workers = list(self._batches(draws)), compiler.workers()
+        batches, workers = list(self._batches(spec)), compiler.workers()
         size = len(batches[0].indices) * self.trials
 
         def run(number: int) -> None:
@@ -136,23 +134,25 @@ class Engine:
             done = sum(pool.map(keep_on, range(workers)))
         return done * size / (monotonic() - start)
 
-    def run(self, draws: Draws, rows: Sequence[Row]) -> Generator[tuple[int, Outcome], None, None]:
-        """The outcome of every row, with its place among `rows`, chunk by chunk, in any order.
+    def run(
+        self, spec: FaultSpec, rows: Sequence[Row]
+    ) -> Generator[tuple[int, Outcome], None, None]:
+        """The outcome of every row, with its number among `rows`, chunk by chunk, in any order.
 
         A chunk for which memory does not reach after all runs again in halves, a single row with
         half the images at a time. Raises `InputError` where not even one image fits.
         """
-        pending, most = in_order(rows), ROWS * self._slots(draws)
+        pending, most = in_order(rows), ROWS * self._slots(spec)
         while pending:
             failed: list[list[int]] = []
-            for places, outcomes in self._attempt(draws, rows, pending, most):
+            for numbers, outcomes in self._attempt(spec, rows, pending, most):
                 if outcomes is None:
-                    failed.append(places)
+                    failed.append(numbers)
                 else:
-                    yield from zip(places, outcomes, strict=True)
+                    yield from zip(numbers, outcomes, strict=True)
             if failed:
                 most = max(map(len, failed)) // 2 or self._fewer_images()
-            pending = [place for places in failed for place in places]
+            pending = [number for numbers in failed for number in numbers]
 
     def _fewer_images(self) -> int:
         """Halve the images of a call, now that single rows do not fit; rows to go on with."""
@@ -165,22 +165,22 @@ class Engine:
         return 1
 
     def _attempt(
-        self, draws: Draws, rows: Sequence[Row], places: list[int], most: int
+        self, spec: FaultSpec, rows: Sequence[Row], numbers: list[int], most: int
     ) -> Iterator[tuple[list[int], list[Outcome] | None]]:
-        """Chunks of places and their outcomes; None for chunks that memory had no room for."""
-        execution, workers = self._execution(draws), compiler.workers()
-        batches = list(self._batches(draws))
-        every = -(-len(places) * len(batches) // workers)  # something for every core
+        """Chunks' row numbers and outcomes; None for chunks that memory had no room for."""
+        execution, workers = self._execution(spec), compiler.workers()
+        batches = list(self._batches(spec))
+        every = -(-len(numbers) * len(batches) // workers)  # something for every core
         cut = (min(most, every), len(batches), self._room // workers)
-        chunks = list(self._chunks(execution, rows, places, *cut))
+        chunks = list(self._chunks(execution, rows, numbers, *cut))
         with ThreadPoolExecutor(workers) as pool:
             units = [
                 [pool.submit(execution.outcomes, chunk.plan, chunk.kernels, b) for b in batches]
                 for chunk in chunks
             ]
             try:
-                while chunks:  # what is done is let go, struck kernels above all
-                    yield chunks.pop(0).places, self._joined(units.pop(0))
+                while chunks:  # what is done is let go, faulty kernels above all
+                    yield chunks.pop(0).numbers, self._joined(units.pop(0))
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -198,57 +198,55 @@ class Engine:
         self,
         execution: Execution,
         rows: Sequence[Row],
-        places: list[int],
+        numbers: list[int],
         most: int,
         batches: int,
         room: int,
     ) -> Iterator[Chunk]:
         """Rows in order, halved until they are `most` and fit in `room` bytes at once."""
-        if len(places) <= max(most, 1):
-            plan = Plan.of(execution.programs.stages, [rows[place] for place in places])
-            if len(places) == 1 or execution.bytes_of(plan) <= room:
+        if len(numbers) <= max(most, 1):
+            plan = Plan.of(execution.programs.stages, [rows[number] for number in numbers])
+            if len(numbers) == 1 or execution.bytes_of(plan) <= room:
                 uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
-                yield Chunk(places, plan, Kernels(execution.kernel, uses))
+                yield Chunk(numbers, plan, Kernels(execution.kernel, uses))
                 return
-        middle = len(places) // 2
-        for half in (places[:middle], places[middle:]):
+        middle = len(numbers) // 2
+        for half in (numbers[:middle], numbers[middle:]):
             yield from self._chunks(execution, rows, half, most, batches, room)
 
-    def _execution(self, draws: Draws) -> Execution:
+    def _execution(self, spec: FaultSpec) -> Execution:
         """Programs for batches as large as leave room for a row on every core, kept for reuse."""
-        while self._ready is None or self._ready[:2] != (draws, self._call):
-            self._ready = draws, self._call, self._compiled(draws)
+        while self._ready is None or self._ready[:2] != (spec, self._call):
+            self._ready = spec, self._call, self._compiled(spec)
             if self._ready[2].row_bytes * compiler.workers() > self._room and self._call > 1:
                 self._call //= 2
         return self._ready[2]
 
-    def _compiled(self, draws: Draws) -> Execution:
-        batch, slots = next(self._batches(draws)), self._slots(draws)
+    def _compiled(self, spec: FaultSpec) -> Execution:
+        batch, slots = next(self._batches(spec)), self._slots(spec)
 
         def programs(times: int) -> Programs:
-            many = Images(*(np.repeat(each, times, axis=0) for each in batch[:3]))
-            return compile_programs(
-                draws, self._prepare, Shapes.of(self._network, many), self._mesh
-            )
+            many = ImageBatch(*(np.repeat(array, times, axis=0) for array in batch[:3]))
+            return compile_programs(spec, self._prepare, Shapes.of(self._network, many), self._mesh)
 
         return Execution(
             programs(1),
-            draws,
+            spec,
             self._network,
             self._seed,
-            judge=self._judge,
+            metric=self._metric,
             substitutes=self._substitutes,
             slots=slots,
             packed=lambda: programs(slots),
         )
 
-    def _batches(self, draws: Draws) -> Iterator[Images]:
-        """Batches of one fixed size; padding has the label -1, and its answers are cut off."""
-        count, size = len(self._images), self._size(draws)
+    def _batches(self, spec: FaultSpec) -> Iterator[ImageBatch]:
+        """Batches of one fixed size; padding has the label -1, and its outcomes are cut off."""
+        count, size = len(self._images), self._size(spec)
         for start in range(0, count, size):
             part, missing = slice(start, start + size), max(0, start + size - count)
             reference = self._reference
-            yield Images(
+            yield ImageBatch(
                 _padded(self._images[part], missing),
                 np.pad(self._labels[part], (0, missing), constant_values=-1),
                 np.arange(start, start + size, dtype=np.uint32),

@@ -1,33 +1,34 @@
-"""Accuracy of many mappings under many fault draws.
+"""Accuracy, or another metric, of many networks with faults: mappings, placements, single faults.
 
-What is asked for is a *row*: the thresholds of every layer and a trial number. All rows meet the
-same draws (common random numbers), so rows that agree on some layers share the values that follow
-from these (`plan`), and equal rows are one: mappings that give every layer the same rates.
+What runs is a *row*: the faults of every layer and a trial number. All rows have the same draws
+(common random numbers), so rows that agree on some layers share the values that follow from these
+(`plan`), and equal rows are one: mappings that give every layer the same rates.
 """
 
-from collections.abc import Callable, MutableMapping, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import closing
 from functools import cached_property, partial
 from operator import itemgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
-from afpjax.evaluate.asked import Asked, Asker
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.fleet import Fleet
-from afpjax.evaluate.metric import RIGHT, Judge
-from afpjax.evaluate.placed import alike, row_at
-from afpjax.evaluate.plan import Row
+from afpjax.evaluate.metric import RIGHT, Metric
+from afpjax.evaluate.placements import Answering, faults_of, links_of, side_by_side
+from afpjax.evaluate.plan import CLEAN, Row, StageFaults
 from afpjax.evaluate.programs import Prepare
-from afpjax.evaluate.served import links_of, strikes_of, together
 from afpjax.faults import bits
-from afpjax.faults.model import FaultModel, Thresholds, thresholds
-from afpjax.faults.sites import Fault, Site, check_fault, check_sites, wherever_read
-from afpjax.faults.strike import Draws
+from afpjax.faults.budget import rows_within_budget
+from afpjax.faults.link import links_by_stage
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.sites import NOWHERE, Fault, FaultSites, check_fault, wherever_read
+from afpjax.faults.spec import FaultSpec, Thresholds, words
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.notes import warn
@@ -37,8 +38,21 @@ from afpjax.network.softmax import before_softmax
 
 Progress = Callable[[int], Any]
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
-#: By the names that their answers are remembered by: rows, and the programs that they need.
-Rows = dict[tuple[bytes, ...], tuple[Draws, Row]]
+#: By the names that their outcomes are remembered by: rows, and the programs that they need.
+Rows = dict[tuple[bytes, ...], tuple[FaultSpec, Row]]
+
+
+class _Request(NamedTuple):
+    """One network with one set of faults, whatever the trial."""
+
+    name: bytes  # what its outcomes are remembered by, with the trial's number
+    drawn: bool  # whether they depend on the trial
+    faults: tuple[StageFaults, ...] = ()
+    links: tuple[bytes, ...] = ()
+    thresholds: Thresholds | None = None  # where a budget makes the faults depend on the trial
+
+    def in_trial(self, trial: int) -> bytes:
+        return self.name + (b"|%d" % trial if self.drawn else b"")
 
 
 def as_they_are(images: Array) -> Array:
@@ -53,14 +67,14 @@ class Evaluator:
     in batches, where `prepare` makes the network's inputs of them (evaluators with the same
     function share compiled programs); `labels` are int32 [B]. Image i keeps the number i whatever
     the batch. Every row is remembered once it has run; `memory` may be given by the caller to keep
-    rows beyond this object (row bytes -> packed answers), `name` then tells evaluators apart that
-    share it, beside what their answers follow from (`Engine.fingerprint`). `judge` says what is
-    kept of the logits: right or wrong, or how an answer differs from the fault-free one (a
+    rows beyond this object (row bytes -> packed outcomes), `name` then tells evaluators apart that
+    share it, beside what their outcomes follow from (`Engine.fingerprint`). `metric` says what is
+    kept of the logits: right or wrong, or how an outcome differs from the fault-free one (a
     softmax that ends the network is left out).
     `memory_bytes` is what an evaluation may fill of each device, 0 for half of what is free:
-    answers do not depend on it. Raises `InputError` for images and labels that do not match.
-    `substitutes`: what a lost neuron gives in `served`, [C] for each layer, zero by default.
-    `spread` makes of this process's engine one whose work runs elsewhere.
+    outcomes do not depend on it. Raises `InputError` for images and labels that do not match.
+    `substitutes`: what a lost neuron gives in `evaluate_placements`, [C] for each layer, zero by
+    default. `spread` makes of this process's engine one whose work runs elsewhere.
     """
 
     def __init__(
@@ -71,7 +85,7 @@ class Evaluator:
         key: Any,
         *,
         prepare: Prepare = as_they_are,
-        judge: Judge = RIGHT,
+        metric: Metric = RIGHT,
         memory: MutableMapping[bytes, bytes] | None = None,
         name: str = "",
         memory_bytes: int = 0,
@@ -87,7 +101,7 @@ class Evaluator:
         self.seed = bits.seed_words(key)
         self.memory = {} if memory is None else memory
         self.evaluations = 0
-        self.judge = judge
+        self.metric = metric
         engine = Engine(
             quantized,
             images,
@@ -97,143 +111,166 @@ class Evaluator:
             memory_bytes=memory_bytes,
             substitutes=substitutes,
         )
-        self.name = f"{name}{judge.tag} {engine.fingerprint.hex()}"
-        self.own_engine = engine if judge is RIGHT else engine.judging(judge)
+        self.name = f"{name}{metric.tag} {engine.fingerprint.hex()}"
+        self.own_engine = engine if metric is RIGHT else engine.with_metric(metric)
         self._engine = spread(self.own_engine) if spread else self.own_engine
 
-    def correct(
+    def evaluate(
         self,
         faults: FaultModel,
-        limits: Thresholds,
-        trials: Sequence[int],
-        progress: Progress = lambda rows: None,
-    ) -> Bool[np.ndarray, "P K B"]:
-        """Whether each image is classified right, for P thresholds under the given trials.
-
-        An image whose logits are not finite (float formats) counts as wrong.
-        """
-        return self.drawn(faults, limits, trials, progress)
-
-    def drawn(
-        self,
-        faults: FaultModel,
-        limits: Thresholds,
+        thresholds: Thresholds,
         trials: Sequence[int],
         progress: Progress = lambda rows: None,
     ) -> Shaped[np.ndarray, "P K B ..."]:
-        """The judge's answers for P thresholds under the given trials."""
-        tables = jax.tree.map(partial(np.asarray, dtype=np.uint32), limits)
-        draws = Draws.of(faults).of_columns(tables.weights.shape[-1])
-        asked = [
-            self._asker.at_rates(draws, jax.tree.map(itemgetter(place), tables))
-            for place in range(len(tables.weights))
-        ]
-        return self._met(draws, asked, tuple(trials), progress)
+        """The metric's outcomes for P thresholds in the given trials, bool for `RIGHT`.
 
-    def served(
+        An image whose logits are not finite (float formats) counts as wrong.
+        """
+        tables = jax.tree.map(partial(np.asarray, dtype=np.uint32), thresholds)
+        spec = faults.spec().of_columns(tables.weights.shape[-1])
+        requests = [
+            self._at_rates(spec, jax.tree.map(itemgetter(index), tables))
+            for index in range(len(tables.weights))
+        ]
+        return self._in_trials(spec, requests, tuple(trials), progress)
+
+    def _at_rates(self, spec: FaultSpec, thresholds: Thresholds) -> _Request:
+        """A network whose layers have thresholds [L, columns], and what it sends [W]."""
+        weights, inputs, crossing = thresholds
+        links = links_by_stage(self.quantized.program, crossing)
+        if not any(links) and not weights.any() and not inputs.any():
+            return _Request(f"{self.name} clean".encode(), False, self._clean)
+        kind = f"{self.name} {spec.name(linked=any(links))}"
+        parts = (weights, inputs, *([crossing] if any(links) else []))
+        name = b"|".join([kind.encode(), *(part.tobytes() for part in parts)])
+        if spec.budget is not None:
+            return _Request(name, True, links=links, thresholds=thresholds)
+        return _Request(name, True, _by_layer(weights, inputs), links)
+
+    def evaluate_placements(
         self,
-        by: Sequence[Sequence[Int[np.ndarray, "_"]]],
+        placements: Sequence[Answering],
         faults: FaultModel | None = None,
         trials: Sequence[int] = (0,),
         progress: Progress = lambda rows: None,
     ) -> Shaped[np.ndarray, "P K B ..."]:
-        """The judge's answers where devices share out every layer's neurons.
+        """The metric's outcomes where devices share out every layer's neurons.
 
-        P times, by layer, the device that answers for each neuron, -1 where it is lost. `faults`
-        strike a neuron's weights at its device's rate, a layer's inputs in the read copy of each
-        device by itself, and on the link what layers send to all devices. Raises `InputError` for
-        faults that do not go with this.
+        A neuron's weights have faults at its device's rate, a layer's inputs in the read copy of
+        each device by itself, and on the link what layers send to all devices. Raises `InputError`
+        for faults that do not go with this.
         """
-        draws, of_all = strikes_of(self.quantized, faults, by)
-        links = links_of(self.quantized, faults)
-        asked = [self._asker.served(draws, each, links) for each in of_all]
-        if links is not None or any(strike.drawn for each in of_all for strike in each):
-            return self._met(draws, asked, tuple(trials), progress)
-        names, rows = [each.name(0) for each in asked], Rows()
-        missing = {n: each for n, each in zip(names, of_all, strict=True) if n not in self.memory}
-        for start in range(0, len(missing), self._engine.trials):
-            part = list(missing.items())[start : start + self._engine.trials]
-            row = Row((), together([each for _, each in part], self._engine.trials))
-            rows[tuple(name for name, _ in part)] = draws, row
+        spec, of_all = faults_of(self.quantized, faults, placements)
+        crossing = links_of(self.quantized, faults)
+        links = links_by_stage(self.quantized.program, crossing)
+        kind = f"{self.name} {spec.name(linked=any(links))}|".encode()
+        requests = [
+            _Request(
+                kind + _digest(of) + b"".join(links),
+                any(links) or any(layer.drawn for layer in of),
+                of,
+                links,
+            )
+            for of in of_all
+        ]
+        if any(request.drawn for request in requests):
+            return self._in_trials(spec, requests, tuple(trials), progress)
+        missing = {r.name: r.faults for r in requests if r.name not in self.memory}
+        rows, together = Rows(), self._engine.trials
+        for start in range(0, len(missing), together):
+            names = tuple(missing)[start : start + together]
+            row = Row((), side_by_side([missing[name] for name in names], together))
+            rows[names] = spec, row
         self._run(rows, progress, len(of_all) * len(trials))
-        answers = self._answers(names)
-        return np.repeat(answers[:, None], len(trials), axis=1)
+        outcomes = self._outcomes([request.name for request in requests])
+        return np.repeat(outcomes[:, None], len(trials), axis=1)
 
-    def _met(
-        self, draws: Draws, asked: Sequence[Asked], trials: tuple[int, ...], progress: Progress
-    ) -> Shaped[np.ndarray, "P K B ..."]:
-        """The judge's answers for what is asked under the given trials."""
-        names = [[each.name(trial) for trial in trials] for each in asked]
-        rows = Rows()
-        for each, row in zip(asked, names, strict=True):
-            for start in range(0, len(trials), self._engine.trials):
-                part = slice(start, start + self._engine.trials)
-                wanted = tuple(row[part])
-                if wanted not in rows and any(name not in self.memory for name in wanted):
-                    rows[wanted] = draws, each.row(self._on_all_devices(trials[part]))
-        self._run(rows, progress, len(asked) * len(trials))
-        answers = self._answers([name for row in names for name in row])
-        return answers.reshape(len(asked), len(trials), *answers.shape[1:])
-
-    def correct_at(
+    def _in_trials(
         self,
-        sites: Sequence[Site],
-        progress: Progress = lambda rows: None,
-        *,
-        shared: str = "stored",
-    ) -> Bool[np.ndarray, "N B"]:
-        """Whether each image is classified right with one bit flipped, for N sites.
+        spec: FaultSpec,
+        requests: Sequence[_Request],
+        trials: tuple[int, ...],
+        progress: Progress,
+    ) -> Shaped[np.ndarray, "P K B ..."]:
+        """The metric's outcomes for what is requested in the given trials."""
+        rows, together = Rows(), self._engine.trials
+        for request in requests:
+            for start in range(0, len(trials), together):
+                part = trials[start : start + together]
+                names = tuple(request.in_trial(trial) for trial in part)
+                if names not in rows and any(name not in self.memory for name in names):
+                    on_all_devices = part + part[-1:] * (together - len(part))
+                    rows[names] = spec, self._row(spec, request, on_all_devices)
+        self._run(rows, progress, len(requests) * len(trials))
+        outcomes = self._outcomes([r.in_trial(trial) for r in requests for trial in trials])
+        return outcomes.reshape(len(requests), len(trials), *outcomes.shape[1:])
 
-        `shared` is `under`'s. Raises `InputError` for sites that the network or its format does not
-        have.
-        """
-        check_sites(sites, self.quantized.layers, self.quantized.format.width)
-        return self.under([Fault.at(site) for site in sites], progress, shared=shared)
+    def _row(self, spec: FaultSpec, request: _Request, trials: tuple[int, ...]) -> Row:
+        faults, layers = request.faults, self.quantized.layers
+        if request.thresholds is not None:
+            own = request.thresholds, self.seed, trials, self.count
+            faults = _by_layer(*rows_within_budget(spec, layers, *own))
+        return Row(trials, faults, request.links)
 
-    def under(
+    def evaluate_sites(
         self,
         faults: Sequence[Fault],
         progress: Progress = lambda rows: None,
         *,
         shared: str = "stored",
     ) -> Shaped[np.ndarray, "N B ..."]:
-        """The judge's answers under each fault at given places.
+        """The metric's outcomes for each fault at given sites.
 
-        A weight that several layer calls share is struck as it is "stored", for all of them, or
-        as it is "read", where the fault names it (`FaultModel.shared`). Raises `InputError` for
-        places that the network, its format or its images do not have.
+        A weight that several layer calls share is faulty as it is "stored", for all of them, or as
+        it is "read", where the fault names it (`FaultModel.shared`). Raises `InputError` for sites
+        that the network, its format or its images do not have.
         """
         if shared == "stored":
             faults = [wherever_read(fault, self.quantized.layers) for fault in faults]
         for fault in faults:
             check_fault(fault, self.quantized, self.count)
         names = [f"{self.name} at ".encode() + fault.name for fault in faults]
-        missing = {n: f for n, f in zip(names, faults, strict=True) if n not in self.memory}
-        rows = Rows()
-        together, layers = self._engine.trials, len(self.quantized.layers)
-        for kind in alike(missing):
-            for start in range(0, len(kind.names), together):
-                part = slice(start, start + together)
-                row = row_at(kind.faults[part], together, layers, kind.draws)
-                rows[tuple(kind.names[part])] = kind.draws, row
+        alike: dict[tuple[FaultSpec, str], dict[bytes, Fault]] = {}  # that run in the same programs
+        for name, fault in zip(names, faults, strict=True):
+            if name not in self.memory:
+                alike.setdefault((_spec_at(fault), fault.how), {})[name] = fault
+        rows, together = Rows(), self._engine.trials
+        for (spec, how), missing in alike.items():
+            for start in range(0, len(missing), together):
+                part = tuple(missing)[start : start + together]
+                some = [missing[name] for name in part]
+                on_all_devices = some + some[-1:] * (together - len(some))
+                rows[part] = spec, Row((), self._at_sites(on_all_devices, spec.sites, how))
         self._run(rows, progress, len(faults))
-        return self._answers(names)
+        return self._outcomes(names)
+
+    def _at_sites(self, faults: Sequence[Fault], room: int, how: str) -> tuple[StageFaults, ...]:
+        """One fault on each device; `room` is that of the activations' sites."""
+        layers = list(self._clean)
+        for layer in {layer for fault in faults for layer, _ in fault.sites}:
+            weights = _stacked([fault.sites.get((layer, "weights")) for fault in faults])
+            inputs = [fault.sites.get((layer, "activations")) for fault in faults]
+            layers[layer] = StageFaults(weights, _stacked(inputs, room), how=how)
+        return tuple(layers)
+
+    @property
+    def _clean(self) -> tuple[StageFaults, ...]:
+        return (CLEAN,) * len(self.quantized.layers)
 
     def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:
         """Whether each image is classified right without faults.
 
-        The answer is the same for any `faults`; naming those that are evaluated anyway spares
+        The outcome is the same for any `faults`; naming those that are evaluated anyway spares
         compiling other programs.
         """
         faults = faults or FaultModel()
-        columns = Draws.of(faults).columns
-        none = np.zeros((1, len(self.quantized.layers), columns), np.uint32)
-        return self.correct(faults, Thresholds(none, none), [0])[0, 0]
+        none = np.zeros((1, len(self.quantized.layers), faults.spec().columns), np.uint32)
+        return self.evaluate(faults, Thresholds(none, none), [0])[0, 0]
 
     def whole(self) -> Bool[np.ndarray, "B"]:
-        """Whether each image is classified right with all neurons there, in `served`'s programs."""
+        """Whether each image is right with all neurons there, in the programs of placements."""
         all_there = [np.zeros(layer.neurons, np.int8) for layer in self.quantized.layers]
-        return self.served([all_there])[0, 0]
+        return self.evaluate_placements([all_there])[0, 0]
 
     @cached_property
     def reference(self) -> Float[np.ndarray, "B classes"]:
@@ -243,38 +280,74 @@ class Evaluator:
     def clean_rate(self, *, losing: bool = False) -> float:
         """Fault-free images per second, all cores at work.
 
-        In the programs of faults at places, or, where neurons can be lost, in those of `served`.
+        In the programs of faults at sites, or, where neurons can be lost, in those of placements.
         """
-        return self._engine.clean_rate(Draws(copies=1) if losing else Draws())
-
-    @property
-    def _asker(self) -> Asker:
-        own = self.quantized
-        return Asker(self.name, own.layers, self.seed, self.count, own.program)
-
-    def _on_all_devices(self, trials: tuple[int, ...]) -> tuple[int, ...]:
-        return trials + trials[-1:] * (self._engine.trials - len(trials))
+        return self._engine.clean_rate(FaultSpec(copies=1) if losing else FaultSpec())
 
     def _run(self, rows: Rows, progress: Progress, total: int) -> None:
-        """Run rows, each remembered under its trials' names; `total` answers were asked for."""
+        """Run rows, each remembered under its trials' names, of `total` that are asked for."""
         missing = {name for names in rows for name in names if name not in self.memory}
         progress(total - len(missing))
-        for draws in dict.fromkeys(draws for draws, _ in rows.values()):
-            wanted = {names: row for names, (of, row) in rows.items() if of == draws}
+        for spec in dict.fromkeys(spec for spec, _ in rows.values()):
+            wanted = {names: row for names, (of, row) in rows.items() if of == spec}
             named = list(wanted)
-            with closing(self._engine.run(draws, list(wanted.values()))) as outcomes:
-                for place, outcome in outcomes:
-                    for name, answer in zip(named[place], outcome, strict=False):
+            with closing(self._engine.run(spec, list(wanted.values()))) as outcomes:
+                for number, by_trial in outcomes:
+                    for name, outcome in zip(named[number], by_trial, strict=False):
                         if name in missing:
                             missing.remove(name)
-                            self.memory[name] = self.judge.pack(answer)
+                            self.memory[name] = self.metric.pack(outcome)
                             self.evaluations += 1
                             progress(1)
 
-    def _answers(self, names: Sequence[bytes]) -> Shaped[np.ndarray, "N B ..."]:
-        none = np.zeros((0, self.count), bool)
-        found = [self.judge.unpack(self.memory[name], self.count) for name in names]
-        return np.stack(found) if found else none
+    def _outcomes(self, names: Sequence[bytes]) -> Shaped[np.ndarray, "N B ..."]:
+        if not names:
+            return np.zeros((0, self.count), bool)
+        return np.stack([self.metric.unpack(self.memory[name], self.count) for name in names])
+
+
+def _by_layer(weights: Any, inputs: Any) -> tuple[StageFaults, ...]:
+    """Thresholds [..., L, columns] as the layers' faults."""
+    layers = range(weights.shape[-2])
+    return tuple(StageFaults(words(weights[..., n, :]), words(inputs[..., n, :])) for n in layers)
+
+
+def _digest(faults: Sequence[StageFaults]) -> bytes:
+    """What tells the faults of all layers, at rates, from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for layer in faults:
+        for part in (layer.weights, layer.inputs, layer.outputs):
+            assert isinstance(part, bytes), "placements have faults at rates, not at sites"
+            digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.digest()
+
+
+def _spec_at(fault: Fault) -> FaultSpec:
+    """The programs of a fault at sites; in weights alone it needs none of its own."""
+    inputs = [sites for (_, target), sites in fault.sites.items() if target == "activations"]
+    return FaultSpec(sites=_room(inputs), how=fault.how) if _room(inputs) else FaultSpec()
+
+
+def _room(several: Iterable[FaultSites]) -> int:
+    """A power of two that the most sites of some operands fit in; 0 for none."""
+    most = max((sites.elements.shape[1] for sites in several), default=0)
+    return 1 << (most - 1).bit_length() if most else 0
+
+
+def _stacked(by_device: Sequence[FaultSites | None], room: int = 0) -> bytes | FaultSites:
+    """The sites of one operand, [D, I, room], from each device's; nothing where there are none."""
+    present = [sites for sites in by_device if sites is not None and sites.elements.size]
+    if not present:
+        return b""
+    images = max(len(sites.elements) for sites in present)
+    shape = (len(by_device), images, room or _room(present))
+    elements, bits = np.full(shape, NOWHERE, np.uint32), np.zeros(shape, np.uint32)
+    for device, sites in enumerate(by_device):
+        if sites is not None:
+            count = sites.elements.shape[1]
+            elements[device, :, :count] = sites.elements
+            bits[device, :, :count] = sites.words
+    return FaultSites(elements, bits)
 
 
 def accuracy(
@@ -302,7 +375,7 @@ def accuracy(
             "mapping[None]"
         )
     trials = checks.whole("trials", trials, 1, MOST_TRIALS)
-    limits = thresholds(faults, quantized, mappings)
+    own = thresholds(faults, quantized, mappings)
     evaluator = Evaluator(quantized, images, labels, key)
     warn(soundness.notes(quantized, images, labels))
-    return evaluator.correct(faults, limits, range(trials)).mean(axis=2)
+    return evaluator.evaluate(faults, own, range(trials)).mean(axis=2)

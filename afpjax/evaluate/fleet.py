@@ -19,7 +19,7 @@ from jaxtyping import Float
 
 from afpjax.evaluate.engine import ROWS, Engine, Outcome
 from afpjax.evaluate.plan import Row, in_order
-from afpjax.faults.strike import Draws
+from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network.digest import arithmetic
 
@@ -57,7 +57,9 @@ class Fleet:
                     "them the same files and weights (model.weights, or a shared AFPJAX_CACHE)"
                 )
 
-    def run(self, draws: Draws, rows: Sequence[Row]) -> Generator[tuple[int, Outcome], None, None]:
+    def run(
+        self, spec: FaultSpec, rows: Sequence[Row]
+    ) -> Generator[tuple[int, Outcome], None, None]:
         """As `Engine.run`; units of rows with much in common go to whichever worker is free."""
         order, units = in_order(rows), deque[list[int]]()
         size = max(1, min(ROWS, -(-len(order) // (len(self._workers) * AHEAD))))
@@ -67,14 +69,14 @@ class Fleet:
         try:
             while units or under_way:
                 while units and free:
-                    worker, places = free.popleft(), units.popleft()
-                    task = worker.run.remote(draws, [rows[place] for place in places])
-                    under_way[task] = worker, places
+                    worker, numbers = free.popleft(), units.popleft()
+                    task = worker.run.remote(spec, [rows[number] for number in numbers])
+                    under_way[task] = worker, numbers
                 (done,), _ = self._ray.wait(list(under_way), num_returns=1)
-                worker, places = under_way.pop(done)
+                worker, numbers = under_way.pop(done)
                 free.append(worker)
                 for within, outcome in self._ray.get(done):
-                    yield places[within], outcome
+                    yield numbers[within], outcome
         finally:
             for task in under_way:
                 self._ray.cancel(task)
@@ -83,9 +85,9 @@ class Fleet:
         """Fault-free logits of every image."""
         return self._own.clean_logits()
 
-    def clean_rate(self, draws: Draws) -> float:
+    def clean_rate(self, spec: FaultSpec) -> float:
         """Fault-free images per second of this machine alone."""
-        return self._own.clean_rate(draws)
+        return self._own.clean_rate(spec)
 
     def _placing(self, workers: int) -> tuple[dict[str, Any], int]:
         """What a worker asks of Ray, and how many there are to be."""
@@ -109,8 +111,8 @@ class _Worker:
     def network(self) -> bytes:
         return self._engine.fingerprint
 
-    def run(self, draws: Draws, rows: Sequence[Row]) -> list[tuple[int, Outcome]]:
-        return list(self._engine.run(draws, rows))
+    def run(self, spec: FaultSpec, rows: Sequence[Row]) -> list[tuple[int, Outcome]]:
+        return list(self._engine.run(spec, rows))
 
 
 def require() -> None:

@@ -22,31 +22,31 @@ CLASS_SHIFT = 8  # the class that was said stands above the flags
 ROUNDING = 2.0**-18  # of the largest logit: what two orders of summation may differ by
 
 
-class Judged(NamedTuple):
+class Targets(NamedTuple):
     """What logits are held against."""
 
     labels: Int[Array, "B"]  # -1: padding
     reference: Float[Array, "B classes"] | None  # fault-free logits
 
 
-class Judge(NamedTuple):
-    """One answer for each image from its logits, and how a trial's answers are stored."""
+class Metric(NamedTuple):
+    """One outcome for each image from its logits, and how a trial's outcomes are stored."""
 
-    of: Callable[[Array, Judged], Array]  # (logits [B, classes], ...) -> [B] or [B, ...]
+    of: Callable[[Array, Targets], Array]  # (logits [B, classes], ...) -> [B] or [B, ...]
     pack: Callable[[np.ndarray], bytes]
     unpack: Callable[[bytes, int], np.ndarray]  # (stored, images)
     compares: bool  # with the fault-free logits
     exact: bool = False  # to the bit: only programs of one shape are then compared
-    tag: str = ""  # tells its answers from another judge's, where they are kept together
+    tag: str = ""  # tells its outcomes from another metric's, where they are kept together
 
 
-def _right(logits: Float[Array, "B classes"], judged: Judged) -> Bool[Array, "B"]:
+def _right(logits: Float[Array, "B classes"], targets: Targets) -> Bool[Array, "B"]:
     """Top-1 agreement; logits that are not finite are never right."""
-    return (logits.argmax(axis=1) == judged.labels) & jnp.isfinite(logits).all(axis=1)
+    return (logits.argmax(axis=1) == targets.labels) & jnp.isfinite(logits).all(axis=1)
 
 
 def _outcome(
-    logits: Float[Array, "B classes"], judged: Judged, *, classed: bool, exact: bool
+    logits: Float[Array, "B classes"], targets: Targets, *, classed: bool, exact: bool
 ) -> Int[Array, "B"]:
     """Flags, and the class that was said, in one int32.
 
@@ -58,7 +58,7 @@ def _outcome(
     Logits that are not finite are seen to be wrong, and no SDC. If `classed`, nobody looks: they
     say the class that `argmax` makes of them, where NaN is above all numbers.
     """
-    clean = judged.reference
+    clean = targets.reference
     assert clean is not None, "outcomes are held against the fault-free logits"
     finite = jnp.isfinite(logits).all(axis=1)
     moved = (logits != clean).any(axis=1)
@@ -76,7 +76,7 @@ def _outcome(
     off = jnp.where(finite, jnp.abs(after - before) / before, jnp.inf)
     ahead = (logits > own).sum(axis=1)
     flags = [
-        (RIGHT_BIT, taken & (said == judged.labels)),
+        (RIGHT_BIT, taken & (said == targets.labels)),
         (CHANGED, moved | ~finite),
         (SDC1, taken & (said != top)),
         (SDC5, taken & (ahead >= 5)),
@@ -98,8 +98,8 @@ def _bits(stored: bytes, count: int) -> np.ndarray:
     return np.unpackbits(np.frombuffer(stored, np.uint8), count=count).astype(bool)
 
 
-def _compressed(answers: Shaped[np.ndarray, "..."]) -> bytes:
-    return zlib.compress(answers.tobytes(), 1)
+def _compressed(outcomes: Shaped[np.ndarray, "..."]) -> bytes:
+    return zlib.compress(outcomes.tobytes(), 1)
 
 
 def _stored(dtype: Any) -> Callable[[bytes, int], np.ndarray]:
@@ -114,19 +114,19 @@ def _logits(stored: bytes, count: int) -> np.ndarray:
 
 
 #: Right or wrong, bool [B].
-RIGHT = Judge(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
+RIGHT = Metric(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
 #: The logits themselves, float32 [B, classes].
-LOGITS = Judge(
-    lambda logits, judged: logits, lambda logits: logits.tobytes(), _logits, False, tag=" logits"
+LOGITS = Metric(
+    lambda logits, targets: logits, lambda logits: logits.tobytes(), _logits, False, tag=" logits"
 )
 
 
 @lru_cache
-def outcomes(not_finite: str = "detected", *, exact: bool = False) -> Judge:
-    """Flags and class, int32 [B]; `not_finite` is one of `NOT_FINITE`, `exact` `Judge`'s."""
+def outcomes(not_finite: str = "detected", *, exact: bool = False) -> Metric:
+    """Flags and class, int32 [B]; `not_finite` is one of `NOT_FINITE`, `exact` `Metric`'s."""
     of = partial(_outcome, classed=not_finite == "argmax", exact=exact)
     tag = f" outcome {not_finite}{' exact' * exact}"
-    return Judge(of, _compressed, _stored(np.int32), True, exact, tag)
+    return Metric(of, _compressed, _stored(np.int32), True, exact, tag)
 
 
 #: Where what is not finite is seen, and rounding is no change.

@@ -1,7 +1,7 @@
 """What a set of fault evaluations has in common: each distinct value once, none longer than needed.
 
-A *node* is one run of one stage: equal nodes have equal stages, meet equal faults in their layer
-and have equal parents, and hold the same values bit for bit. Without faults in its layer a node
+A *node* is one run of one stage: equal nodes have equal stages, have equal faults in their layer
+and equal parents, and hold the same values bit for bit. Without faults in its layer a node
 does not even depend on the trial, so the clean values that a sweep starts from are there once.
 """
 
@@ -10,67 +10,69 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from afpjax.faults.sites import FaultSites
 from afpjax.network.stages import Stage
 
 Trials = tuple[int, ...]  # one for each device
 
 
-class Hits(NamedTuple):
-    """Faults at given places of one operand, by device [D, n] or by device and image [D, I, n]."""
+class StageFaults(NamedTuple):
+    """A layer's faults: thresholds (bytes of uint32) or sites; empty where there are none.
 
-    how: str
-    places: int  # n
-    elements: bytes  # of uint32, beyond the operand where there are fewer places
-    words: bytes  # of int32: which bits
-
-
-class Strike(NamedTuple):
-    """What a layer meets: thresholds (bytes of uint32) or places; empty where nothing is struck.
-
-    `outputs`: by neuron, whose read copy of the inputs its answer comes from (bytes of int8), or -1
-    where it is lost, on all devices or device by device; empty where there is one copy and none is
-    lost.
+    `outputs`: by neuron, the device whose read copy of the inputs it is computed from (bytes of
+    int8), -1 where it is lost, on all devices or device by device; empty where there is one copy
+    and none is lost. `how`: what faults at sites do to their bits.
     """
 
-    weights: bytes | Hits = b""
-    inputs: bytes | Hits = b""
+    weights: bytes | FaultSites = b""
+    inputs: bytes | FaultSites = b""
     outputs: bytes = b""
+    how: str = "flip"
 
     @property
     def drawn(self) -> bool:
         """Whether what happens depends on the trial."""
-        return any(isinstance(each, bytes) and each for each in (self.weights, self.inputs))
+        return any(isinstance(part, bytes) and part for part in (self.weights, self.inputs))
+
+    @property
+    def order(self) -> tuple[bool, bytes, bytes, bytes, str]:
+        """A total order, the faulty before the clean.
+
+        Calls of several nodes then begin with those whose parents ran together.
+        """
+        weights, inputs = (p if isinstance(p, bytes) else p.key for p in self[:2])
+        return self == CLEAN, weights, inputs, self.outputs, self.how
 
 
-CLEAN = Strike()
+CLEAN = StageFaults()
 
 
 class Row(NamedTuple):
-    """One network under one set of faults, in one trial on each device."""
+    """One network with one set of faults, in one trial on each device."""
 
     trials: Trials
-    strikes: tuple[Strike, ...]  # by layer
-    wires: tuple[
-        bytes, ...
-    ] = ()  # by stage: thresholds of what it reads from others; none: no link
+    faults: tuple[StageFaults, ...]  # by layer
+    #: By stage: thresholds of what it reads from others; none where the link does nothing.
+    links: tuple[bytes, ...] = ()
 
 
 class Node(NamedTuple):
     """One stage of some rows; its number is its place in the plan."""
 
     stage: int
-    strike: Strike
-    trials: Trials  # none, where the stage meets nothing that is drawn
+    faults: StageFaults
+    trials: Trials  # none, where nothing in the stage is drawn
     parents: tuple[int, ...]
-    wires: bytes = b""  # thresholds (uint32) of what it reads across a link; empty: nothing struck
+    links: bytes = b""  # thresholds (uint32) of what it reads across a link; empty: no faults
 
 
 class Kernel(NamedTuple):
     """A layer's weights as a trial has them."""
 
     layer: int
-    strike: bytes | Hits
+    faults: bytes | FaultSites
     trials: Trials
+    how: str = "flip"
     image: int = 0  # where every image has a kernel of its own
 
 
@@ -80,57 +82,55 @@ class Plan:
 
     rows: tuple[Row, ...]
     nodes: tuple[Node, ...]
-    answers: tuple[int, ...]  # by row: the node that makes its logits
-    reads: tuple[int, ...]  # by node: how many nodes read it; none that of an answer
+    logits: tuple[int, ...]  # by row: the node that makes them
+    reads: tuple[int, ...]  # by node: how many nodes read it; none the logits'
     kernels: Mapping[Kernel, int]  # how many nodes run with it
 
     @classmethod
     def of(cls, stages: Sequence[Stage], rows: Sequence[Row]) -> "Plan":
         """Plan for rows in the order of `in_order`, so that what they share lies close together."""
         numbers: dict[Node, int] = {}
-        answers = []
+        logits = []
         for row in rows:
-            mine: list[int] = []
-            for place, stage in enumerate(stages):
-                node = _node(place, stage, row, mine)
-                mine.append(numbers.setdefault(node, len(numbers)))
-            answers.append(mine[-1])
+            own: list[int] = []
+            for index, stage in enumerate(stages):
+                node = _node(index, stage, row, own)
+                own.append(numbers.setdefault(node, len(numbers)))
+            logits.append(own[-1])
         nodes = tuple(numbers)
         reads = [0] * len(nodes)
         for node in nodes:
             for parent in set(node.parents):
                 reads[parent] += 1
         kernels = Counter(kernel for node in nodes if (kernel := kernel_of(stages, node)))
-        return cls(tuple(rows), nodes, tuple(answers), tuple(reads), kernels)
+        return cls(tuple(rows), nodes, tuple(logits), tuple(reads), kernels)
 
 
-def _node(place: int, stage: Stage, row: Row, mine: Sequence[int]) -> Node:
-    strike = CLEAN if stage.layer is None else row.strikes[stage.layer]
-    parents = tuple(mine[parent] for parent in stage.parents)
-    wires = row.wires[place] if row.wires else b""
-    return Node(place, strike, row.trials if strike.drawn or wires else (), parents, wires)
+def _node(index: int, stage: Stage, row: Row, parents: Sequence[int]) -> Node:
+    faults = CLEAN if stage.layer is None else row.faults[stage.layer]
+    links = row.links[index] if row.links else b""
+    trials = row.trials if faults.drawn or links else ()
+    return Node(index, faults, trials, tuple(parents[parent] for parent in stage.parents), links)
 
 
 def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
     """The kernel that a node runs with; None for the network's own, or no layer."""
-    layer, strike = stages[node.stage].layer, node.strike.weights
-    if layer is None or not strike:
+    layer, faults = stages[node.stage].layer, node.faults.weights
+    if layer is None or not faults:
         return None
-    return Kernel(layer, strike, () if isinstance(strike, Hits) else node.trials)
+    at_sites = isinstance(faults, FaultSites)
+    return Kernel(layer, faults, () if at_sites else node.trials, node.faults.how)
 
 
 def in_order(rows: Sequence[Row]) -> list[int]:
-    """Places of the rows, trial by trial, those with long common beginnings next to each other.
+    """Numbers of the rows, trial by trial, those with long common beginnings next to each other.
 
-    What crosses a link follows from the devices, and so mostly from what the layers meet.
+    What crosses a link follows from the devices, and so mostly from the layers' faults.
     """
 
-    def key(place: int) -> tuple:
-        trials, strikes, wires = rows[place]
-        # What is struck before what is not: calls of several nodes then begin with those whose
-        # parents ran together.
-        on_the_way = tuple((not each, each) for each in wires)
-        return trials, tuple((each == CLEAN, repr(each)) for each in strikes), on_the_way
+    def key(number: int) -> tuple:
+        trials, faults, links = rows[number]
+        return trials, tuple(f.order for f in faults), tuple((not link, link) for link in links)
 
     return sorted(range(len(rows)), key=key)
 
@@ -153,15 +153,15 @@ def groups(plan: Plan, stages: Sequence[Stage], slots: int) -> list[Group]:
     alike: dict[tuple[int, Kernel | None], list[int]] = {}
     for number, node in enumerate(plan.nodes):
         alike.setdefault((node.stage, kernel_of(stages, node)), []).append(number)
-    found = []
-    for stage, kernel in sorted(alike, key=lambda each: each[0]):
+    calls = []
+    for stage, kernel in sorted(alike, key=lambda key: key[0]):
         numbers = alike[stage, kernel]
         for start in range(0, len(numbers), slots):
             part = tuple(numbers[start : start + slots])
             # Too few to be worth a call that costs as much as a full one.
             parts = [part] if len(part) * 4 > slots else [(number,) for number in part]
-            found += [Group(stage, each) for each in parts]
-    return found
+            calls += [Group(stage, numbers) for numbers in parts]
+    return calls
 
 
 def peak_bytes(
@@ -180,7 +180,7 @@ def peak_bytes(
     for call in calls:
         held += outputs(call)
         most = max(most, held + temporary(call))
-        for number in (n for each in call.nodes for n in released(plan, each, left)):
+        for number in (n for node in call.nodes for n in released(plan, node, left)):
             alive[maker[number]] -= 1
             held -= 0 if alive[maker[number]] else outputs(maker[number])
     return most
@@ -189,7 +189,7 @@ def peak_bytes(
 def released(plan: Plan, number: int, left: list[int]) -> Iterator[int]:
     """The nodes whose values nobody needs once node `number` has run; counts `left` down.
 
-    What answers a row is judged at once and read by no node.
+    A row's logits are measured at once and read by no node.
     """
     if not plan.reads[number]:
         yield number

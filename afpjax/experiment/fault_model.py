@@ -44,7 +44,7 @@ def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultMo
         weight_rate=times(faults.weight_rate, weights),
         activation_rate=times(faults.activation_rate, activations),
         link_rate=times([faults.link_rate], activations)[0]
-        if faults.strikes_link
+        if faults.corrupts_link
         else faults.link_rate,
     )
 

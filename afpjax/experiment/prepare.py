@@ -19,7 +19,7 @@ from afpjax.evaluate import fleet
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.fleet import Fleet
-from afpjax.evaluate.metric import RIGHT, Judge, outcomes
+from afpjax.evaluate.metric import RIGHT, Metric, outcomes
 from afpjax.experiment.fault_model import fault_model, scaled
 from afpjax.experiment.model_source import check_source, network_of, outlined, preset_of
 from afpjax.faults.model import FaultModel, layer_mask
@@ -172,7 +172,7 @@ class Experiment:
         names = self.platform.names, self.graph.names
         return explained(self.tables, self.caps, *names)
 
-    def struck(self, name: str) -> RobustnessObjective:
+    def objective(self, name: str) -> RobustnessObjective:
         """How a search scores accuracy under one scenario."""
         faults = self.config.faults
         return RobustnessObjective(
@@ -207,11 +207,11 @@ class Experiment:
         return self._evaluator("held out", self.held)
 
     @cached_property
-    def struck_images(self) -> Evaluator:
+    def campaign_evaluator(self) -> Evaluator:
         """How each held-out image fails, not only whether."""
         settings = self.config.campaign
-        judge = outcomes(settings.not_finite, exact=settings.design == "listed")
-        return self._evaluator("campaign", self.held, judge)
+        metric = outcomes(settings.not_finite, exact=settings.design == "listed")
+        return self._evaluator("campaign", self.held, metric)
 
     def without(self, substitute: str, *, held: bool = True) -> Evaluator:
         """Held-out (or searched) images where neurons can be lost: see `robust.substitutes`."""
@@ -243,7 +243,7 @@ class Experiment:
         self,
         name: str,
         images: Images,
-        judge: Judge = RIGHT,
+        metric: Metric = RIGHT,
         substitutes: Sequence[Any] | None = None,
     ) -> Evaluator:
         return Evaluator(
@@ -252,7 +252,7 @@ class Experiment:
             images.labels,
             self.key(f"draws {name}"),
             prepare=self._prepare,
-            judge=judge,
+            metric=metric,
             memory=self.work.memory,
             name=name,
             memory_bytes=round(self.config.run.memory_gb * 1e9),
@@ -272,7 +272,7 @@ _EVALUATORS: Mapping[str, Callable[[Experiment], Evaluator]] = {
     "search": lambda experiment: experiment.search_evaluator,
     "reference": lambda experiment: experiment.by_reference,
     "held out": lambda experiment: experiment.held_out,
-    "campaign": lambda experiment: experiment.struck_images,
+    "campaign": lambda experiment: experiment.campaign_evaluator,
     **{
         f"{name} without {kind}": partial(Experiment.without, substitute=kind, held=held)
         for kind in SUBSTITUTES

@@ -150,18 +150,18 @@ def flip_mask(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Any, "columns ..."],
+    thresholds: UInt32[Any, "columns ..."],
     *,
     generator: str = "hash",
 ) -> Int[Array, "..."]:
     """int32 mask of `shape`: bit `bits[k]` is set where its draw is below threshold k.
 
-    A limit is one for all elements, or broadcasts over them.
+    A threshold is one for all elements, or broadcasts over them.
     """
     mask = jnp.zeros(shape, jnp.int32)
-    for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
-        word = np.uint32(1 << bits[place]).astype(np.int32)  # bit 31 is the sign
-        hit = below(stream, draw, place, limits, len(bits), generator=generator)
+    for index, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
+        word = np.uint32(1 << bits[index]).astype(np.int32)  # bit 31 is the sign
+        hit = below(stream, draw, index, thresholds, len(bits), generator=generator)
         mask = mask | jnp.where(hit, word, np.int32(0))
     return mask
 
@@ -170,14 +170,14 @@ def count_flips(
     stream: UInt32[Array, "2"],
     shape: Sequence[int],
     bits: Sequence[int],
-    limits: UInt32[Any, "columns"],
+    thresholds: UInt32[Any, "columns"],
     *,
     generator: str = "hash",
 ) -> Int[Array, ""]:
     """How many bits `flip_mask` sets, int32; of tensors with 2^31 faulty bits or fewer."""
     total = jnp.zeros((), jnp.int32)
-    for place, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
-        hit = below(stream, draw, place, limits, len(bits), generator=generator)
+    for index, draw in enumerate(draws(stream, shape, len(bits), generator=generator)):
+        hit = below(stream, draw, index, thresholds, len(bits), generator=generator)
         total += hit.sum(dtype=jnp.int32)
     return total
 
@@ -185,25 +185,25 @@ def count_flips(
 def below(
     stream: UInt32[Array, "2"],
     draw: UInt32[Array, "..."],
-    place: int,
-    limits: UInt32[Any, "columns ..."],
+    index: int,
+    thresholds: UInt32[Any, "columns ..."],
     count: int,
     *,
     generator: str = "hash",
 ) -> Bool[Array, "..."]:
-    """Whether each element's draw number `place` is below the threshold: `draws` gave it.
+    """Whether each element's draw number `index` is below the threshold: `draws` gave it.
 
-    `limits` are `count` thresholds of one word, or of two: all first words, then all second ones.
+    `thresholds` are `count` of one word, or of two: all first words, then all second ones.
     """
-    under = draw < limits[place]
-    if len(limits) == count:
+    under = draw < thresholds[index]
+    if len(thresholds) == count:
         return under
-    second = _second(stream, draw.shape, place, generator)
-    return under | ((draw == limits[place]) & (second < limits[count + place]))
+    second = _second(stream, draw.shape, index, generator)
+    return under | ((draw == thresholds[index]) & (second < thresholds[count + index]))
 
 
 def _second(
-    stream: UInt32[Array, "2"], shape: Sequence[int], place: int, generator: str
+    stream: UInt32[Array, "2"], shape: Sequence[int], index: int, generator: str
 ) -> UInt32[Array, "..."]:
     """32 bits more of a draw.
 
@@ -212,22 +212,22 @@ def _second(
     """
     if generator == "threefry":
         key = jax.random.wrap_key_data(stream, impl="threefry2x32")
-        key = jax.random.fold_in(jax.random.fold_in(key, _SECOND), place)
+        key = jax.random.fold_in(jax.random.fold_in(key, _SECOND), index)
         return jax.random.bits(key, tuple(shape), jnp.uint32)
-    return _second_at(stream, *counters(shape), place)
+    return _second_at(stream, *counters(shape), index)
 
 
-@partial(jax.jit, static_argnames="place", inline=True)
+@partial(jax.jit, static_argnames="index", inline=True)
 def _second_at(
     stream: UInt32[Array, "2"],
     high: UInt32[Array, "..."] | None,
     low: UInt32[Array, "..."],
-    place: int,
+    index: int,
 ) -> UInt32[Array, "..."]:
     first = stream[0] if high is None else mix(stream[0] + high)
     salt = mix(first ^ mix(stream[1] + np.uint32(_SECOND)))
-    word = mix(stream[1] + np.uint32(place * _GOLDEN % _COUNTERS))
-    return mix(mix(low ^ first) ^ salt) * np.uint32(MULTIPLIERS[place]) + word
+    word = mix(stream[1] + np.uint32(index * _GOLDEN % _COUNTERS))
+    return mix(mix(low ^ first) ^ salt) * np.uint32(MULTIPLIERS[index]) + word
 
 
 def draws(
@@ -236,23 +236,23 @@ def draws(
     """`count` independent 31-bit uniform draws for every element of a tensor of `shape`."""
     if generator == "threefry":
         key = jax.random.wrap_key_data(stream, impl="threefry2x32")
-        keys = [jax.random.fold_in(key, place) for place in range(count)]
-        return [jax.random.bits(each, tuple(shape), jnp.uint32) >> jnp.uint32(1) for each in keys]
+        keys = [jax.random.fold_in(key, index) for index in range(count)]
+        return [jax.random.bits(key, tuple(shape), jnp.uint32) >> jnp.uint32(1) for key in keys]
     high, low = counters(shape)
-    return [draw_at(stream, high, low, place) for place in range(count)]
+    return [draw_at(stream, high, low, index) for index in range(count)]
 
 
-@partial(jax.jit, static_argnames="place", inline=True)
+@partial(jax.jit, static_argnames="index", inline=True)
 def draw_at(
     stream: UInt32[Array, "2"],
     high: UInt32[Array, "..."] | None,
     low: UInt32[Array, "..."],
-    place: int,
+    index: int,
 ) -> UInt32[Array, "..."]:
-    """The hash's 31-bit draw for faulty bit number `place` of element high · 2^32 + low."""
+    """The hash's 31-bit draw for faulty bit number `index` of element high · 2^32 + low."""
     first = stream[0] if high is None else mix(stream[0] + high)
-    word = mix(stream[1] + np.uint32(place * _GOLDEN % _COUNTERS))
-    return (mix(low ^ first) * np.uint32(MULTIPLIERS[place]) + word) >> np.uint32(1)
+    word = mix(stream[1] + np.uint32(index * _GOLDEN % _COUNTERS))
+    return (mix(low ^ first) * np.uint32(MULTIPLIERS[index]) + word) >> np.uint32(1)
 
 
 def counters(shape: Sequence[int]) -> tuple[UInt32[Array, "..."] | None, UInt32[Array, "..."]]:

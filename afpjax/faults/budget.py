@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +11,11 @@ from jax import lax
 from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax.faults import bits
-from afpjax.faults.model import Thresholds, keepers
+from afpjax.faults.spec import FaultSpec, Thresholds, keepers
 from afpjax.network.layers import Layer
 
-if TYPE_CHECKING:
-    from afpjax.faults.strike import Draws
 
-
-class Limits(NamedTuple):
+class WithinBudget(NamedTuple):
     """Thresholds within the budget: the weights' for the trial, the activations' per image."""
 
     weights: UInt32[Array, "L columns"]
@@ -26,8 +23,8 @@ class Limits(NamedTuple):
 
 
 def within_budget(
-    draws: "Draws", layers: Sequence[Layer], limits: Thresholds, seed: Array, trial: Array
-) -> Limits:
+    spec: FaultSpec, layers: Sequence[Layer], thresholds: Thresholds, seed: Array, trial: Array
+) -> WithinBudget:
     """Scale all thresholds down by the one factor that keeps the flips within the budget.
 
     A site flips when its uniform u is below its rate p, so keeping those with u < c·p keeps a
@@ -35,15 +32,15 @@ def within_budget(
     bisection on the count of flips. The budget is split between weights and activations in
     proportion to their expected flips, so that neither depends on the batch of images.
     """
-    weights, inputs = jnp.asarray(limits.weights), jnp.asarray(limits.activations)
-    if draws.budget is None:
-        return Limits(weights, lambda _: inputs)
+    weights, inputs = jnp.asarray(thresholds.weights), jnp.asarray(thresholds.activations)
+    if spec.budget is None:
+        return WithinBudget(weights, lambda _: inputs)
     expected = [
-        _expected(draws, once(draws, layers, weights), [layer.weights for layer in layers]),
-        _expected(draws, inputs, [layer.inputs for layer in layers]),
+        _expected(spec, once(spec, layers, weights), [layer.weights for layer in layers]),
+        _expected(spec, inputs, [layer.inputs for layer in layers]),
     ]
     share = expected[0] / jnp.maximum(expected[0] + expected[1], 1e-30)
-    for_weights = jnp.round(share * draws.budget).astype(jnp.int32)
+    for_weights = jnp.round(share * spec.budget).astype(jnp.int32)
 
     def count(target: int, shapes: Sequence[tuple[int, ...]], image: Array | None = None):
         streams = bits.streams(seed, trial, len(shapes), target, image)
@@ -52,7 +49,7 @@ def within_budget(
             total = jnp.zeros((), jnp.int32)
             for number, shape in enumerate(shapes):
                 total += bits.count_flips(
-                    streams[number], shape, draws.bits, scaled[number], generator=draws.generator
+                    streams[number], shape, spec.bits, scaled[number], generator=spec.generator
                 )
             return total
 
@@ -61,32 +58,32 @@ def within_budget(
     of_kernels = count(bits.WEIGHTS, [layer.kernel_shape for layer in layers])
 
     def kernels(scaled: Array) -> Int[Array, ""]:
-        return of_kernels(once(draws, layers, scaled))
+        return of_kernels(once(spec, layers, scaled))
 
-    budget = jnp.int32(draws.budget) - for_weights
+    budget = jnp.int32(spec.budget) - for_weights
 
     def of_image(image: Array) -> Array:
         read = count(bits.ACTIVATIONS, [layer.input_shape for layer in layers], image)
-        return _largest_within(draws, read, inputs, budget)
+        return _largest_within(spec, read, inputs, budget)
 
-    return Limits(_largest_within(draws, kernels, weights, for_weights), of_image)
+    return WithinBudget(_largest_within(spec, kernels, weights, for_weights), of_image)
 
 
 def once(
-    draws: "Draws", layers: Sequence[Layer], limits: UInt32[Array, "L columns"]
+    spec: FaultSpec, layers: Sequence[Layer], thresholds: UInt32[Array, "L columns"]
 ) -> UInt32[Array, "L columns"]:
     """Thresholds of weights as they are to be counted: each stored bit once.
 
     A kernel that several calls share counts for the first of them, at the highest of their
     thresholds (lower ones strike a part of the same bits), and not for the others.
     """
-    own = keepers(draws.shared, layers)
+    own = keepers(spec.shared, layers)
     if own.tolist() == list(range(len(layers))):
-        return limits
-    none = jnp.zeros_like(limits[0])
+        return thresholds
+    none = jnp.zeros_like(thresholds[0])
     return jnp.stack(
         [
-            _highest(draws, limits[np.flatnonzero(own == number)])
+            _highest(spec, thresholds[np.flatnonzero(own == number)])
             if own[number] == number
             else none
             for number in range(len(layers))
@@ -94,26 +91,26 @@ def once(
     )
 
 
-def _highest(draws: "Draws", limits: UInt32[Array, "N columns"]) -> UInt32[Array, "columns"]:
+def _highest(spec: FaultSpec, thresholds: UInt32[Array, "N columns"]) -> UInt32[Array, "columns"]:
     """The highest of thresholds, of one word or of two."""
-    if not draws.rare:
-        return limits.max(axis=0)
-    first, second = jnp.split(limits, 2, axis=1)
+    if not spec.rare:
+        return thresholds.max(axis=0)
+    first, second = jnp.split(thresholds, 2, axis=1)
     highest = first.max(axis=0)
     rest = jnp.where(first == highest[None], second, jnp.zeros((), jnp.uint32)).max(axis=0)
     return jnp.concatenate([highest, rest])
 
 
 def rows_within_budget(
-    draws: "Draws",
+    spec: FaultSpec,
     layers: tuple[Layer, ...],
-    limits: Thresholds,
+    thresholds: Thresholds,
     seed: Array,
     trials: Sequence[int],
     images: int,
 ) -> tuple[UInt32[np.ndarray, "D L columns"], UInt32[np.ndarray, "D B L columns"]]:
     """The thresholds of each trial's weights, and of each of its images' reads, in the budget."""
-    made = [_scaled(draws, layers, images, limits, seed, np.uint32(trial)) for trial in trials]
+    made = [_scaled(spec, layers, images, thresholds, seed, np.uint32(trial)) for trial in trials]
     weights, inputs = (
         np.stack([np.asarray(each) for each in part]) for part in zip(*made, strict=True)
     )
@@ -122,38 +119,38 @@ def rows_within_budget(
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
 def _scaled(
-    draws: "Draws",
+    spec: FaultSpec,
     layers: tuple[Layer, ...],
     images: int,
-    limits: Thresholds,
+    thresholds: Thresholds,
     seed: Array,
     trial: Array,
 ) -> tuple[Array, Array]:
-    scaled = within_budget(draws, layers, limits, seed, trial)
+    scaled = within_budget(spec, layers, thresholds, seed, trial)
     return scaled.weights, lax.map(scaled.of_image, jnp.arange(images, dtype=jnp.uint32))
 
 
 def _expected(
-    draws: "Draws", limits: UInt32[Array, "L columns"], sites: Sequence[int]
+    spec: FaultSpec, thresholds: UInt32[Array, "L columns"], sites: Sequence[int]
 ) -> Float[Array, ""]:
-    rates = limits.astype(jnp.float32) / 2.0**31
-    if draws.rare:
+    rates = thresholds.astype(jnp.float32) / 2.0**31
+    if spec.rare:
         first, second = jnp.split(rates, 2, axis=1)
         rates = first + second / 2.0**32
     return (rates.sum(axis=1) * jnp.asarray(sites, jnp.float32)).sum()
 
 
 def _largest_within(
-    draws: "Draws",
+    spec: FaultSpec,
     count: Callable[[Array], Array],
-    limits: UInt32[Array, "L columns"],
+    thresholds: UInt32[Array, "L columns"],
     budget: Array,
 ) -> UInt32[Array, "L columns"]:
-    """`limits` scaled by the largest factor/2^31 whose count of flips is within the budget."""
-    scaled = scale_both if draws.rare else scale
+    """`thresholds` scaled by the largest factor/2^31 whose count of flips is within the budget."""
+    scaled = scale_both if spec.rare else scale
 
     def fits(factor: Array) -> Array:
-        return count(scaled(limits, factor)) <= budget
+        return count(scaled(thresholds, factor)) <= budget
 
     def halve(bit: Array, factor: Array) -> Array:
         higher = factor | (jnp.uint32(1) << (jnp.uint32(30) - bit.astype(jnp.uint32)))
@@ -161,20 +158,20 @@ def _largest_within(
 
     whole = jnp.uint32(2**31)
     factor = lax.fori_loop(0, 31, halve, jnp.uint32(0))
-    return scaled(limits, jnp.where(fits(whole), whole, factor))
+    return scaled(thresholds, jnp.where(fits(whole), whole, factor))
 
 
-def scale(limits: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]) -> UInt32[Array, "*N"]:
-    """limits · factor / 2^31, rounded down."""
-    high, rest = _product(limits, factor)
+def scale(thresholds: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]) -> UInt32[Array, "*N"]:
+    """thresholds · factor / 2^31, rounded down."""
+    high, rest = _product(thresholds, factor)
     return (high << jnp.uint32(1)) | (rest >> jnp.uint32(31))
 
 
 def scale_both(
-    limits: UInt32[Array, "... columns"], factor: UInt32[Array, ""]
+    thresholds: UInt32[Array, "... columns"], factor: UInt32[Array, ""]
 ) -> UInt32[Array, "... columns"]:
     """The same for thresholds of two words (`bits.threshold`): 63 bits by 31, in words of 32."""
-    first, second = jnp.split(limits, 2, axis=-1)
+    first, second = jnp.split(thresholds, 2, axis=-1)
     (high, middle), (carried, low) = _product(first, factor), _product(second, factor)
     middle = middle + carried
     high = high + (middle < carried).astype(jnp.uint32)
@@ -184,15 +181,15 @@ def scale_both(
 
 
 def _product(
-    limits: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]
+    thresholds: UInt32[Array, "*N"], factor: UInt32[Array, "*_"]
 ) -> tuple[UInt32[Array, "*N"], UInt32[Array, "*N"]]:
-    """limits · factor as two words, the high one first: from 16-bit halves, no 64-bit product.
+    """thresholds · factor as two words, the high one first: from 16-bit halves, no 64-bit product.
 
     `factor` is at most 2^31.
     """
     half = jnp.uint32(16)
     low = jnp.uint32(0xFFFF)
-    a1, a0 = limits >> half, limits & low
+    a1, a0 = thresholds >> half, thresholds & low
     b1, b0 = factor >> half, factor & low
     cross = a1 * b0 + ((a0 * b0) >> half)  # < 2^32: a1, b0 < 2^16
     middle = a0 * b1 + (cross & low)  # < 2^32: b1 <= 2^15

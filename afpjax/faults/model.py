@@ -2,90 +2,43 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import core, tree_util
-from jaxtyping import Array, Bool, Int, UInt32
+from jax import core
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from afpjax.faults.bits import any_rare, threshold
-from afpjax.faults.model_checks import BITWISE as BITWISE
-from afpjax.faults.model_checks import KINDS as KINDS
-from afpjax.faults.model_checks import SCOPES as SCOPES
-from afpjax.faults.model_checks import check, checked_rates
+from afpjax.faults import bits, kinds
+from afpjax.faults.inject import logits_of_trial
+from afpjax.faults.spec import FaultSpec, Thresholds, keepers
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
-from afpjax.network.layers import Layer, LayerGraph, stored
+from afpjax.network.layers import LayerGraph
 from afpjax.network.quantized import Quantized
 from afpjax.network.stages import transfers
 
-
-class Thresholds(NamedTuple):
-    """How often each bit (or value) of each layer's operands is struck: data of the program.
-
-    A bit flips when its 31-bit uniform draw is below its threshold, so the same draw serves every
-    device and every rate (common random numbers). A column for each bit, or where there are rare
-    rates (`bits.threshold`) two: of the first words, and of the second ones.
-    """
-
-    weights: UInt32[Array, "*P L columns"] | UInt32[np.ndarray, "*P L columns"]
-    activations: UInt32[Array, "*P L columns"] | UInt32[np.ndarray, "*P L columns"]
-
-    @property
-    def links(self) -> Any:
-        """How often each value is struck on its way to a stage, uint32 [*P, W]; None: never.
-
-        Of a rare rate [*P, W, 2], both words.
-        """
-        return None
-
-
-@tree_util.register_pytree_node_class
-class LinkThresholds(Thresholds):
-    """Thresholds with those of what crosses a link, by `stages.transfers`.
-
-    Unpacked, they are the two of the layers' operands: a layer struck alone meets no link.
-    """
-
-    _links: Any
-
-    def __new__(cls, weights: Any, activations: Any, links: Any) -> "LinkThresholds":
-        made = super().__new__(cls, weights, activations)
-        made._links = links
-        return made
-
-    @property
-    def links(self) -> Any:
-        return self._links
-
-    def __getnewargs__(self) -> Any:
-        return (*self, self._links)
-
-    def tree_flatten(self) -> tuple[Any, None]:
-        return (*self, self._links), None
-
-    @classmethod
-    def tree_unflatten(cls, _: None, children: Any) -> "LinkThresholds":
-        return cls(*children)
+_CHOICES = {
+    "generator": ("hash", "threefry"),
+    "scope": ("", "run", "trial", "image"),
+    "link_kind": ("bits", "zero", "last", "resent"),
+    "shared": ("stored", "read"),
+}
 
 
 @dataclass(frozen=True)
 class FaultModel:
-    """Faults in the read copies of weights and activations, each struck or not by its own draw.
+    """Faults in the read copies of weights and activations, each there or not by its own draw.
 
-    `kind`: what a fault is, and so what a rate is the probability of:
-    - "flip", "stuck-at-0", "stuck-at-1": each of `bits` (positions, 0 the lowest) by itself;
-      `bit_profile` is a factor on the rate for each of them (empty: 1);
-    - "burst": `burst` adjacent ones of `bits` flip in a value, from a random one on;
-    - "zero", "random": a value becomes zero, or a random word of the format;
-    - "lost", "lost-last": `packet` values after one another are lost together on a link, and read
-      as zeros, or as the last value that arrived (zero before any did).
+    `kind`: what a fault is, and so what a rate is the probability of: a file of `faults.kinds`.
+    Some hit each of `bits` (positions, 0 the lowest) by itself, and `bit_profile` is then a
+    factor on the rate for each of them (empty: 1); some a value, `burst` adjacent bits of it for
+    instance; some `packet` values after one another.
     `weight_rate`, `activation_rate`: probability in [0, 1], one number, or one per device.
     `layers`: "all", a count of first layers, or names.
     `scope`: how long a draw holds: the "run", a "trial", or one "image"; by default ("") weights
     are drawn once per trial, shared by its images, and activations for every image.
-    `budget`: at most so many struck bits in the whole model, drawn without replacement (None: no
+    `budget`: at most so many faulty bits in the whole model, drawn without replacement (None: no
     limit); shared between weights and activations in proportion to their expected counts.
     `link_rate`, `link_kind`: faults in what crosses from one device to another, whatever `layers`:
     - "bits": the probability that a bit, any of the word, flips on the way;
@@ -93,10 +46,10 @@ class FaultModel:
       value that arrived;
     - "resent": that a packet is lost and sent once more, until it arrives: values are whole, and
       the link's latency and energy grow by `sent_times`.
-    `shared`: where several layer calls read one stored kernel, whether weights are struck as they
+    `shared`: where several layer calls read one stored kernel, whether weights are faulty as they
     are "stored" (one draw, the first call's, that all calls meet, each at its device's rate: copies
-    on several devices are struck alike as far as their rates agree), or as they are "read" (every
-    call by itself). Stored weights are struck as soon as one of their calls is among `layers`.
+    on several devices are faulty alike as far as their rates agree), or as they are "read" (every
+    call by itself). Stored weights are faulty as soon as one of their calls is among `layers`.
     Raises `InputError` for values that make no sense.
     """
 
@@ -120,91 +73,185 @@ class FaultModel:
             values = checks.several(f"faults.{name}", getattr(self, name), "numbers", read)
             object.__setattr__(self, name, values)
         for name in ("weight_rate", "activation_rate"):
-            object.__setattr__(self, name, checked_rates(name, getattr(self, name)))
+            object.__setattr__(self, name, _checked_rates(name, getattr(self, name)))
         if not isinstance(self.layers, str | int):
             named = checks.names("faults.layers", self.layers, "layer names")
             object.__setattr__(self, "layers", named)
-        object.__setattr__(self, "link_rate", checks.number("faults.link_rate", self.link_rate))
-        check(self)
+        link_rate = checks.number("faults.link_rate", self.link_rate)
+        object.__setattr__(self, "link_rate", *_checked_rates("link_rate", link_rate))
+        for name, choices in _CHOICES.items():
+            if getattr(self, name) not in choices:
+                shown = ", ".join(choice or '""' for choice in choices)
+                raise InputError(f"faults.{name}: {getattr(self, name)!r} is none of {shown}")
+        self._check_bits()
+        self._check_kind()
+        self._check_link()
+
+    def _check_bits(self) -> None:
+        faulty, profile = list(self.bits), self.bit_profile
+        if not faulty or len(set(faulty)) < len(faulty) or min(faulty) < 0:
+            raise InputError(f"faults.bits: {faulty} must be distinct positions from 0 up")
+        if profile and len(profile) != len(faulty):
+            raise InputError(f"faults.bit_profile: {len(profile)} factors for {len(faulty)} bits")
+        if not all(factor >= 0 for factor in profile):
+            raise InputError("faults.bit_profile: a factor is negative; give numbers from 0 up")
+
+    def _check_kind(self) -> None:
+        """What only some kinds of fault can have."""
+        faulty, kind = list(self.bits), kinds.named(self.kind)
+        checks.whole("faults.burst", self.burst)
+        checks.whole("faults.packet", self.packet, 1)
+        if kind.drawn != "bit" and self.bit_profile:
+            raise InputError(f"faults.bit_profile: a {self.kind} fault has one rate for all bits")
+        if self.budget is not None:
+            checks.whole("faults.budget", self.budget, 0)
+            if kind.drawn != "bit" or self.scope:
+                by_bit = [name for name in kinds.names() if kinds.named(name).drawn == "bit"]
+                raise InputError(
+                    "faults.budget: counts faulty bits of one inference; it needs the default "
+                    f"scope and one of {', '.join(by_bit)}"
+                )
+        if kind.length == "burst" and faulty != list(range(faulty[0], faulty[0] + len(faulty))):
+            raise InputError(f"faults.bits: a burst has adjacent bits, {faulty} are not")
+        if kind.length == "burst" and not 1 <= self.burst <= len(faulty):
+            raise InputError(
+                f"faults.burst: {self.burst} adjacent bits of {len(faulty)}; give 1 to "
+                f"{len(faulty)}"
+            )
+
+    def _check_link(self) -> None:
+        if self.link_kind == "resent" and self.link_rate == 1:
+            raise InputError(
+                "faults.link_rate: 1, but a packet that is always lost is resent for ever; give "
+                "less"
+            )
+        if self.budget is not None and self.corrupts_link:
+            raise InputError(
+                "faults.budget: counts faulty bits of layers, not of the link; give "
+                "faults.link_rate 0, or no budget"
+            )
 
     @property
-    def strikes_link(self) -> bool:
+    def corrupts_link(self) -> bool:
         """Whether values may change on their way between devices."""
         return self.link_rate > 0 and self.link_kind != "resent"
 
     @property
-    def link_limit(self) -> UInt32[np.ndarray, "*words"]:
+    def link_threshold(self) -> UInt32[np.ndarray, "*words"]:
         """The threshold of what crosses, both words [2] of a rare rate."""
-        rare = any_rare(np.array(self.link_rate))
-        found = threshold(np.array([self.link_rate]), rare=rare)
-        return found if rare else found.reshape(())
+        rate = np.array([self.link_rate])
+        rare = bits.any_rare(rate)
+        threshold = bits.threshold(rate, rare=rare)
+        return threshold if rare else threshold.reshape(())
 
     @property
     def rare(self) -> bool:
         """Whether the layers' thresholds need two words."""
-        return any_rare(self.rates("weight")) or any_rare(self.rates("activation"))
+        return bits.any_rare(self.rates("weight")) or bits.any_rare(self.rates("activation"))
 
     @property
     def sent_times(self) -> float:
         """How often a packet is sent until it has arrived, on average (geometric)."""
         return 1 / (1 - self.link_rate) if self.link_kind == "resent" else 1.0
 
-    def rates(self, target: str) -> np.ndarray:
-        """Probability that each faulty bit, or a value, is struck: [D, bits] float64, or [D, 1].
+    def rates(self, target: str) -> Float[np.ndarray, "D columns"]:
+        """Probability that each faulty bit, or a value or packet, is hit: [D, bits], or [D, 1].
 
         D is 1 for a single rate.
         """
-        rate = np.asarray(getattr(self, f"{target}_rate"), np.float64)
-        if self.kind not in BITWISE:
-            return rate[:, None]
+        return self.profiled(np.asarray(getattr(self, f"{target}_rate"), np.float64))
+
+    def profiled(self, rates: Float[np.ndarray, "N"]) -> Float[np.ndarray, "N columns"]:
+        """Some rates for every column: times the profile of the bits, where these are drawn."""
+        if kinds.named(self.kind).drawn != "bit":
+            return rates[:, None]
         profile = np.asarray(self.bit_profile or [1.0] * len(self.bits), np.float64)
-        return np.minimum(rate[:, None] * profile, 1.0)
+        return np.minimum(rates[:, None] * profile, 1.0)
 
-    def strike(
+    def spec(self, copies: int = 0) -> FaultSpec:
+        """What programs are compiled for; `copies` of a layer's inputs where neurons are apart."""
+        # Activations are drawn per image anyway; kernels of each image are dear.
+        plain = self.scope == "image" and not self.rates("weight").any()
+        length = kinds.named(self.kind).length
+        on_link = self.corrupts_link
+        return FaultSpec(
+            self.kind,
+            tuple(self.bits),
+            self.generator,
+            self.budget,
+            "" if plain else self.scope,
+            getattr(self, length) if length else 0,
+            shared=self.shared,
+            copies=copies,
+            link=self.link_kind if on_link else "",
+            packet=self.packet if on_link and self.link_kind != "bits" else 0,
+            rare=self.rare,
+            rare_link=on_link and bits.any_rare(np.array(self.link_rate)),
+        )
+
+    def inject(
         self, quantized: Quantized, images: Array, *, mapping: Any, key: Any, trial: Any
-    ) -> Array:
-        """Logits of a quantised network under one fault draw; see `Quantized.__call__`."""
-        # strike.py runs programs and needs this class's fields; importing it here keeps the
-        # fault model importable without an evaluator.
-        from afpjax.faults.strike import struck_logits
+    ) -> Float[Array, "B classes"]:
+        """Logits with the faults of draw `trial`; image i of the batch has those of image i.
 
-        return struck_logits(self, quantized, images, mapping=mapping, key=key, trial=trial)
+        See `Quantized.__call__`.
+        """
+        devices = jnp.zeros(len(quantized.layers), jnp.int32) if mapping is None else mapping
+        if not checks.is_traced(trial):
+            checks.whole("trial", trial, 0, 2**32 - 1)
+        own = thresholds(self, quantized, devices)
+        seed, number = bits.seed_words(key), jnp.asarray(trial).astype(jnp.uint32)
+        indices = jnp.arange(len(images), dtype=jnp.uint32)
+        return logits_of_trial(self.spec(), quantized, images, indices, own, seed, number)
+
+
+def _checked_rates(name: str, rate: Any) -> tuple[float, ...]:
+    """One number or several as rates; raises `InputError` for what is no probability."""
+    given = checks.array(f"faults.{name}", rate)
+    if given.ndim > 1 or given.size == 0:
+        raise InputError(f"faults.{name}: {given.size} rates; give one number, or one per device")
+    rates = tuple(float(value) for value in np.atleast_1d(given))
+    for value in rates:
+        if not 0 <= value <= 1:
+            raise InputError(f"faults.{name}: {value} is outside [0, 1]; it is a probability")
+    return rates
 
 
 def thresholds(faults: FaultModel, quantized: Quantized, mappings: Int[Any, "*P L"]) -> Thresholds:
     """Thresholds of every layer on its device; `mappings` may be traced.
 
-    Raises `InputError` for faulty bits that the number format does not have, and layers that the
-    network does not have.
+    Raises `InputError` for faulty bits that the number format does not have, layers that the
+    network does not have, and devices that have no rate.
     """
     check_bits(faults, quantized)
     mappings = checks.mappings("mapping", mappings, len(quantized.layers))
-    struck = layer_mask(faults, quantized.graph)
+    faulty = layer_mask(faults, quantized.graph)
     # Mappings at hand are looked up on the host: every count of them would compile anew.
-    xp = jnp if isinstance(mappings, core.Tracer) else np
+    traced = isinstance(mappings, core.Tracer)
+    xp = jnp if traced else np
+    devices = xp.asarray(mappings)
 
-    def of(target: str, struck: np.ndarray) -> Any:
-        table = xp.asarray(threshold(faults.rates(target), rare=faults.rare))
-        _refuse_unknown_devices(target, len(table), mappings)
-        devices = xp.minimum(xp.asarray(mappings), table.shape[0] - 1)
-        return xp.where(struck[:, None], table[devices], xp.zeros((), xp.uint32))
+    def of(target: str, layers: np.ndarray) -> Any:
+        table = xp.asarray(bits.threshold(faults.rates(target), rare=faults.rare))
+        if len(table) > 1 and not traced and devices.max() >= len(table):
+            raise InputError(
+                f"faults.{target}_rate: {len(table)} rates, but the mapping names device "
+                f"{int(devices.max())}; give one rate, or one per device"
+            )
+        own = table[xp.minimum(devices, len(table) - 1)]
+        return xp.where(layers[:, None], own, xp.zeros((), xp.uint32))
 
     own = keepers(faults.shared, quantized.layers)
-    stored_too = np.isin(own, own[struck])  # of which any call is struck
-    layers = of("weight", stored_too), of("activation", struck)
-    if not faults.strikes_link:
-        return Thresholds(*layers)
-    crosses = _crosses(quantized, xp.asarray(mappings))
-    limit = xp.asarray(faults.link_limit)
-    crosses = xp.expand_dims(crosses, tuple(range(crosses.ndim, crosses.ndim + limit.ndim)))
-    return LinkThresholds(*layers, xp.where(crosses, limit, xp.zeros((), xp.uint32)))
-
-
-def _crosses(quantized: Quantized, mappings: Any) -> Bool[Any, "*P W"]:
-    """Which of the values that stages read come from another device."""
+    stored_too = np.isin(own, own[faulty])  # of which any call is faulty
+    weights, activations = of("weight", stored_too), of("activation", faulty)
+    if not faults.corrupts_link:
+        return Thresholds(weights, activations)
     every = transfers(quantized.program)
     makers, readers = (np.array([getattr(w, who) for w in every]) for who in ("maker", "reader"))
-    return (mappings[..., makers] != mappings[..., readers]) & (makers >= 0)
+    crosses = (devices[..., makers] != devices[..., readers]) & (makers >= 0)  # [*P, W]
+    threshold = xp.asarray(faults.link_threshold)
+    crosses = xp.expand_dims(crosses, tuple(range(crosses.ndim, crosses.ndim + threshold.ndim)))
+    return Thresholds(weights, activations, xp.where(crosses, threshold, xp.zeros((), xp.uint32)))
 
 
 def check_bits(faults: FaultModel, quantized: Quantized) -> None:
@@ -217,22 +264,8 @@ def check_bits(faults: FaultModel, quantized: Quantized) -> None:
         )
 
 
-def _refuse_unknown_devices(target: str, devices: int, mappings: Any) -> None:
-    """Only where the mapping is at hand: inside a compiled program it cannot be checked."""
-    if devices > 1 and not isinstance(mappings, core.Tracer) and np.max(mappings) >= devices:
-        raise InputError(
-            f"faults.{target}_rate: {devices} rates, but the mapping names device "
-            f"{int(np.max(mappings))}; give one rate, or one per device"
-        )
-
-
-def keepers(shared: str, layers: Sequence[Layer]) -> Int[np.ndarray, "L"]:
-    """By layer, the one whose weights' draws it meets: its own, or those of what it shares."""
-    return np.array(stored(layers) if shared == "stored" else range(len(layers)), np.int32)
-
-
 def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:
-    """Which layers faults may strike."""
+    """Which layers may have faults."""
     names = graph.names
     if isinstance(faults.layers, int):
         if not 0 <= faults.layers <= len(names):
@@ -247,8 +280,3 @@ def layer_mask(faults: FaultModel, graph: LayerGraph) -> Bool[np.ndarray, "L"]:
     if unknown:
         raise InputError(f"faults.layers: no layer {unknown[0]!r}; layers: {', '.join(names)}")
     return np.isin(names, chosen)
-
-
-def words(limits: UInt32[np.ndarray, "..."]) -> bytes:
-    """Thresholds as a strike has them: nothing where no bit can flip."""
-    return np.ascontiguousarray(limits, np.uint32).tobytes() if limits.any() else b""

@@ -1,16 +1,20 @@
-"""Faults at given places: which bits of which stored words, and what becomes of them."""
+"""Faults at given sites: which bits of which stored words, and what becomes of them."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from jaxtyping import UInt32
+from jax import lax
+from jax import numpy as jnp
+from jaxtyping import Array, Float, UInt32
 
-from afpjax.faults.model import keepers
 from afpjax.inputs.errors import InputError
-from afpjax.network.fixed_point import HOW
-from afpjax.network.layers import Layer
+from afpjax.network.fixed_point import HOW, QFormat, change
+from afpjax.network.layers import Layer, stored
 from afpjax.network.quantized import Quantized
 
 TARGETS = ("weights", "activations")
@@ -37,23 +41,35 @@ class Site(NamedTuple):
         )
 
 
-class Places(NamedTuple):
-    """Struck words of one operand of a layer: `words` says which bits of which elements.
+@partial(jax.tree_util.register_dataclass, data_fields=["elements", "words"], meta_fields=[])
+@dataclass(frozen=True, eq=False)
+class FaultSites:
+    """Faulty bits of one operand: `words` says which bits of which elements.
 
-    I is 1, or for activations the number of images where each has places of its own. No element
-    stands twice for one image; `NOWHERE` is none (padding).
+    uint32 [I, n], where I is 1, or for activations the number of images where each has sites of its
+    own; [D, I, n] where devices run a trial each. No element stands twice for one image; `NOWHERE`
+    is none (padding).
     """
 
-    layer: int
-    target: str
-    elements: UInt32[np.ndarray, "I n"]
-    words: UInt32[np.ndarray, "I n"]
+    elements: Any
+    words: Any
+
+    @cached_property
+    def key(self) -> bytes:
+        """Equal for equal sites, so that a plan can tell them apart."""
+        return repr(self.elements.shape).encode() + self.elements.tobytes() + self.words.tobytes()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FaultSites) and self.key == other.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
 
 
 class Fault(NamedTuple):
-    """What one trial is struck by: places in any layers, all flipped, all cleared, or all set."""
+    """The faults of one trial: sites by layer and target, all flipped, all cleared, or all set."""
 
-    places: tuple[Places, ...]
+    sites: Mapping[tuple[int, str], FaultSites]
     how: str = "flip"
 
     @classmethod
@@ -66,121 +82,119 @@ class Fault(NamedTuple):
         for site in sites:
             if not (0 <= site.element < NOWHERE and 0 <= site.bit < 32):
                 raise InputError(f"{site}: elements and bits are counted from 0, bits to 31")
-            of_layer = words.setdefault((int(site.layer), site.target), {})
+            of_operand = words.setdefault((int(site.layer), site.target), {})
             element = int(site.element)
-            of_layer[element] = of_layer.get(element, 0) | 1 << int(site.bit)
-        return cls(
-            tuple(
-                Places(*operand, _row(struck.keys()), _row(struck.values()))
-                for operand, struck in words.items()
-            ),
-            how,
-        )
+            of_operand[element] = of_operand.get(element, 0) | 1 << int(site.bit)
+        return cls({operand: _sites(by_element) for operand, by_element in words.items()}, how)
 
     @property
     def name(self) -> bytes:
-        """What its answer is remembered by: equal for equal faults alone, in whatever order."""
+        """What its outcome is remembered by: equal for equal faults alone, in whatever order."""
         digest = hashlib.blake2b(self.how.encode(), digest_size=20)
-        for layer, target, *places in sorted(self.places, key=lambda each: each[:2]):
-            order = np.argsort(places[0], axis=1)
+        for (layer, target), sites in sorted(self.sites.items(), key=lambda item: item[0]):
+            order = np.argsort(sites.elements, axis=1)
             digest.update(f"|{layer} {target} {order.shape}".encode())
-            for each in places:
-                digest.update(np.take_along_axis(each, order, axis=1).tobytes())
+            for part in (sites.elements, sites.words):
+                digest.update(np.take_along_axis(part, order, axis=1).tobytes())
         return digest.digest()
 
 
-def _row(values) -> UInt32[np.ndarray, "1 n"]:
-    return np.fromiter(values, np.uint32)[None]
+def _sites(words: Mapping[int, int]) -> FaultSites:
+    """Sites that are the same in every image, from each element's word."""
+    return FaultSites(*(np.fromiter(e, np.uint32)[None] for e in (words.keys(), words.values())))
+
+
+def inject_sites(
+    how: str, fmt: QFormat, codes: Float[Array, "..."], sites: FaultSites
+) -> Float[Array, "..."]:
+    """The codes with some bits of some elements [n] flipped, cleared or set.
+
+    An element beyond the tensor is none: sites are padded to a fixed number.
+    """
+    flat, elements = codes.reshape(-1), sites.elements
+    read = flat.at[elements].get(mode="fill", fill_value=0)
+    words = lax.bitcast_convert_type(sites.words, jnp.int32)
+    return flat.at[elements].set(change(fmt, read, words, how), mode="drop").reshape(codes.shape)
 
 
 def wherever_read(fault: Fault, layers: Sequence[Layer]) -> Fault:
     """The fault with those of a stored kernel in every layer call that reads it.
 
-    Places that are named in two of the calls are one place each, its bits together.
+    Sites that are named in two of the calls are one each, their bits together.
     """
-    own = keepers("stored", layers)
-    if len(set(own.tolist())) == len(own):
+    own = stored(layers)
+    if len(set(own)) == len(own):
         return fault
-    of_kernel: dict[int, list[Places]] = {}
-    others = [places for places in fault.places if places.target != "weights"]
-    for places in fault.places:
-        if places.target == "weights" and 0 <= places.layer < len(layers):
-            of_kernel.setdefault(int(own[places.layer]), []).append(places)
-        elif places.target == "weights":
-            others.append(places)  # which is refused, by its layer
-    struck = [
-        _together(each)._replace(layer=layer)
-        for number, each in of_kernel.items()
-        for layer in np.flatnonzero(own == number).tolist()
-    ]
-    return fault._replace(places=(*struck, *others))
+    of_kernel: dict[int, list[FaultSites]] = {}
+    spread: dict[tuple[int, str], FaultSites] = {}
+    for (layer, target), sites in fault.sites.items():
+        if target == "weights" and 0 <= layer < len(layers):
+            of_kernel.setdefault(own[layer], []).append(sites)
+        else:
+            spread[layer, target] = sites  # or weights of no layer, which are refused
+    for keeper, several in of_kernel.items():
+        for layer in np.flatnonzero(np.equal(own, keeper)).tolist():
+            spread[layer, "weights"] = _together(several)
+    return fault._replace(sites=spread)
 
 
-def _together(each: Sequence[Places]) -> Places:
-    """Places of one kernel, named for one call or several, as one."""
-    if len(each) == 1:
-        return each[0]
+def _together(several: Sequence[FaultSites]) -> FaultSites:
+    """Sites of one kernel, named for one call or several, as one."""
+    if len(several) == 1:
+        return several[0]
     words: dict[int, int] = {}
-    for places in each:
-        for element, word in zip(places.elements.ravel(), places.words.ravel(), strict=True):
+    for sites in several:
+        for element, word in zip(sites.elements.ravel(), sites.words.ravel(), strict=True):
             words[int(element)] = words.get(int(element), 0) | int(word)
-    return each[0]._replace(elements=_row(words.keys()), words=_row(words.values()))
+    return _sites(words)
 
 
-def check_sites(sites: Sequence[Site], layers: Sequence[Layer], width: int) -> None:
-    """Raise `InputError` for the first site that layers, with numbers of `width` bits, lack."""
-    for site in sites:
-        if site.target not in TARGETS:
-            raise InputError(f"{site}: a target is one of {', '.join(TARGETS)}")
-        if not 0 <= site.layer < len(layers):
-            raise InputError(f"{site}: the network has the layers 0 to {len(layers) - 1}")
-        layer = layers[site.layer]
-        last = stored(layer, site.target) - 1
-        if not 0 <= site.element <= last:
-            raise InputError(f"{site}: layer `{layer.name}` has {site.target} 0 to {last}")
-        if not 0 <= site.bit < width:
-            raise InputError(f"{site}: the format has the bits 0 to {width - 1}")
+def check_site(site: Site, layers: Sequence[Layer], width: int) -> None:
+    """Raise `InputError` for a site that layers, with numbers of `width` bits, lack."""
+    if site.target not in TARGETS:
+        raise InputError(f"{site}: a target is one of {', '.join(TARGETS)}")
+    if not 0 <= site.layer < len(layers):
+        raise InputError(f"{site}: the network has the layers 0 to {len(layers) - 1}")
+    layer = layers[site.layer]
+    last = size(layer, site.target) - 1
+    if not 0 <= site.element <= last:
+        raise InputError(f"{site}: layer `{layer.name}` has {site.target} 0 to {last}")
+    if not 0 <= site.bit < width:
+        raise InputError(f"{site}: the format has the bits 0 to {width - 1}")
 
 
 def check_fault(fault: Fault, quantized: Quantized, images: int) -> None:
     """Raise `InputError` for a fault that this network, or this many images, cannot have."""
     if fault.how not in HOW:
         raise InputError(f"fault: {fault.how!r} is none of {', '.join(HOW)}")
-    operands = [(places.layer, places.target) for places in fault.places]
-    if len(set(operands)) < len(operands):
-        raise InputError("fault: an operand is named twice; give all of its places together")
-    for places in fault.places:
-        site = Site(places.layer, 0, 0, places.target)
-        check_sites([site], quantized.layers, quantized.format.width)
-        _check_shapes(places, images)
-        _check_places(places, quantized)
+    for (layer, target), sites in fault.sites.items():
+        check_site(Site(layer, 0, 0, target), quantized.layers, quantized.format.width)
+        elements, words = sites.elements, sites.words
+        if any(part.dtype != np.uint32 or part.ndim != 2 for part in (elements, words)):
+            raise InputError("fault: elements and words are uint32 [images, sites]")
+        if elements.shape != words.shape:
+            raise InputError(f"fault: {elements.shape} elements, but {words.shape} words")
+        if len(elements) not in ((1,) if target == "weights" else (1, images)):
+            raise InputError(f"fault: {target} of {len(elements)} images, there are {images}")
+        operand = f"fault: layer `{quantized.layers[layer].name}`, {target}"
+        last = size(quantized.layers[layer], target) - 1
+        _check_elements(operand, np.sort(elements, axis=1), last)
+        if (words >> np.uint32(quantized.format.width - 1) > 1).any():
+            raise InputError(
+                f"{operand}: the format has the bits 0 to {quantized.format.width - 1}"
+            )
 
 
-def _check_shapes(places: Places, images: int) -> None:
-    elements, words = places.elements, places.words
-    if any(each.dtype != np.uint32 or each.ndim != 2 for each in (elements, words)):
-        raise InputError("fault: elements and words are uint32 [images, places]")
-    if elements.shape != words.shape:
-        raise InputError(f"fault: {elements.shape} elements, but {words.shape} words")
-    if len(elements) not in ((1,) if places.target == "weights" else (1, images)):
-        raise InputError(f"fault: {places.target} of {len(elements)} images, there are {images}")
-
-
-def _check_places(places: Places, quantized: Quantized) -> None:
-    """Every element of every image at once."""
-    layer, width = quantized.layers[places.layer], quantized.format.width
-    operand = f"fault: layer `{layer.name}`, {places.target}"
-    elements, last = np.sort(places.elements, axis=1), stored(layer, places.target) - 1
+def _check_elements(operand: str, elements: UInt32[np.ndarray, "I n"], last: int) -> None:
+    """Every element of every image at once, in ascending order."""
     beyond = elements[(elements > last) & (elements != NOWHERE)]
     if beyond.size:
         raise InputError(f"{operand}: element {beyond[0]} is none of 0 to {last}")
     twice = elements[:, 1:][(elements[:, 1:] == elements[:, :-1]) & (elements[:, 1:] <= last)]
     if twice.size:
-        raise InputError(f"{operand}: element {twice[0]} is struck twice in one image")
-    if (places.words >> np.uint32(width - 1) > 1).any():
-        raise InputError(f"{operand}: the format has the bits 0 to {width - 1}")
+        raise InputError(f"{operand}: element {twice[0]} is faulty twice in one image")
 
 
-def stored(layer: Layer, target: str) -> int:
-    """How many values of a layer's operand can be struck: weights, or inputs for one image."""
+def size(layer: Layer, target: str) -> int:
+    """How many values of a layer's operand can be faulty: weights, or inputs for one image."""
     return layer.weights if target == "weights" else layer.inputs

@@ -26,11 +26,6 @@ from afpjax.network.program import (
 
 #: Computes a layer, from its read copy of the input and its parameters.
 Hook = Callable[[LayerCall, Array, LayerParameters], Array]
-#: Runs steps of a program, as `run_steps` does.
-Runner = Callable[
-    [Iterable[Step], dict[Value, Array], Mapping[str, LayerParameters], Hook],
-    None,
-]
 
 
 def affine(call: LayerCall, image: Array, parameters: LayerParameters) -> Array:
@@ -46,20 +41,19 @@ def execute(
     parameters: Parameters,
     image: Array,
     hook: Hook = affine,
-    run: Runner | None = None,
 ) -> Array:
     """Logits [classes] of one image; `hook` computes every layer from its read copy of the input.
 
-    Everything else is bound as it was traced, step by step or as `run` does it. Map it over images
-    with `jax.vmap`: kernels then keep their shape, and a convolution sees one ordinary batch. The
-    image is cast to the dtype that the program was traced for. Raises `InputError` for one of
-    another shape, or for fractions where the program takes integers.
+    Everything else is bound as it was traced. Map it over images with `jax.vmap`: kernels then keep
+    their shape, and a convolution sees one ordinary batch. The image is cast to the dtype that the
+    program was traced for. Raises `InputError` for one of another shape, or for fractions where the
+    program takes integers.
     """
     environment: dict[Value, Array] = dict(
         zip(program.constants, parameters.constants, strict=True)
     )
-    environment[program.image] = _checked(program, image)
-    (run or run_steps)(program.steps, environment, parameters.layers, hook)
+    environment[program.image] = checked_image(program, image)
+    run_steps(program.steps, environment, parameters.layers, hook)
     return _read(environment, program.output)
 
 
@@ -84,7 +78,8 @@ def _read(environment: Mapping[Value, Array], operand: Operand) -> Any:
     return operand.val if isinstance(operand, core.Literal) else environment[operand]
 
 
-def _checked(program: Program, image: Array) -> Array:
+def checked_image(program: Program, image: Array) -> Array:
+    """One image in the dtype that the program was traced for, its shape and dtype checked."""
     if jnp.shape(image) != program.image_shape:
         raise InputError(
             f"images: one has the shape {jnp.shape(image)}, but the network takes "

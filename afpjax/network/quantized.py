@@ -101,9 +101,9 @@ class Quantized:
             checks.mappings("mapping", mapping, len(self.layers))
         if faults is None:
             return run_clean(self, images)
-        if not hasattr(faults, "strike"):
+        if not hasattr(faults, "inject"):
             raise InputError(f"faults: needs an afpjax.FaultModel, got {checks.shown(faults)}")
-        return faults.strike(self, images, mapping=mapping, key=key, trial=trial)
+        return faults.inject(self, images, mapping=mapping, key=key, trial=trial)
 
 
 @jax.jit

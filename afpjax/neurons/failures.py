@@ -122,7 +122,7 @@ def outcomes(
         for placement, failures in placements
         for failed in failures.sets
     ]
-    right = evaluator.served(devices_by_set, faults, trials, progress)
+    right = evaluator.evaluate_placements(devices_by_set, faults, trials, progress)
     parts, start = [], 0
     for placement, failures in placements:
         part = right[start : start + len(failures.sets)].copy()

@@ -69,8 +69,8 @@ def repartition(
     if len(present) == 1:  # one mapping, nothing to search
         return choose(system, state, current, tuple(given), asked)._replace(front=tuple(given))
     caps, tables = limits(system, state), scaled(system.tables, state)
-    struck = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
-    scored = with_faults(tables, caps, struck)
+    objective = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
+    scored = with_faults(tables, caps, objective)
     place = {int(device): gene for gene, device in enumerate(present)}
     initial = np.array([[place[device] for device in mapping] for mapping in given], np.int32)
 
@@ -153,9 +153,9 @@ def expected_drops(
     system: System, state: State, mappings: Sequence[Mapping]
 ) -> Float[np.ndarray, " P"]:
     """Accuracy drops on the search's images, under draws of the choice."""
-    struck = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
+    objective = RobustnessObjective(system.evaluator, at(system.faults, state), system.trials)
     trials = range(_CHOICE, _CHOICE + system.choice_trials)
-    return struck.fault_free() - struck.accuracy(np.array(mappings, np.int32), trials)
+    return objective.fault_free() - objective.accuracy(np.array(mappings, np.int32), trials)
 
 
 def _given(

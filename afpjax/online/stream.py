@@ -120,7 +120,7 @@ class Stream:
         if missing:
             faults = at(self.faults, state)
             limits = thresholds(faults, evaluator.quantized, np.array([mapping], np.int32))
-            found = evaluator.correct(faults, limits, missing)[0]
+            found = evaluator.evaluate(faults, limits, missing)[0]
             self.known.update(
                 ((evaluator.name, rates, draw), row)
                 for draw, row in zip(missing, found, strict=True)

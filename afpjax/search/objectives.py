@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 
 from afpjax.evaluate.evaluator import Evaluator, Progress
 from afpjax.evaluate.sensitivity import drops_alone
-from afpjax.faults.model import FaultModel, Thresholds, thresholds
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.spec import Thresholds
 from afpjax.hardware.tables import CostTables, MappingCost, mapping_cost
 from afpjax.inputs.errors import InputError
 from afpjax.search.explore import Evaluate, Infeasible, as_fitness
@@ -66,7 +67,7 @@ class RobustnessObjective:
     ) -> Float[np.ndarray, " P"]:
         """Mean accuracy of each mapping under the fault draws of the given numbers."""
         limits = self._limits(mappings)
-        return self.evaluator.correct(self.faults, limits, trials, progress).mean(axis=(1, 2))
+        return self.evaluator.evaluate(self.faults, limits, trials, progress).mean(axis=(1, 2))
 
     def drop(self, mappings: Int[np.ndarray, "P L"], draw: int = 0) -> Float[np.ndarray, " P"]:
         """Fault-free minus faulty top-1 accuracy, same images (AFarePart, equation 1)."""
@@ -86,7 +87,7 @@ class RobustnessObjective:
         self, mappings: Int[np.ndarray, "P L"], numbers: Sequence[int]
     ) -> Int[np.ndarray, "P K"]:
         """How many images are classified right under each of these fault draws."""
-        return self.evaluator.correct(self.faults, self._limits(mappings), numbers).sum(axis=2)
+        return self.evaluator.evaluate(self.faults, self._limits(mappings), numbers).sum(axis=2)
 
     def fault_free(self) -> float:
         """Accuracy without faults."""

@@ -209,7 +209,7 @@ def measure(
 ) -> Bool[np.ndarray, "P K B"]:
     """Right or wrong, for mappings, trials and images: common draws for all mappings."""
     limits = thresholds(faults, evaluator.quantized, mappings)
-    return evaluator.correct(faults, limits, range(trials), progress)
+    return evaluator.evaluate(faults, limits, range(trials), progress)
 
 
 def reference_point(tables: CostTables) -> tuple[float, float, float]:

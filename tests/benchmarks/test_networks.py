@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import afpjax
-from afpjax.faults.model import Thresholds
+from afpjax.faults.spec import Thresholds
 from benchmarks import job_child, networks, nsga2, population, sweep
 
 

@@ -1,4 +1,4 @@
-"""A small quantised network for every test of faults: dense, dense with a skip, dense."""
+"""A small quantised network for tests of faults: dense, dense with a skip, dense."""
 
 from collections.abc import Callable
 

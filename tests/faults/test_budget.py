@@ -6,8 +6,8 @@ import pytest
 
 from afpjax.faults import bits
 from afpjax.faults.budget import scale
+from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.strike import Draws, flips_of_trial
 
 SITES = 4 * (48 + 64 + 32)  # faulty bits in the weights
 
@@ -16,7 +16,7 @@ def flips(quantized, faults, trial):
     limits = thresholds(faults, quantized, np.arange(3, dtype=np.int32))
     images = jnp.arange(3, dtype=jnp.uint32)
     return flips_of_trial(
-        Draws.of(faults), quantized, images, limits, bits.seed_words(1), jnp.uint32(trial)
+        faults.spec(), quantized, images, limits, bits.seed_words(1), jnp.uint32(trial)
     )
 
 

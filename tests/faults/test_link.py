@@ -13,7 +13,6 @@ from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
 from afpjax.faults.link import arrived
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.strike import Draws
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
@@ -136,8 +135,8 @@ def test_what_crosses_is_struck_and_nothing_else(network, images, kind):
     """Skips, a join, and two readers on one device or on two: logits are those of NumPy."""
     faults, labels = model(kind), np.zeros(3, np.int32)
     limits = thresholds(faults, network, MAPPINGS)
-    evaluator = Evaluator(network, images[:3], labels, KEY, judge=LOGITS)
-    got, clean = evaluator.drawn(faults, limits, [0, 5]), np.asarray(network(images[:3]))
+    evaluator = Evaluator(network, images[:3], labels, KEY, metric=LOGITS)
+    got, clean = evaluator.evaluate(faults, limits, [0, 5]), np.asarray(network(images[:3]))
     for row, mapping in enumerate(MAPPINGS):
         assert not np.array_equal(got[row, 0], clean)
         for (place, trial), image in product(enumerate([0, 5]), range(3)):
@@ -164,10 +163,10 @@ def test_two_readers_on_one_device_read_the_same_copy(images):
 @pytest.mark.in_ci("tensor-last")
 @pytest.mark.parametrize("kind", KINDS)
 def test_on_one_device_nothing_is_struck_and_one_row_is_run(network, images, kind):
-    evaluator = Evaluator(network, images, np.zeros(40, np.int32), KEY, judge=LOGITS)
+    evaluator = Evaluator(network, images, np.zeros(40, np.int32), KEY, metric=LOGITS)
     faults = model(kind, 1.0)
     mappings = np.repeat(np.arange(3, dtype=np.int32)[:, None], 5, axis=1)
-    got = evaluator.drawn(faults, thresholds(faults, network, mappings), range(4))
+    got = evaluator.evaluate(faults, thresholds(faults, network, mappings), range(4))
     assert evaluator.evaluations == 1
     np.testing.assert_array_equal(got, np.broadcast_to(network(images), got.shape))
     np.testing.assert_array_equal(got[0, 0], evaluator.reference)
@@ -186,7 +185,7 @@ def test_the_image_crosses_for_free(images, kind):
 def test_what_arrives_whole_is_the_value_itself(fmt):
     """Not its code times the step: nothing changes where nothing is struck, bit for bit."""
     values = jnp.asarray(np.random.default_rng(0).normal(size=(50, 40)) * 200, jnp.float32)
-    draws = Draws.of(model("zero", 0.3))
+    draws = model("zero", 0.3).spec()
     read = arrived(draws, fmt, values, stream(0, 0, 0), limit_of(0.3), jnp.float32(2.0**-8))
     gone = packets(0, 0, 0, values.size, 0.3).reshape(values.shape)
     np.testing.assert_array_equal(read, np.where(gone, 0, values))
@@ -211,7 +210,7 @@ def zeros_on_the_way(kind, rate_limit, image):
     words = bits.stream(
         bits.seed_words(3), trial=jnp.uint32(0), layer=jnp.uint32(1), target=bits.LINK, image=image
     )
-    draws = Draws.of(model(kind))
+    draws = model(kind).spec()
     return arrived(draws, QFormat(frac=0), sent, words, rate_limit, jnp.float32(1))
 
 
@@ -256,7 +255,7 @@ def test_all_is_lost_at_rate_one(network, images):
         ({"link_rate": float("nan")}, "link_rate: needs a number, got NaN"),
         ({"link_rate": 1.0, "link_kind": "resent"}, "always lost is resent for ever"),
         ({"link_kind": "late"}, "link_kind: 'late' is none of bits, zero, last, resent"),
-        ({"link_rate": 0.1, "budget": 5}, "budget: counts struck bits of layers, not of the link"),
+        ({"link_rate": 0.1, "budget": 5}, "budget: counts faulty bits of layers, not of the link"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings, message):

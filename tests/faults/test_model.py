@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.faults.model import KINDS, SCOPES, FaultModel, layer_mask, thresholds
+from afpjax.faults import kinds
+from afpjax.faults.model import FaultModel, layer_mask, thresholds
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
@@ -20,12 +21,12 @@ REFUSED = {
     "factor is negative": dict(bits=(0,), bit_profile=(-1.0,)),
     "budget": dict(budget=-1),
     "none of hash, threefry": dict(generator="mersenne"),
-    "faults.kind: 'seu' is none of flip, stuck-at-0, stuck-at-1, burst, zero, random, lost": dict(
+    "faults.kind: 'seu' is none of burst, flip, lost, lost-last, random, stuck-at-0": dict(
         kind="seu"
     ),
     r"faults\.scope: 'layer' is none of \"\", run, trial, image": dict(scope="layer"),
-    r"burst strikes adjacent bits, \[0, 2\] are not": dict(kind="burst", bits=(0, 2)),
-    r"burst strikes adjacent bits, \[2, 1\] are not": dict(kind="burst", bits=(2, 1)),
+    r"burst has adjacent bits, \[0, 2\] are not": dict(kind="burst", bits=(0, 2)),
+    r"burst has adjacent bits, \[2, 1\] are not": dict(kind="burst", bits=(2, 1)),
     "faults.burst: 5 adjacent bits of 4; give 1 to 4": dict(kind="burst", burst=5),
     "faults.burst: 0 adjacent bits": dict(kind="burst", burst=0),
     "faults.packet: 0; give 1 or more": dict(kind="lost", packet=0),
@@ -52,10 +53,10 @@ def test_values_that_make_no_sense_are_refused(message):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds.names())
 def test_every_kind_has_what_it_can_have(kind):
     """A profile and a budget where bits are struck one by one; scopes and adjacent bits for all."""
-    for scope in SCOPES:
+    for scope in ("", "run", "trial", "image"):
         made = FaultModel(kind=kind, scope=scope, bits=(5, 6, 7), burst=3, packet=1)
         assert (made.kind, made.scope, made.bits) == (kind, scope, (5, 6, 7))
     if kind in ("flip", "stuck-at-0", "stuck-at-1"):
@@ -63,10 +64,10 @@ def test_every_kind_has_what_it_can_have(kind):
         assert (made.bit_profile, made.budget) == ((1.0, 0.0), 0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", kinds.names())
 def test_kinds_that_strike_whole_values_have_one_rate_for_each_device(kind, quantized):
     faults = FaultModel(kind=kind, weight_rate=(0.0, 0.5), activation_rate=0.25, layers=["a", "b"])
-    weights, activations = thresholds(faults, quantized, np.array([1, 0, 1], np.int32))
+    weights, activations, _ = thresholds(faults, quantized, np.array([1, 0, 1], np.int32))
     columns = 4 if kind in ("flip", "stuck-at-0", "stuck-at-1") else 1
     np.testing.assert_array_equal(weights, np.outer([2**30, 0, 0], [1] * columns))
     np.testing.assert_array_equal(activations, np.outer([2**29, 2**29, 0], [1] * columns))
@@ -81,7 +82,7 @@ def test_a_kind_that_names_bits_must_have_bits_of_the_format(network_of):
 
 def test_one_probability_per_bit(quantized):
     faults = FaultModel(bits=(0, 3), weight_rate=0.5, bit_profile=(1.0, 0.25), activation_rate=0.0)
-    weights, activations = thresholds(faults, quantized, np.zeros(3, np.int32))
+    weights, activations, _ = thresholds(faults, quantized, np.zeros(3, np.int32))
     np.testing.assert_array_equal(weights, [[2**30, 2**28]] * 3)
     np.testing.assert_array_equal(activations, 0)
 
@@ -89,7 +90,7 @@ def test_one_probability_per_bit(quantized):
 def test_each_layer_has_the_rates_of_its_device(quantized):
     faults = FaultModel(bits=(0,), weight_rate=(0.0, 0.5), activation_rate=(1.0, 0.25))
     mappings = np.array([[0, 1, 0], [1, 1, 1]], np.int32)
-    weights, activations = thresholds(faults, quantized, mappings)
+    weights, activations, _ = thresholds(faults, quantized, mappings)
     np.testing.assert_array_equal(weights[..., 0], np.where(mappings, 2**30, 0))
     np.testing.assert_array_equal(activations[..., 0], np.where(mappings, 2**29, 2**31))
     jitted = jax.jit(lambda m: thresholds(faults, quantized, m).weights)(mappings)
@@ -101,5 +102,5 @@ def test_layers_are_all_first_or_named(quantized):
     for layers, expected in [("all", [1, 1, 1]), (2, [1, 1, 0]), (0, [0, 0, 0]), ("b", [0, 1, 0])]:
         np.testing.assert_array_equal(layer_mask(FaultModel(layers=layers), graph), expected)
     np.testing.assert_array_equal(layer_mask(FaultModel(layers=["c", "a"]), graph), [1, 0, 1])
-    weights, _ = thresholds(FaultModel(layers=1), quantized, np.zeros(3, np.int32))
+    weights, *_ = thresholds(FaultModel(layers=1), quantized, np.zeros(3, np.int32))
     assert np.asarray(weights)[0].all() and not np.asarray(weights)[1:].any()

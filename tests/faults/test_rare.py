@@ -14,8 +14,8 @@ from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
 from afpjax.faults.budget import _highest, scale_both
+from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.strike import Draws, flips_of_trial
 
 RARE = [3.8e-6, 1e-6, 3e-7, 1e-8, 2e-10, 1e-12, 1e-15]
 GENERATORS = ("hash", "threefry")
@@ -185,7 +185,7 @@ def test_scaling_thresholds_of_two_words_is_exact_integer_arithmetic():
 
 def test_the_highest_of_thresholds_of_two_words_is_that_of_63_bits():
     """Of kernels that layers share, counted once."""
-    draws = Draws.of(FaultModel(bits=(0, 1), weight_rate=1e-9))
+    draws = FaultModel(bits=(0, 1), weight_rate=1e-9).spec()
     limits = jnp.asarray([[3, 7, 5, 1], [2, 7, 900, 4], [3, 0, 6, 2**32 - 1]], jnp.uint32)
     assert _highest(draws, limits).tolist() == [3, 7, 6, 4]
 
@@ -214,15 +214,15 @@ def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, 
     faults, mapping = KINDS[name], np.array([[0, 1, 0]])
 
     def everything():
-        made = Evaluator(quantized, images[:5], labels[:5], 3, judge=LOGITS)
-        drawn = made.drawn(faults, thresholds(faults, quantized, mapping), [0, 4])
+        made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
+        drawn = made.evaluate(faults, thresholds(faults, quantized, mapping), [0, 4])
         alone = quantized(images[:5], mapping=mapping[0], faults=faults, key=3, trial=4)
         return drawn, np.asarray(alone)
 
     usual = everything()
     monkeypatch.setattr(bits, "RARE", 1.0)
-    assert Draws.of(faults).rare and not any(
-        each.shape[-1] == 1 for each in thresholds(faults, quantized, mapping)
+    assert faults.spec().rare and not any(
+        each.shape[-1] == 1 for each in thresholds(faults, quantized, mapping)[:2]
     )
     for one, other in zip(usual, everything(), strict=True):
         np.testing.assert_array_equal(one, other)
@@ -235,8 +235,8 @@ def test_two_words_strike_neurons_that_devices_share_out_as_one_does(
     by = [np.arange(layer.neurons) % 2 for layer in quantized.layers]
 
     def served():
-        made = Evaluator(quantized, images[:5], labels[:5], 3, judge=LOGITS)
-        return made.served([by], faults, [0, 4])
+        made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
+        return made.evaluate_placements([by], faults, [0, 4])
 
     usual = served()
     monkeypatch.setattr(bits, "RARE", 1.0)
@@ -248,9 +248,9 @@ def test_a_rare_device_leaves_the_draws_of_a_usual_one(quantized, images, labels
     rare = FaultModel(weight_rate=(0.1, 1e-9), activation_rate=(0.05, 1e-15), link_rate=1e-12)
     none = FaultModel(weight_rate=(0.1, 0.0), activation_rate=(0.05, 0.0))
     mappings = np.array([[0, 1, 0], [1, 1, 1]])
-    made = Evaluator(quantized, images[:5], labels[:5], 3, judge=LOGITS)
+    made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
     one, other = (
-        made.drawn(faults, thresholds(faults, quantized, mappings), [0, 1])
+        made.evaluate(faults, thresholds(faults, quantized, mappings), [0, 1])
         for faults in (rare, none)
     )
     np.testing.assert_array_equal(one, other)
@@ -269,7 +269,7 @@ def test_flips_of_rare_rates_are_counted(quantized):
         weights = np.zeros_like(limits.weights)
         weights[1] = int(first.min()), rest
         counted = flips_of_trial(
-            Draws.of(faults),
+            faults.spec(),
             quantized,
             jnp.arange(2, dtype=jnp.uint32),
             limits._replace(weights=weights),

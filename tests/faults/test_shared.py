@@ -11,9 +11,9 @@ from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CLASS_SHIFT, LOGITS, OUTCOME
 from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.faults.bits import WEIGHTS, flip_mask, seed_words, stream, threshold
+from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Site
-from afpjax.faults.strike import Draws, flips_of_trial
 from afpjax.hardware.cost import cost_tables
 from afpjax.hardware.platform import load_platform
 from afpjax.hardware.tables import check_capacity, mapping_cost
@@ -47,7 +47,7 @@ def quantized():
 
 @pytest.fixture(scope="module")
 def evaluator(quantized):
-    return Evaluator(quantized, IMAGES, LABELS, KEY, judge=LOGITS)
+    return Evaluator(quantized, IMAGES, LABELS, KEY, metric=LOGITS)
 
 
 def codes(values):
@@ -91,9 +91,9 @@ def test_layers_know_what_they_share(quantized):
 def test_a_fault_in_a_stored_weight_strikes_all_who_read_it(evaluator, named, element, bit):
     mask = one_bit("step", element, bit)
     fault = [Fault.at(Site(named, element, bit))]
-    (stored,) = evaluator.under(fault)
+    (stored,) = evaluator.evaluate_sites(fault)
     np.testing.assert_array_equal(stored, forward({1: mask, 2: mask, 3: mask}))
-    (read,) = evaluator.under(fault, shared="read")
+    (read,) = evaluator.evaluate_sites(fault, shared="read")
     np.testing.assert_array_equal(read, forward({named: mask}))
 
 
@@ -101,7 +101,7 @@ def test_a_place_that_two_calls_name_is_one_place(evaluator):
     twice = [Fault.at(Site(1, 8, 6), Site(2, 8, 6), Site(3, 9, 5), Site(0, 3, 7))]
     step = one_bit("step", 8, 6) | one_bit("step", 9, 5)
     expected = forward({0: one_bit("in", 3, 7), 1: step, 2: step, 3: step})
-    np.testing.assert_array_equal(evaluator.under(twice)[0], expected)
+    np.testing.assert_array_equal(evaluator.evaluate_sites(twice)[0], expected)
 
 
 def mask_of(number, trial, rate, bits):
@@ -120,7 +120,7 @@ def test_masks_are_those_of_the_stored_copy_or_of_each_read(quantized, evaluator
     bits, rates, trials = (2, 5), (0.1, 0.3), [0, 3]
     faults = FaultModel(bits=bits, weight_rate=rates, activation_rate=0.0, shared=shared)
     limits = thresholds(faults, quantized, np.array([mapping]))
-    found = evaluator.drawn(faults, limits, trials)[0]
+    found = evaluator.evaluate(faults, limits, trials)[0]
     for trial, logits in zip(trials, found, strict=True):
         own = (0, 1, 1, 1, 4) if shared == "stored" else range(5)
         masks = {
@@ -139,7 +139,7 @@ def test_flips_of_a_stored_weight_are_counted_once(quantized):
         faults = FaultModel(bits=bits, weight_rate=(0.1, 0.3), activation_rate=0.0, shared=shared)
         limits = jax.tree.map(jnp.asarray, thresholds(faults, quantized, mapping))
         counted = flips_of_trial(
-            Draws.of(faults),
+            faults.spec(),
             quantized,
             jnp.arange(2, dtype=jnp.uint32),
             limits,
@@ -160,7 +160,7 @@ def test_a_budget_counts_stored_bits_once(quantized, budget):
     faults = FaultModel(weight_rate=0.4, activation_rate=0.0, budget=budget)
     limits = jax.tree.map(jnp.asarray, thresholds(faults, quantized, np.zeros(5, np.int32)))
     indices, seed = jnp.arange(1, dtype=jnp.uint32), seed_words(KEY)
-    flips = flips_of_trial(Draws.of(faults), quantized, indices, limits, seed, jnp.uint32(0))
+    flips = flips_of_trial(faults.spec(), quantized, indices, limits, seed, jnp.uint32(0))
     assert int(flips.weights.sum()) <= budget
     if budget == 1000:
         assert flips.weights.tolist()[2:4] == [0, 0] and int(flips.weights.sum()) > 100
@@ -170,7 +170,7 @@ def test_a_stored_weight_is_one_population(quantized):
     def sizes(shared, layers=(0, 1, 2, 3, 4), by="layer"):
         made = strata.strata(
             quantized,
-            strata.Kind(),
+            strata.Single(),
             by=by,
             targets=["weights", "activations"],
             layers=layers,
@@ -187,7 +187,7 @@ def test_a_stored_weight_is_one_population(quantized):
 
 
 def test_masks_of_a_cell_strike_all_who_read_it(quantized):
-    evaluator = Evaluator(quantized, IMAGES, LABELS, KEY, judge=OUTCOME)
+    evaluator = Evaluator(quantized, IMAGES, LABELS, KEY, metric=OUTCOME)
     faults = FaultModel(bits=(2, 5), weight_rate=0.3, activation_rate=0.0)
     (cell,) = masks.cells(
         faults,

@@ -7,7 +7,7 @@ import pytest
 
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.sites import Site
+from afpjax.faults.sites import Fault, Site, check_site
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
@@ -21,6 +21,10 @@ def flipped(kernels, names, site):
     struck = {name: words.copy() for name, words in kernels.items()}
     struck[names[site.layer]].reshape(-1)[site.element] ^= 1 << site.bit
     return struck
+
+
+def one_by_one(sites):
+    return [Fault.at(site) for site in sites]
 
 
 def some_sites(network, rng, count=60):
@@ -42,7 +46,7 @@ def test_one_flipped_bit_is_that_of_the_stored_word(name, network_of, images):
     kernels = kernels_of(network)
     labels = forward(fmt, kernels, np.asarray(images)).argmax(1).astype(np.int32)
     sites = some_sites(network, np.random.default_rng(0))
-    got = Evaluator(network, images, labels, 0).correct_at(sites)
+    got = Evaluator(network, images, labels, 0).evaluate_sites(one_by_one(sites))
     expected = np.stack(
         [right(forward(fmt, flipped(kernels, names, s), np.asarray(images)), labels) for s in sites]
     )
@@ -80,7 +84,8 @@ def test_elements_of_a_convolution_are_counted_row_by_row():
         struck = codes.copy()
         struck[site.element] ^= 1 << site.bit
         expected.append(logits(struck).argmax(1) == labels)
-    got = Evaluator(quantized, jnp.asarray(x, jnp.float32), labels, 0).correct_at(sites)
+    evaluator = Evaluator(quantized, jnp.asarray(x, jnp.float32), labels, 0)
+    got = evaluator.evaluate_sites(one_by_one(sites))
     np.testing.assert_array_equal(got, np.stack(expected))
     assert not got.all()
 
@@ -96,12 +101,11 @@ def test_elements_of_a_convolution_are_counted_row_by_row():
         (Site(0, 0, -1), "the format has the bits 0 to 15"),
     ],
 )
-def test_sites_that_do_not_exist_are_refused_in_one_line(quantized, images, labels, site, message):
-    evaluator = Evaluator(quantized, images, labels, 0)
+def test_sites_that_do_not_exist_are_refused_in_one_line(quantized, site, message):
     with pytest.raises(InputError, match=message) as raised:
-        evaluator.correct_at([Site(0, 0, 0), site])
+        check_site(site, quantized.layers, 16)
     assert str(raised.value).startswith(f"Site(layer={site.layer}, element={site.element}, bit=")
-    assert "\n" not in str(raised.value) and evaluator.evaluations == 0
+    assert "\n" not in str(raised.value)
 
 
 def test_sites_are_remembered_and_equal_ones_run_once(quantized, images, labels):
@@ -109,18 +113,18 @@ def test_sites_are_remembered_and_equal_ones_run_once(quantized, images, labels)
     evaluator = Evaluator(quantized, images, labels, 0, memory=memory)
     sites = [Site(0, 3, 15), Site(2, 5, 14), Site(0, 3, 15)]
     counted: list[int] = []
-    seen = evaluator.correct_at(sites, counted.append)
+    seen = evaluator.evaluate_sites(one_by_one(sites), counted.append)
     assert evaluator.evaluations == len(memory) == 2 and sum(counted) == 3
     np.testing.assert_array_equal(seen[0], seen[2])
     again = Evaluator(quantized, images, labels, 0, memory=memory)
-    np.testing.assert_array_equal(again.correct_at(sites[::-1]), seen[::-1])
+    np.testing.assert_array_equal(again.evaluate_sites(one_by_one(sites[::-1])), seen[::-1])
     assert again.evaluations == 0
 
 
 def test_a_site_named_by_numpy_integers_is_the_same_site(quantized, images, labels):
     evaluator = Evaluator(quantized, images, labels, 0)
-    evaluator.correct_at([Site(1, 7, 15)])
-    evaluator.correct_at([Site(*np.array([1, 7, 15]))])
+    evaluator.evaluate_sites(one_by_one([Site(1, 7, 15)]))
+    evaluator.evaluate_sites(one_by_one([Site(*np.array([1, 7, 15]))]))
     assert evaluator.evaluations == 1 and repr(Site(*np.array([1, 7, 15]))) == repr(Site(1, 7, 15))
 
 
@@ -128,15 +132,15 @@ def test_sites_and_draws_do_not_get_in_each_others_way(quantized, images, labels
     """One memory for both: what is asked for last has the answer that it has alone."""
     faults = FaultModel(weight_rate=0.3, activation_rate=0.3)
     limits = thresholds(faults, quantized, np.zeros((1, 3), np.int32))
-    alone = Evaluator(quantized, images, labels, 4).correct(faults, limits, [0, 1])
+    alone = Evaluator(quantized, images, labels, 4).evaluate(faults, limits, [0, 1])
     evaluator = Evaluator(quantized, images, labels, 4)
-    at = evaluator.correct_at([Site(0, 0, 15)])
+    at = evaluator.evaluate_sites(one_by_one([Site(0, 0, 15)]))
     clean = evaluator.clean()
-    np.testing.assert_array_equal(evaluator.correct(faults, limits, [0, 1]), alone)
-    np.testing.assert_array_equal(evaluator.correct_at([Site(0, 0, 15)]), at)
+    np.testing.assert_array_equal(evaluator.evaluate(faults, limits, [0, 1]), alone)
+    np.testing.assert_array_equal(evaluator.evaluate_sites(one_by_one([Site(0, 0, 15)])), at)
     np.testing.assert_array_equal(clean, np.asarray(quantized(images)).argmax(1) == labels)
 
 
 def test_no_sites_have_no_answers(quantized, images, labels):
-    got = Evaluator(quantized, images, labels, 0).correct_at([])
+    got = Evaluator(quantized, images, labels, 0).evaluate_sites(one_by_one([]))
     assert got.shape == (0, len(images))

@@ -12,7 +12,7 @@ from afpjax.config.work import SILENT, Work
 from afpjax.evaluate import engine
 from afpjax.experiment.prepare import prepare
 from afpjax.faults.model import FaultModel
-from afpjax.faults.sites import Site
+from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign import run as campaign
 from afpjax.jobs.shared.outcome import result_text, tables
@@ -190,7 +190,7 @@ def test_an_exhaustive_campaign_knows_every_fault(config_of, result_of):
         for place, (layer, count) in enumerate(counts.items()):
             for bit in (9, 15):
                 sites = [Site(place, element, bit, target) for element in range(count)]
-                correct = evaluator.correct_at(sites)
+                correct = evaluator.evaluate_sites([Fault.at(site) for site in sites])
                 cell = cell_of(result, layer=layer, bit=bit, target=target)
                 assert cell["accuracy"] == pytest.approx(correct.mean(), abs=1e-12)
                 assert cell["accuracy_interval"] == pytest.approx([cell["accuracy"]] * 2)

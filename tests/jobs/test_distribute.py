@@ -86,7 +86,7 @@ def test_accuracies_are_those_of_masked_networks(result, config_of):
         for layer, part in zip(each, parts, strict=True):
             layer[part[gone]] = -1
         by.append(tuple(each))
-    right = evaluator.served(by)[:, 0]
+    right = evaluator.evaluate_placements(by)[:, 0]
     (row,) = rows(result, method="lop", devices=3, failed=1)
     assert row["accuracy"] == pytest.approx(right.mean())
     assert row["accuracy_worst"] == pytest.approx(right.mean(axis=1).min())

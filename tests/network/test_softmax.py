@@ -91,9 +91,9 @@ def test_evaluators_keep_logits_of_a_network_that_ends_in_a_softmax():
     found = []
     for each in (network, plain):
         quantized = afpjax.quantize(each, FLOAT)
-        evaluator = Evaluator(quantized, images, np.zeros(4, np.int32), 0, judge=LOGITS)
+        evaluator = Evaluator(quantized, images, np.zeros(4, np.int32), 0, metric=LOGITS)
         limits = thresholds(NO_FAULTS, quantized, np.zeros((1, 2), np.int32))
-        found.append(evaluator.drawn(NO_FAULTS, limits, (0,))[0, 0])
+        found.append(evaluator.evaluate(NO_FAULTS, limits, (0,))[0, 0])
     np.testing.assert_array_equal(*found)
 
 

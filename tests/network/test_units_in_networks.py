@@ -123,7 +123,7 @@ def test_forward_derivatives_are_the_same_on_either_units(traced, normal):
 
 @pytest.mark.in_ci("global-16")
 @pytest.mark.parametrize("fmt", FORMATS, ids=lambda fmt: f"{fmt.scale}-{fmt.bits}")
-def test_struck_logits_are_the_same_on_either_units(traced, normal, fmt):
+def test_faulty_logits_are_the_same_on_either_units(traced, normal, fmt):
     images = normal(4, 8, 8, 3)
     faults = FaultModel(bits=(0, 1, 2, 5))
     in_float32, in_bfloat16 = both_units(traced, fmt, images)

@@ -85,13 +85,13 @@ def spread(network, method, thresholds=0.4, **options):
 
 
 def evaluator_of(network, images):
-    return Evaluator(network, images, np.zeros(len(images), np.int32), 0, judge=LOGITS)
+    return Evaluator(network, images, np.zeros(len(images), np.int32), 0, metric=LOGITS)
 
 
 def masked(network, images, placement, failures):
     """Logits [F, B, classes] that the evaluator gives."""
     answering = [placement.answering(failed) for failed in failures]
-    return evaluator_of(network, images).served(answering)[:, 0]
+    return evaluator_of(network, images).evaluate_placements(answering)[:, 0]
 
 
 def executed(network, images, placement, failures):

@@ -136,7 +136,7 @@ def test_outcomes_are_those_of_every_set_alone(world):
     found = outcomes(evaluator, pairs)
     for (placement, failures), right in zip(pairs, found, strict=True):
         for failed, each in zip(failures.sets, right, strict=True):
-            alone = evaluator.served([placement.answering(failed)])
+            alone = evaluator.evaluate_placements([placement.answering(failed)])
             np.testing.assert_array_equal(each, alone[0])
 
 

@@ -108,7 +108,7 @@ def test_objectives_are_those_of_distribute_and_its_failures(deep, evaluator, tr
     placement = distribute(network, scores, DEVICES, trade.ladders.thresholds(choice))
     by = [placement.answering((device,)) for device in range(DEVICES)]
     assert evaluator.clean().all()
-    assert lost == pytest.approx(1 - evaluator.served(by).mean())
+    assert lost == pytest.approx(1 - evaluator.evaluate_placements(by).mean())
     kept = placement.loads()[:, 0] / [16, 16, 6]
     sizes = np.array([9 * 2 * 16, 9 * 16 * 16, 16 * 6])
     assert memory == pytest.approx((kept * sizes).sum() / sizes.sum())
@@ -324,7 +324,7 @@ def test_gains_are_paired_on_held_out_images_and_chosen_without_them(deep, trade
         def per_image(thresholds):
             placement = distribute(network, scores, DEVICES, thresholds)
             rows = [placement.answering((device,)) for device in range(DEVICES)]
-            return held_out.served(rows)[:, 0].mean(axis=0)
+            return held_out.evaluate_placements(rows)[:, 0].mean(axis=0)
 
         one, other = per_image(point.thresholds), per_image(constant.thresholds)
         assert gain.searched == pytest.approx(one.mean())

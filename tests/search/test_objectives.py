@@ -156,13 +156,13 @@ def test_mappings_that_break_a_limit_are_not_run(tables, objective, every_mappin
     caps = Caps(latency_ms=float(np.quantile(cost.latency_ms, 0.1)))
     within = cost.latency_ms <= caps.latency_ms
     ran = []
-    run = objective.evaluator.correct
+    run = objective.evaluator.evaluate
 
-    def correct(faults, limits, trials, *rest):
+    def evaluate(faults, limits, trials, *rest):
         ran.append(len(limits.weights))
         return run(faults, limits, trials, *rest)
 
-    objective.evaluator.correct = correct
+    objective.evaluator.evaluate = evaluate
     fitness = with_faults(tables, caps, objective)(0, every_mapping)
     assert sorted(ran) == [1, within.sum()]  # the fault-free run, and what is allowed
     objectives = np.asarray(fitness.objectives)

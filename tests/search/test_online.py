@@ -32,7 +32,7 @@ from afpjax.search.explore import Budget
 from afpjax.search.objectives import costs
 
 BUILT = built_for((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
-STRUCK = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))
+FAULTY = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))
 LOST = BUILT._replace(present=(False, True, True))
 ALONE = BUILT._replace(present=(False, False, True))
 HOT = BUILT._replace(latency=(3.0, 1.0, 1.0), energy=(1.0, 1.5, 0.5))
@@ -137,7 +137,7 @@ def test_limits_are_so_much_more_than_the_fault_unaware_choice(system, with_, ta
     caps = limits(system, BUILT)
     assert caps.latency_ms == pytest.approx(1.25 * cost.latency_ms[0])
     assert caps.energy_mj == pytest.approx(2.0 * cost.energy_mj[0])
-    assert limits(system, STRUCK) == caps  # fault rates cost nothing
+    assert limits(system, FAULTY) == caps  # fault rates cost nothing
 
 
 def test_limits_rise_where_all_devices_become_slower(system):
@@ -157,20 +157,20 @@ def test_the_safest_mapping_is_on_the_safest_device_as_far_as_the_limits_go(
     system, with_, tables, every_mapping
 ):
     roomy = with_(allow_latency=99.0, allow_energy=99.0)
-    assert safest_within(roomy, STRUCK) == (2,) * 5
+    assert safest_within(roomy, FAULTY) == (2,) * 5
     assert safest_within(roomy, BUILT._replace(weight_rate=(0.0, 0.2, 0.5))) == (0,) * 5
     assert safest_within(roomy, LOST._replace(weight_rate=(0.0, 0.1, 0.5))) == (1,) * 5
     assert safest_within(system, ALONE) == (2,) * 5
     # Somewhat less may be spent: some layers move, no more than need be, and the limits hold.
     cost = costs(tables, every_mapping)
     whole = costs(tables, np.array([(2,) * 5]))
-    least = limits(with_(allow_latency=0.0, allow_energy=0.0), STRUCK)
+    least = limits(with_(allow_latency=0.0, allow_energy=0.0), FAULTY)
     share = 0.7 * float(whole.energy_mj[0]) / least.energy_mj - 1
     tight = with_(allow_latency=99.0, allow_energy=share)
-    caps = limits(tight, STRUCK)
+    caps = limits(tight, FAULTY)
     assert whole.energy_mj[0] > caps.energy_mj
-    found = safest_within(tight, STRUCK)
-    assert within(tight, STRUCK, [found])[0]
+    found = safest_within(tight, FAULTY)
+    assert within(tight, FAULTY, [found])[0]
     allowed = np.asarray(cost.energy_mj) <= caps.energy_mj
     fewest = (every_mapping[allowed] != 2).sum(axis=1).min()
     assert 0 < sum(device != 2 for device in found) <= fewest + 1
@@ -189,10 +189,10 @@ def test_a_search_begins_with_what_must_not_be_missed(system):
     front = tuple((a, b, c, 0, 0) for a in range(3) for b in range(3) for c in range(3))
     current, safest = (1, 0, 1, 0, 1), (2, 2, 2, 2, 0)
     devices = [(0,) * 5, (1,) * 5, (2,) * 5]
-    given = _given(system, STRUCK, current, safest, front)
+    given = _given(system, FAULTY, current, safest, front)
     assert given == [current, safest, *devices]
     wider = dataclasses.replace(system, budget=Budget(16, 3))
-    given = _given(wider, STRUCK, current, safest, front)
+    given = _given(wider, FAULTY, current, safest, front)
     assert given[:5] == [current, safest, *devices] and len(given) == len(set(given)) == 8
     assert set(given[5:]) <= set(front)
     # Where a device is lost, its layers are moved everywhere.
@@ -203,13 +203,13 @@ def test_a_search_begins_with_what_must_not_be_missed(system):
 def test_expected_drops_are_those_of_forward_runs(system, quantized, images, labels):
     mappings = [(0, 1, 2, 0, 1), (0,) * 5, (2,) * 5]
     clean = (np.asarray(quantized(images)).argmax(1) == labels).mean()
-    faults = at(system.faults, STRUCK)
+    faults = at(system.faults, FAULTY)
     trials = range(_CHOICE, _CHOICE + TRIALS)
     wanted = [
         clean - run_directly(quantized, images, labels, faults, np.array(each), trials)
         for each in mappings
     ]
-    found = expected_drops(system, STRUCK, mappings)
+    found = expected_drops(system, FAULTY, mappings)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
     assert found[1] > 0.1 and found[2] == 0
 
@@ -223,22 +223,22 @@ def within(system, state, mappings):
 
 def test_the_choice_loses_least_of_what_is_within_the_limits(system, every_mapping):
     some = as_front(every_mapping[::7])
-    found = choose(system, STRUCK, some[0], some)
-    drops = expected_drops(system, STRUCK, some)
-    allowed = within(system, STRUCK, some)
+    found = choose(system, FAULTY, some[0], some)
+    drops = expected_drops(system, FAULTY, some)
+    allowed = within(system, FAULTY, some)
     assert 0 < allowed.sum() < len(some)
     assert found.drop == drops[allowed].min()
-    assert within(system, STRUCK, [found.mapping])[0]
+    assert within(system, FAULTY, [found.mapping])[0]
     assert found.drop_now == drops[0]
 
 
 def test_the_mapping_in_use_is_among_what_is_chosen_from(system, with_):
     best, worse = (2,) * 5, (0,) * 5
     generous = with_(allow_latency=99.0, allow_energy=99.0)
-    assert choose(generous, STRUCK, best, (worse,)).mapping == best
-    assert choose(generous, STRUCK, worse, (best,)).mapping == best
+    assert choose(generous, FAULTY, best, (worse,)).mapping == best
+    assert choose(generous, FAULTY, worse, (best,)).mapping == best
     # What is only asked about is not chosen.
-    found = choose(generous, STRUCK, worse, ((0, 0, 0, 0, 1),), (best,))
+    found = choose(generous, FAULTY, worse, ((0, 0, 0, 0, 1),), (best,))
     assert found.mapping != best and found.drops == (0.0,)
 
 
@@ -248,7 +248,7 @@ def test_a_mapping_that_needs_a_lost_device_drops_everything(system):
     assert found.drop_now == 1.0 and found.drops == (1.0, 0.0)
 
 
-@pytest.mark.parametrize("state", [BUILT, STRUCK, LOST, HOT])
+@pytest.mark.parametrize("state", [BUILT, FAULTY, LOST, HOT])
 def test_a_search_ends_within_the_limits_on_devices_that_are_there(system, state):
     current = (0, 1, 0, 1, 0)
     found = repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,))
@@ -275,7 +275,7 @@ def test_few_mappings_are_all_tried(system, with_, every_mapping):
 def test_the_search_finds_what_removes_the_drop(system, with_, every_mapping):
     """Everything may be spent: the best of all mappings loses nothing, and so does the search's."""
     roomy = with_(allow_latency=99.0, allow_energy=99.0)
-    found = repartition(roomy, STRUCK, (0,) * 5, ())
+    found = repartition(roomy, FAULTY, (0,) * 5, ())
     assert found.drop_now > 0.1 and found.drop <= 0.0
 
 
@@ -286,13 +286,13 @@ def test_time_ends_a_search_and_a_busy_machine_changes_nothing(system, with_, mo
     found = repartition(hasty, BUILT, (0,) * 5, ())
     assert 1 <= found.generations < 3 and found.cut
     assert within(system, BUILT, [found.mapping])[0]
-    drawn = Evaluator.drawn
+    drawn = Evaluator.evaluate
 
     def slowly(*given, **settings):
         time.sleep(1.0)
         return drawn(*given, **settings)
 
-    monkeypatch.setattr(Evaluator, "drawn", slowly)
+    monkeypatch.setattr(Evaluator, "evaluate", slowly)
     assert repartition(hasty, BUILT, (0,) * 5, ()) == found
     assert len(hasty.took_ms) == 2 and hasty.took_ms[1] > 1e3
 

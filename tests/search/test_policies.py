@@ -108,9 +108,9 @@ def test_never_stays_whatever_happens(run, operation):
     assert {event.mapping for event in found.events} == {FIRST} and not reasons(found)
     drops = [event.drop for event in found.events]
     clean = operation.stream.clean
-    struck = clean - operation.stream.accuracy(FIRST, found.events[50].state)
-    assert struck > THETA
-    np.testing.assert_allclose(drops, [0.0] * 20 + [struck] * 100 + [0.0] * 60, atol=1e-12)
+    drop = clean - operation.stream.accuracy(FIRST, found.events[50].state)
+    assert drop > THETA
+    np.testing.assert_allclose(drops, [0.0] * 20 + [drop] * 100 + [0.0] * 60, atol=1e-12)
     assert time_above(found.events, THETA) == pytest.approx(100 / 180)
     assert all(event.observed is None for event in found.events)
 
@@ -259,7 +259,7 @@ def test_rates_may_be_read_instead_of_probed(run):
 @pytest.mark.in_ci("safest", "stored")
 @pytest.mark.parametrize("policy", ["online", "safest", "stored"])
 def test_where_nothing_helps_nothing_flaps(run, operation, policy):
-    """All devices are struck alike: alarms go on, but every mapping loses the same."""
+    """All devices have one rate: alarms go on, but every mapping loses the same."""
     changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
     found = run(policy, changes)
     # Draws are common, so mappings of equal rates are equal: no gain is expected of any.
@@ -301,7 +301,7 @@ def test_means_are_over_answered_images_and_pay_what_was_paid():
 
 
 def test_what_has_been_searched_in_vain_is_not_searched_again(run):
-    """All devices are struck alike, rates are read: alarms go on, searches do not."""
+    """All devices have one rate, rates are read: alarms go on, searches do not."""
     changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
     found = run("online", changes, oracle=True, review=0)
     assert found.alarms >= 4 and found.searches == 5  # one, and four more that might find more

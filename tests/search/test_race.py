@@ -195,11 +195,11 @@ class Noted:
     def __getattr__(self, name):
         return getattr(self._evaluator, name)
 
-    def correct(self, faults, limits, trials, *rest):
+    def evaluate(self, faults, limits, trials, *rest):
         tables = [np.asarray(part) for part in limits]
         for place, trial in itertools.product(range(len(tables[0])), trials):
             self.asked.add((b"".join(part[place].tobytes() for part in tables), trial))
-        return self._evaluator.correct(faults, limits, trials, *rest)
+        return self._evaluator.evaluate(faults, limits, trials, *rest)
 
 
 @pytest.mark.parametrize(

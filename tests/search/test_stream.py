@@ -100,8 +100,8 @@ def test_a_curve_is_that_of_forward_runs(stream, quantized, images, labels, faul
     assert made.rates.tolist() == sorted({*GRID, 0.4})
     trials = range(2**18, 2**18 + DRAWS // 2)
     for rate in (0.0, 0.1, 0.4):
-        struck = at(faults, built_for((rate / 2,) * 3, (rate,) * 3))
-        right = directly(quantized, images, labels, struck, (0,) * 5, 7, trials)[:, stream.pool]
+        now = at(faults, built_for((rate / 2,) * 3, (rate,) * 3))
+        right = directly(quantized, images, labels, now, (0,) * 5, 7, trials)[:, stream.pool]
         place = made.rates.tolist().index(rate)
         mean = made.failing[place] / (made.failing[place] + made.holding[place])
         assert mean == pytest.approx(((~right).sum() + 0.5) / (right.size + 1))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int
 
+from afpjax.campaigns.counts import KEPT, OutcomeCounts
 from afpjax.campaigns.strata import site_names
-from afpjax.campaigns.tally import KEPT, Tally
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CHANGED, NON_FINITE, RIGHT_BIT, SDC1
 from afpjax.experiment.prepare import Experiment
-from afpjax.faults.patterns import how_of
+from afpjax.faults import kinds
 from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign.fault_lists import Counts, FaultList, list_text, read_list
@@ -42,7 +42,7 @@ def read(experiment: Experiment) -> FaultList:
 
 
 @dataclass(frozen=True, eq=False)
-class Struck:
+class ListOutcomes:
     """What became of a list's F faults on B images.
 
     Faults of one layer and bit are a cell; C cells, in the order of layers and bits.
@@ -54,7 +54,7 @@ class Struck:
     detected: Int[np.ndarray, "F"]  # images whose output is seen to be wrong: neither of `counts`
     changed: Int[np.ndarray, "C B"]  # faults that change an image's class
     right: Int[np.ndarray, "C B"]
-    tally: Tally
+    outcomes: OutcomeCounts
 
     @cached_property
     def cells(self) -> list[tuple[int, int]]:
@@ -77,37 +77,39 @@ class Struck:
         yield ALL, ALL, list(every)
 
 
-def strike(experiment: Experiment, evaluator: Evaluator, faults: FaultList) -> Struck:
+def inject_list(experiment: Experiment, evaluator: Evaluator, faults: FaultList) -> ListOutcomes:
     """Strike all faults of a list, layer by layer, so that what layers share is computed once."""
     cells, which = _cells(faults)
     reference, count = evaluator.reference, evaluator.count
-    tally = Tally(len(cells), count, reference.argmax(axis=1), reference.shape[1])
+    outcomes = OutcomeCounts(len(cells), count, reference.argmax(axis=1), reference.shape[1])
     ended = np.zeros((4, len(faults)), np.int64)  # masked, non-critical, critical, detected
     changed, right = (np.zeros((len(cells), count), np.int32) for _ in range(2))
-    at = _Places(evaluator.quantized, faults, how_of(experiment.faults.kind))
+    at = _Places(evaluator.quantized, faults, kinds.named(experiment.faults.kind).how)
     order = np.argsort(faults.layer, kind="stable")
     with experiment.work.progress.task("Striking", len(faults)) as task:
         for start in range(0, len(order), CHUNK):
             rows = order[start : start + CHUNK]
             each = [at.fault(row) for row in rows.tolist()]
-            answers = evaluator.under(each, task.advance, shared=experiment.config.faults.shared)
+            answers = evaluator.evaluate_sites(
+                each, task.advance, shared=experiment.config.faults.shared
+            )
             ended[:, rows] = _ended(answers)
             for cell in np.unique(which[rows]).tolist():
                 mine = answers[which[rows] == cell]
-                tally.add(cell, 0, mine)
+                outcomes.add(cell, 0, mine)
                 changed[cell] += (mine & SDC1 > 0).sum(axis=0)
                 right[cell] += (mine & RIGHT_BIT > 0).sum(axis=0)
     counts = Counts(np.full(len(faults), count), *ended[:3])
-    return Struck(evaluator.quantized, faults, counts, ended[3], changed, right, tally)
+    return ListOutcomes(evaluator.quantized, faults, counts, ended[3], changed, right, outcomes)
 
 
-def found(experiment: Experiment, struck: Struck) -> Record:
+def found(experiment: Experiment, ended: ListOutcomes) -> Record:
     """Cells by layer and bit, by layer, by bit and over all; the worst faults."""
     settings = experiment.config.campaign
     cells = [
         {"layer": layer, "bit": bit, "target": "weights"}
-        | _cell(struck, members, settings.confidence)
-        for layer, bit, members in struck.parts()
+        | _cell(ended, members, settings.confidence)
+        for layer, bit, members in ended.parts()
     ]
     return {
         "design": {
@@ -117,20 +119,20 @@ def found(experiment: Experiment, struck: Struck) -> Record:
             "interval": "by image",
             "confidence": settings.confidence,
             "level": settings.confidence,
-            "trials": len(struck.faults),
-            "strata": len(struck.cells),
+            "trials": len(ended.faults),
+            "strata": len(ended.cells),
         },
         "cells": cells,
-        "confusion": confusion(struck.tally.confusion),
-        "worst": list(_worst(struck, how_of(experiment.faults.kind))),
+        "confusion": confusion(ended.outcomes.confusion),
+        "worst": list(_worst(ended, kinds.named(experiment.faults.kind).how)),
     }
 
 
-def table(struck: Struck, more: dict[str, Sequence[object]]) -> bytes:
+def table(ended: ListOutcomes, more: dict[str, Sequence[object]]) -> bytes:
     """The list again, with what its faults did here, as `FILE`; `read_list` reads it."""
-    own = {name: array.tolist() for name, array in zip(_COLUMNS, struck.counts, strict=True)}
-    columns = own | {"detected": struck.detected.tolist()} | more
-    return list_text(struck.quantized, struck.faults, columns).encode()
+    own = {name: array.tolist() for name, array in zip(_COLUMNS, ended.counts, strict=True)}
+    columns = own | {"detected": ended.detected.tolist()} | more
+    return list_text(ended.quantized, ended.faults, columns).encode()
 
 
 _COLUMNS = ("n_injections", "masked", "non_critical", "critical")
@@ -165,9 +167,9 @@ def _ended(answers: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "4 K"]:
     return np.stack([masked, rest, critical, detected])
 
 
-def _cell(struck: Struck, members: Sequence[int], confidence: float) -> Record:
-    tally, own = struck.tally, list(members)
-    trials = tally.trials[own]
+def _cell(ended: ListOutcomes, members: Sequence[int], confidence: float) -> Record:
+    outcomes, own = ended.outcomes, list(members)
+    trials = outcomes.trials[own]
     total = int(trials.sum())
 
     def estimate(name: str, stem: str, hits: Int[np.ndarray, "B"]) -> Record:
@@ -176,25 +178,25 @@ def _cell(struck: Struck, members: Sequence[int], confidence: float) -> Record:
 
     return {
         "trials": total,
-        "images": tally.images,
-        **estimate("accuracy", "accuracy", struck.right[own].sum(axis=0)),
-        **estimate("sdc_rate", "sdc", struck.changed[own].sum(axis=0)),
-        **tally.shares(own, trials / total),
+        "images": outcomes.images,
+        **estimate("accuracy", "accuracy", ended.right[own].sum(axis=0)),
+        **estimate("sdc_rate", "sdc", ended.changed[own].sum(axis=0)),
+        **outcomes.shares(own, trials / total),
     }
 
 
-def _worst(struck: Struck, how: str) -> Iterator[Record]:
+def _worst(ended: ListOutcomes, how: str) -> Iterator[Record]:
     """The faults that change most images; of equals, those that are listed first."""
-    places = _Places(struck.quantized, struck.faults, how)
-    names, critical = struck.quantized.graph.names, struck.counts.critical
+    places = _Places(ended.quantized, ended.faults, how)
+    names, critical = ended.quantized.graph.names, ended.counts.critical
     for row in np.argsort(-critical, kind="stable")[:KEPT].tolist():
         if critical[row]:
             yield {
-                "layer": names[struck.faults.layer[row]],
-                "bit": int(struck.faults.bit[row]),
+                "layer": names[ended.faults.layer[row]],
+                "bit": int(ended.faults.bit[row]),
                 "target": "weights",
                 "trial": row,
-                "sdc_rate": critical[row] / struck.counts.images[row],
-                "sites": site_names(struck.quantized, places.fault(row)),
+                "sdc_rate": critical[row] / ended.counts.images[row],
+                "sites": site_names(ended.quantized, places.fault(row)),
                 "same_in_every_image": True,
             }

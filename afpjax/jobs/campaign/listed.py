@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from afpjax.campaigns.strata import KINDS
-from afpjax.campaigns.tally import Tally
+from afpjax.campaigns.counts import OutcomeCounts
+from afpjax.campaigns.strata import single_kinds
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CLASS_SHIFT
 from afpjax.experiment.prepare import Experiment
-from afpjax.faults.patterns import how_of
-from afpjax.faults.sites import Fault, Site, check_sites
+from afpjax.faults import kinds
+from afpjax.faults.sites import Fault, Site, check_site
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign.single import confusion
 from afpjax.jobs.shared.records import Record
@@ -21,16 +21,17 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
     """The fault of each name. Raises `InputError` for one that is not in the network."""
     if not sites:
         raise InputError("campaign.sites: name faults to strike, LAYER/TARGET/ELEMENT/BIT")
-    if experiment.faults.kind not in KINDS:
+    if experiment.faults.kind not in single_kinds():
         raise InputError(
             f"faults.kind: {experiment.faults.kind} has no single faults; use "
-            f"campaign.design = bernoulli, or one of {', '.join(KINDS)}"
+            f"campaign.design = bernoulli, or one of {', '.join(single_kinds())}"
         )
-    how = how_of(experiment.faults.kind)
+    how = kinds.named(experiment.faults.kind).how
     found = {name: _parsed(experiment, name) for name in sites}
     for name, parts in found.items():
         try:
-            check_sites(parts, experiment.graph.layers, experiment.format.width)
+            for site in parts:
+                check_site(site, experiment.graph.layers, experiment.format.width)
         except InputError as error:
             raise InputError(f"campaign.sites: {name}: {error}") from error
     return {name: Fault.at(*parts, how=how) for name, parts in found.items()}
@@ -39,15 +40,17 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
 def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]) -> Record:
     """One cell for each fault: its images are what varies."""
     with experiment.work.progress.task("Striking", len(wanted)) as task:
-        answers = evaluator.under(
+        answers = evaluator.evaluate_sites(
             list(wanted.values()), task.advance, shared=experiment.config.faults.shared
         )
     reference = evaluator.reference
-    tally = Tally(len(wanted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
+    counts = OutcomeCounts(
+        len(wanted), evaluator.count, reference.argmax(axis=1), reference.shape[1]
+    )
     for place in range(len(wanted)):
-        tally.add(place, 0, answers[place : place + 1])
+        counts.add(place, 0, answers[place : place + 1])
     confidence = experiment.config.campaign.confidence
-    cells = [_cell(name, tally, place, confidence) for place, name in enumerate(wanted)]
+    cells = [_cell(name, counts, place, confidence) for place, name in enumerate(wanted)]
     said = [
         {"site": name, "image": image, "before": int(before), "after": int(after)}
         for name, row in zip(wanted, answers, strict=True)
@@ -68,7 +71,7 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]
             "strata": len(wanted),
         },
         "cells": cells,
-        "confusion": confusion(tally.confusion),
+        "confusion": confusion(counts.confusion),
         "changed": said,
     }
 
@@ -90,14 +93,14 @@ def _parsed(experiment: Experiment, name: str) -> list[Site]:
         ) from error
 
 
-def _cell(name: str, tally: Tally, place: int, confidence: float) -> Record:
+def _cell(name: str, counts: OutcomeCounts, place: int, confidence: float) -> Record:
     layer, target, _, bits = name.rsplit("/", 3)
-    images = np.array([tally.images])
+    images = np.array([counts.images])
 
     def estimate(key: str, stem: str, of: str) -> Record:
-        hits = np.array([round(float(tally.sums(of)[place]) * tally.images)])
+        hits = np.array([round(float(counts.sums(of)[place]) * counts.images)])
         low, high = interval("wilson", hits, images, confidence=confidence)
-        return {key: tally.sums(of)[place], f"{stem}_interval": [low[0], high[0]]}
+        return {key: counts.sums(of)[place], f"{stem}_interval": [low[0], high[0]]}
 
     return {
         "layer": layer,
@@ -105,8 +108,8 @@ def _cell(name: str, tally: Tally, place: int, confidence: float) -> Record:
         "target": target,
         "site": name,
         "trials": 1,
-        "images": tally.images,
+        "images": counts.images,
         **estimate("accuracy", "accuracy", "right"),
         **estimate("sdc_rate", "sdc", "sdc1"),
-        **tally.shares([place], np.ones(1)),
+        **counts.shares([place], np.ones(1)),
     }

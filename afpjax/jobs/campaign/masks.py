@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from afpjax.campaigns import masks
-from afpjax.campaigns.tally import Tally
+from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import RIGHT_BIT, SDC1
 from afpjax.experiment.prepare import Experiment
@@ -38,9 +38,11 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
         )
     estimand = _ESTIMAND.format(over=_OVER_RUN if faults.scope == "run" else _OVER)
     reference = evaluator.reference
-    tally = Tally(len(counted), evaluator.count, reference.argmax(axis=1), reference.shape[1])
+    counts = OutcomeCounts(
+        len(counted), evaluator.count, reference.argmax(axis=1), reference.shape[1]
+    )
     for place, each in enumerate(counted):
-        tally.add(place, 0, each.answers)
+        counts.add(place, 0, each.answers)
     images = evaluator.count
     own = few_faults.of_cells(experiment, wanted, [len(each.answers) for each in counted], images)
     return {
@@ -53,15 +55,15 @@ def found(experiment: Experiment, evaluator: Evaluator, wanted: Sequence[masks.C
             "margin": settings.margin,
             "confidence": settings.confidence,
             "level": counted[0].confidence,
-            "trials": int(tally.trials.sum()),
+            "trials": int(counts.trials.sum()),
             "strata": len(counted),
         },
-        "cells": [_cell(experiment, tally, place, each) for place, each in enumerate(counted)],
-        "confusion": confusion(tally.confusion),
+        "cells": [_cell(experiment, counts, place, each) for place, each in enumerate(counted)],
+        "confusion": confusion(counts.confusion),
         "worst": [
             {**_named(experiment, counted[each.stratum].cell)}
             | {"trial": each.trial, "sdc_rate": each.sdc}
-            for each in tally.worst
+            for each in counts.worst
         ],
     }
 
@@ -80,7 +82,9 @@ def _named(experiment: Experiment, cell: masks.Cell) -> Record:
     return named | device
 
 
-def _cell(experiment: Experiment, tally: Tally, place: int, counted: masks.Counted) -> Record:
+def _cell(
+    experiment: Experiment, counts: OutcomeCounts, place: int, counted: masks.Counted
+) -> Record:
     def estimate(name: str, stem: str, flag: int) -> Record:
         hits = (counted.answers & flag) > 0
         bounds = masks.interval(experiment.faults, hits, counted.confidence)
@@ -89,8 +93,8 @@ def _cell(experiment: Experiment, tally: Tally, place: int, counted: masks.Count
     return {
         **_named(experiment, counted.cell),
         "trials": len(counted.answers),
-        "images": tally.images,
+        "images": counts.images,
         **estimate("accuracy", "accuracy", RIGHT_BIT),
         **estimate("sdc_rate", "sdc", SDC1),
-        **tally.shares([place], np.ones(1)),
+        **counts.shares([place], np.ones(1)),
     }

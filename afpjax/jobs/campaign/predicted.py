@@ -1,4 +1,4 @@
-"""What a campaign is expected to find, from one backward pass, before it strikes anything."""
+"""What a campaign is expected to find, from one backward pass, before it injects anything."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from afpjax.data.dataset import Images
 from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, per_flip
 from afpjax.experiment.prepare import Experiment
-from afpjax.faults.sites import stored
+from afpjax.faults.sites import size
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.stability import spearman
 
@@ -67,7 +67,7 @@ def _of_cell(experiment: Experiment, made: Coefficients, cell: Mapping[str, Any]
         rates[place, bits] = cell["rate"]
         return float(increase(moments, jnp.asarray(rates))[place])
     each: Float[np.ndarray, bits] = np.asarray(per_flip(moments))[place, bits]
-    return float(each.mean()) / stored(layers[place], target)
+    return float(each.mean()) / size(layers[place], target)
 
 
 def _bits(experiment: Experiment, cell: Mapping[str, Any]) -> list[int]:

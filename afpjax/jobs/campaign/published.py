@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from jaxtyping import Bool, Float
 
-from afpjax.jobs.campaign.fault_file import Struck
+from afpjax.jobs.campaign.fault_file import ListOutcomes
 from afpjax.jobs.campaign.fault_lists import Counts
 from afpjax.jobs.campaign.single import ALL
 from afpjax.jobs.shared.records import Record
@@ -22,20 +22,20 @@ _EQUAL = 1e-12  # shares that are as good as one
 _TWO_SIDED = 1.959964  # what one standard score in twenty is beyond
 
 
-def compared(struck: Struck, theirs: Counts, confidence: float) -> Record:
+def compared(ended: ListOutcomes, theirs: Counts, confidence: float) -> Record:
     """The record `published`: scores of the faults, and shares over bits, layers and all."""
-    scores, enough = _scores(struck, theirs)
-    parts = list(_parts(struck, theirs, confidence))
+    scores, enough = _scores(ended, theirs)
+    parts = list(_parts(ended, theirs, confidence))
     bits = [part for part in parts if part["layer"] == ALL != part["bit"]]
     layers = [part for part in parts if part["bit"] == ALL != part["layer"]]
     (whole,) = (part for part in parts if part["layer"] == part["bit"] == ALL)
     return {
-        "faults": len(struck.faults),
-        "images": int(struck.counts.images[0]),
+        "faults": len(ended.faults),
+        "images": int(ended.counts.images[0]),
         "published_images": int(theirs.images.min()),
         "confidence": confidence,
         "whole": _without(whole, "layer", "bit"),
-        "masked": {"rate": _share(struck.counts.masked, struck.counts.images),
+        "masked": {"rate": _share(ended.counts.masked, ended.counts.images),
                    "published_rate": _share(theirs.masked, theirs.images)},
         "scores": {"expected_images": ENOUGH, "faults": int(enough.sum())}
         | _spread(scores[enough]),
@@ -46,9 +46,9 @@ def compared(struck: Struck, theirs: Counts, confidence: float) -> Record:
     }  # fmt: skip
 
 
-def columns(struck: Struck, theirs: Counts) -> dict[str, Sequence[object]]:
+def columns(ended: ListOutcomes, theirs: Counts) -> dict[str, Sequence[object]]:
     """For the list's own file: their images and critical ones, and the score where it is one."""
-    scores, enough = _scores(struck, theirs)
+    scores, enough = _scores(ended, theirs)
     told = [f"{z:.4g}" if known else "" for z, known in zip(scores, enough, strict=True)]
     return {
         "published_n_injections": theirs.images.tolist(),
@@ -57,9 +57,11 @@ def columns(struck: Struck, theirs: Counts) -> dict[str, Sequence[object]]:
     }
 
 
-def _scores(struck: Struck, theirs: Counts) -> tuple[Float[np.ndarray, "F"], Bool[np.ndarray, "F"]]:
+def _scores(
+    ended: ListOutcomes, theirs: Counts
+) -> tuple[Float[np.ndarray, "F"], Bool[np.ndarray, "F"]]:
     """Every fault's standard score, and for which it is nearly normal."""
-    ours = struck.counts
+    ours = ended.counts
     scores = subset_scores(ours.critical, ours.images, theirs.critical, theirs.images)
     expected = theirs.critical / theirs.images * ours.images
     enough = (expected >= ENOUGH) & (ours.images - expected >= ENOUGH)
@@ -77,13 +79,13 @@ def _spread(scores: Float[np.ndarray, "F"]) -> Record:
     }
 
 
-def _parts(struck: Struck, theirs: Counts, confidence: float) -> Iterator[Record]:
+def _parts(ended: ListOutcomes, theirs: Counts, confidence: float) -> Iterator[Record]:
     """Shares of critical pairs, ours with an interval over their images, and theirs."""
-    for layer, bit, members in struck.parts():
+    for layer, bit, members in ended.parts():
         if layer != ALL != bit:
             continue
-        mine = np.isin(struck.which, members)
-        hits, faults = struck.changed[members].sum(axis=0), int(mine.sum())
+        mine = np.isin(ended.which, members)
+        hits, faults = ended.changed[members].sum(axis=0), int(mine.sum())
         images = float(theirs.images[mine].min())
         low, high = images_interval(hits, faults, confidence, images=images)
         known = _share(theirs.critical[mine], theirs.images[mine])

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from afpjax.campaigns import masks, strata
-from afpjax.campaigns.tally import Tally
+from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.campaigns.walk import Rules, Trials, Walk
 from afpjax.command.store import summed
 from afpjax.config.config import Config
@@ -55,7 +55,7 @@ class Campaign:
 
     @property
     def evaluator(self) -> Evaluator:
-        return self.experiment.struck_images
+        return self.experiment.campaign_evaluator
 
 
 def run(config: Config, work: Work) -> Outcome:
@@ -96,7 +96,7 @@ def plan(config: Config, work: Work) -> object:
 
 def _campaign(experiment: Experiment) -> Campaign:
     graph, settings = experiment.graph, experiment.config.campaign
-    struck = np.flatnonzero(layer_mask(experiment.faults, graph))
+    faulty = np.flatnonzero(layer_mask(experiment.faults, graph))
     if settings.mapping and len(settings.mapping) != len(graph.layers):
         raise InputError(
             f"campaign.mapping: {len(settings.mapping)} devices for {len(graph.layers)} layers; "
@@ -105,7 +105,7 @@ def _campaign(experiment: Experiment) -> Campaign:
     crossing = _crossing(experiment) if "link" in settings.targets else ()
     if settings.design == "listed":  # refused before a network is trained
         _ = (campaign_list.read if settings.list else _sites)(experiment)
-    return Campaign(experiment, tuple(struck.tolist()), crossing)
+    return Campaign(experiment, tuple(faulty.tolist()), crossing)
 
 
 def _crossing(experiment: Experiment) -> tuple[int, ...]:
@@ -131,7 +131,7 @@ def _design(campaign: Campaign) -> Callable[[], Found]:
         return lambda: Found(campaign_masks.found(experiment, campaign.evaluator, wanted))
     if settings.design == "listed" and settings.list:
         listed = campaign_list.read(experiment)
-        return lambda: _struck(campaign, listed)
+        return lambda: _of_list(campaign, listed)
     if settings.design == "listed":
         sites = _sites(experiment)
         return lambda: Found(campaign_listed.found(experiment, campaign.evaluator, sites))
@@ -145,15 +145,15 @@ def _design(campaign: Campaign) -> Callable[[], Found]:
     return single
 
 
-def _struck(campaign: Campaign, faults: FaultList) -> Found:
-    """A file's faults: struck, compared with what the file says of them, and written again."""
-    struck = campaign_list.strike(campaign.experiment, campaign.evaluator, faults)
-    record, more = campaign_list.found(campaign.experiment, struck), {}
+def _of_list(campaign: Campaign, faults: FaultList) -> Found:
+    """A file's faults: injected, compared with what the file says of them, and written again."""
+    ended = campaign_list.inject_list(campaign.experiment, campaign.evaluator, faults)
+    record, more = campaign_list.found(campaign.experiment, ended), {}
     if faults.counts is not None:
         confidence = campaign.config.campaign.confidence
-        record |= {"published": published.compared(struck, faults.counts, confidence)}
-        more = published.columns(struck, faults.counts)
-    return Found(record, {campaign_list.FILE: campaign_list.table(struck, more)})
+        record |= {"published": published.compared(ended, faults.counts, confidence)}
+        more = published.columns(ended, faults.counts)
+    return Found(record, {campaign_list.FILE: campaign_list.table(ended, more)})
 
 
 def _cells(campaign: Campaign) -> list[masks.Cell]:
@@ -173,13 +173,13 @@ def _walk(campaign: Campaign) -> Walk:
     config, evaluator = campaign.config, campaign.evaluator
     made = _strata(campaign, campaign.experiment.quantized)
     reference, count = evaluator.reference, evaluator.count
-    tally = Tally(len(made), count, reference.argmax(axis=1), reference.shape[1])
+    counts = OutcomeCounts(len(made), count, reference.argmax(axis=1), reference.shape[1])
     own = config.faults.scope in ("", "image") and config.campaign.design != "exhaustive"
     return Walk(
         evaluator,
         made,
         _rules(config),
-        tally,
+        counts,
         seed=config.run.seed,
         images=count if own else 1,
         shared=config.faults.shared,
@@ -198,7 +198,7 @@ def _strata(campaign: Campaign, quantized: Quantized) -> tuple[strata.Stratum, .
     lengths = {"burst": faults.burst, "lost": faults.packet}
     return strata.strata(
         quantized,
-        strata.Kind(faults.kind, lengths.get(faults.kind, 1), settings.count),
+        strata.Single(faults.kind, lengths.get(faults.kind, 1), settings.count),
         by=settings.strata,
         targets=settings.targets,
         layers=campaign.layers,

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from afpjax.campaigns.counts import Worst
 from afpjax.campaigns.strata import Stratum, faults_of, site_names
-from afpjax.campaigns.tally import Worst
 from afpjax.campaigns.walk import Walk
 from afpjax.experiment.prepare import Experiment
 from afpjax.jobs.shared.records import Record
@@ -42,12 +42,12 @@ def found(experiment: Experiment, walk: Walk) -> Record:
             "confidence": rules.confidence,
             "level": walk.level,
             "population": population,
-            "trials": int(walk.tally.trials.sum()),
+            "trials": int(walk.counts.trials.sum()),
             "strata": len(walk.strata),
         },
         "cells": cells,
-        "confusion": confusion(walk.tally.confusion),
-        "worst": [_worst(experiment, walk, each) for each in walk.tally.worst],
+        "confusion": confusion(walk.counts.confusion),
+        "worst": [_worst(experiment, walk, each) for each in walk.counts.worst],
     }
 
 
@@ -60,30 +60,30 @@ def confusion(counts: np.ndarray) -> list[Record]:
 
 
 def _cell(walk: Walk, names: Sequence[str], place: int) -> Record:
-    tally, stratum = walk.tally, walk.strata[place]
+    counts, stratum = walk.counts, walk.strata[place]
     one = slice(place, place + 1)
 
     def estimate(name: str, sums: np.ndarray, squares: np.ndarray | None) -> Record:
         low, high = interval(
             walk.rules.kind,
             sums[one],
-            tally.trials[one],
+            counts.trials[one],
             population=walk.sizes[one],
             squares=None if squares is None else squares[one],
             confidence=walk.level,
         )
-        mean = sums[place] / tally.trials[place]
+        mean = sums[place] / counts.trials[place]
         return {name: mean, f"{_stem(name)}_interval": [low[0], high[0]]}
 
     return {
         **_named(names, stratum),
-        "trials": int(tally.trials[place]),
-        "images": tally.images,
+        "trials": int(counts.trials[place]),
+        "images": counts.images,
         "population": stratum.faults,
-        **estimate("accuracy", tally.sums("right"), tally.squares("right")),
-        **estimate("sdc_rate", tally.sums("sdc1"), tally.squares("sdc1")),
-        **estimate("critical_rate", tally.critical.astype(float), None),
-        **tally.shares([place], np.ones(1)),
+        **estimate("accuracy", counts.sums("right"), counts.squares("right")),
+        **estimate("sdc_rate", counts.sums("sdc1"), counts.squares("sdc1")),
+        **estimate("critical_rate", counts.critical.astype(float), None),
+        **counts.shares([place], np.ones(1)),
     }
 
 
@@ -93,7 +93,7 @@ def _stem(name: str) -> str:
 
 def _named(names: Sequence[str], stratum: Stratum) -> Record:
     layer = names[stratum.layers[0]] if len(stratum.layers) == 1 else ALL
-    bit = stratum.bits[0] if len(stratum.bits) == 1 and stratum.kind.by_bit else ALL
+    bit = stratum.bits[0] if len(stratum.bits) == 1 and stratum.kind.does.by_bit else ALL
     return {"layer": layer, "bit": bit, "target": stratum.target}
 
 
@@ -119,14 +119,14 @@ def _together(walk: Walk, names: Sequence[str], target: str) -> Iterator[Record]
 
 
 def _over(walk: Walk, places: Sequence[int]) -> Record:
-    tally, own = walk.tally, list(places)
+    counts, own = walk.counts, list(places)
     sizes = walk.sizes[own]
 
     def estimate(name: str, sums: np.ndarray, squares: np.ndarray | None) -> Record:
         made = stratified(
             walk.rules.kind,
             sums[own],
-            tally.trials[own],
+            counts.trials[own],
             sizes,
             squares=None if squares is None else squares[own],
             confidence=walk.level,
@@ -134,23 +134,23 @@ def _over(walk: Walk, places: Sequence[int]) -> Record:
         return {name: made.mean[0], f"{_stem(name)}_interval": [made.low[0], made.high[0]]}
 
     return {
-        "trials": int(tally.trials[own].sum()),
-        "images": tally.images,
+        "trials": int(counts.trials[own].sum()),
+        "images": counts.images,
         "population": sum(walk.strata[place].faults for place in own),
-        **estimate("accuracy", tally.sums("right"), tally.squares("right")),
-        **estimate("sdc_rate", tally.sums("sdc1"), tally.squares("sdc1")),
-        **estimate("critical_rate", tally.critical.astype(float), None),
-        **tally.shares(own, sizes / sizes.sum()),
+        **estimate("accuracy", counts.sums("right"), counts.squares("right")),
+        **estimate("sdc_rate", counts.sums("sdc1"), counts.squares("sdc1")),
+        **estimate("critical_rate", counts.critical.astype(float), None),
+        **counts.shares(own, sizes / sizes.sum()),
     }
 
 
 def _worst(experiment: Experiment, walk: Walk, worst: Worst) -> Record:
-    """A fault that can be struck again: by its sites, or by its stratum and trial."""
+    """A fault that can be injected again: by its sites, or by its stratum and trial."""
     stratum = walk.strata[worst.stratum]
     (fault,) = faults_of(
         experiment.quantized, stratum, range(worst.trial, worst.trial + 1), **walk.source(stratum)
     )
-    images = max(len(places.elements) for places in fault.places)
+    images = max(len(sites.elements) for sites in fault.sites.values())
     sites = [site_names(experiment.quantized, fault, i) for i in range(min(images, _SHOWN))]
     named = _named(experiment.graph.names, stratum)
     return {

@@ -43,7 +43,7 @@ def losses(experiment: Experiment, placement: Placement, runner: LocalRunner) ->
     images = Images(held.images[:limit], held.labels[:limit])
     evaluator = experiment.without(experiment.config.distribute.substitute)
     sets = [(device,) for device in range(placement.devices)]
-    own = evaluator.served([placement.answering(failed) for failed in sets])[:, 0]
+    own = evaluator.evaluate_placements([placement.answering(failed) for failed in sets])[:, 0]
     rows, count = [], len(images.labels)
     with experiment.work.progress.task("Losing devices", count * len(sets)) as task:
         for (device,), right in zip(sets, own, strict=True):

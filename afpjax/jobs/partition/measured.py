@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
@@ -9,8 +10,8 @@ from jaxtyping import Int
 from afpjax.data.dataset import Images
 from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.experiment.prepare import Experiment
-from afpjax.faults.model import Thresholds, thresholds
-from afpjax.faults.strike import Draws, flips_of_trial
+from afpjax.faults.inject import flips_of_trial
+from afpjax.faults.model import thresholds
 from afpjax.jobs.partition.result import Advantage, CleanResult, Flips, Row, Sensitivity, SweepPoint
 from afpjax.jobs.shared.records import estimated, priced
 from afpjax.jobs.shared.result import Estimate, real
@@ -106,7 +107,7 @@ def sweep(experiment: Experiment, mappings: Mappings) -> list[SweepPoint]:
 
 
 def sensitivities(experiment: Experiment) -> list[Sensitivity]:
-    """Every layer on every device: struck alone, and all struck but it (search images)."""
+    """Every layer on every device: faulty alone, and all faulty but it (search images)."""
     devices = experiment.platform.names
     names = experiment.graph.names
     trials = _half(experiment)
@@ -135,12 +136,12 @@ def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Flips]
     Means over the first held-out trials and images, both kinds of fault.
     """
     faults, evaluator = experiment.scenario("both"), experiment.held_out
-    limits = Thresholds(*map(jnp.asarray, thresholds(faults, experiment.quantized, mapping)))
+    limits = jax.tree.map(jnp.asarray, thresholds(faults, experiment.quantized, mapping))
     images = jnp.arange(min(_COUNTED, evaluator.count), dtype=jnp.uint32)
     trials = range(min(_COUNTED, experiment.config.search.final_trials))
     counted = [
         flips_of_trial(
-            Draws.of(faults),
+            faults.spec(),
             experiment.quantized,
             images,
             limits,

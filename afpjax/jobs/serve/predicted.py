@@ -34,7 +34,7 @@ def right(
     evaluator = experiment.without(experiment.config.distribute.substitute)
     answering = [manifest.placement.answering(devices) for devices in lost]
     with experiment.work.progress.task("Predicting accuracy", len(lost)) as task:
-        right = evaluator.served(answering, progress=task.advance)
+        right = evaluator.evaluate_placements(answering, progress=task.advance)
     return {devices: row[0] for devices, row in zip(lost, right, strict=True)}
 
 

@@ -35,7 +35,7 @@ def chosen(experiment: Experiment) -> Assignment:
 
 def refuse_effort(experiment: Experiment) -> None:
     """An effort that no search can keep to is refused before any of them."""
-    race_for(experiment.tables, experiment.struck("both"), experiment.budget, focused=True)
+    race_for(experiment.tables, experiment.objective("both"), experiment.budget, focused=True)
 
 
 def baselines(
@@ -78,7 +78,7 @@ def search(
         return partition.search(
             experiment.key(f"search {name}"),
             experiment.tables,
-            experiment.struck(name),
+            experiment.objective(name),
             experiment.budget,
             experiment.caps,
             initial=cheap,
@@ -115,7 +115,7 @@ def select(
     trials = range(_CHOICE, _CHOICE + experiment.config.search.final_trials)
     description = f"Choosing under {LABELS[name]}"
     with experiment.work.progress.task(description, len(among) * len(trials)) as task:
-        accuracy = experiment.struck(name).accuracy(front.mappings[among], trials, task.advance)
+        accuracy = experiment.objective(name).accuracy(front.mappings[among], trials, task.advance)
     chosen = most_robust_within(
         front.latency_ms[among],
         front.energy_mj[among],

@@ -88,12 +88,12 @@ class Watched(FaultModel):
 
     seen: list = field(default_factory=list, compare=False)
 
-    def strike(self, quantized, images, *, mapping, key, trial):
+    def inject(self, quantized, images, *, mapping, key, trial):
         words, steps = jax.random.key_data(key), quantized.steps["conv1"].weights
         jax.debug.callback(
             lambda *a: self.seen.append([*map(np.array, a)]), mapping, trial, words, steps
         )
-        return super().strike(quantized, images, mapping=mapping, key=key, trial=trial)
+        return super().inject(quantized, images, mapping=mapping, key=key, trial=trial)
 
 
 def test_every_step_has_its_own_mapping_and_draw_and_every_epoch_its_scales(model, dataset):

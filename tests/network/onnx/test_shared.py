@@ -40,7 +40,7 @@ def test_a_fault_in_an_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tm
     model, images = siamese(), drawn(4, 9, 9, 3)
     network = afpjax.load_onnx(saved(tmp_path, model))
     floats = afpjax.quantize(network, afpjax.QFormat(kind="float32"))
-    evaluator = Evaluator(floats, images, np.zeros(4, np.int32), 0, judge=LOGITS)
+    evaluator = Evaluator(floats, images, np.zeros(4, np.int32), 0, metric=LOGITS)
     clean = expected(model, images)
     place = (1, 3, 2, 0)  # neuron, channel, row, column
     assert network.layers[1].kernel_shape == (4, 4, 3, 3)
@@ -54,7 +54,7 @@ def test_a_fault_in_an_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tm
         if each.name == "twin.weight":
             each.CopyFrom(numpy_helper.from_array(struck, each.name))
     wanted, faults = expected(other, images), [Fault.at(Site(2, int(element), 31))]
-    np.testing.assert_allclose(evaluator.under(faults)[0], wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(evaluator.evaluate_sites(faults)[0], wanted, rtol=1e-4, atol=1e-4)
     assert np.abs(wanted - clean).max() > 0.01
-    read = evaluator.under(faults, shared="read")[0]
+    read = evaluator.evaluate_sites(faults, shared="read")[0]
     assert np.abs(read - wanted).max() > 0.001 < np.abs(read - clean).max()

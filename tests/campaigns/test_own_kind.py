@@ -1,0 +1,95 @@
+"""A kind of fault is one file: found by its name, it runs in campaigns as the others do."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.campaigns import masks
+from afpjax.campaigns.masks import Cell
+from afpjax.campaigns.strata import Single, faults_of, strata
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS, OUTCOME
+from afpjax.faults import bits, kinds
+from afpjax.faults.model import FaultModel
+from afpjax.faults.spec import Thresholds
+
+from ..faults.words import forward, kernels_of
+
+OWN = '''\
+"""A value has all of its faulty bits inverted."""
+
+import numpy as np
+
+from afpjax.faults.kinds import FaultKind
+
+
+def word(bits):
+    return np.uint32(sum(1 << bit for bit in bits))
+
+
+def inject(codes, draws, bits):
+    return draws.change(codes, draws.hits()[0], word(bits), "flip")
+
+
+def single(start, random, width, length):
+    return np.full(start.shape, 3, np.uint64)
+
+
+KIND = FaultKind(inject, "value", single=single, by_bit=False)
+'''
+
+
+@pytest.fixture
+def own_kind(tmp_path, monkeypatch):
+    (tmp_path / "all_inverted.py").write_text(OWN)
+    monkeypatch.setattr(kinds, "__path__", [*kinds.__path__, str(tmp_path)])
+    return "all-inverted"
+
+
+def test_a_campaign_of_masks_runs_with_it(own_kind, quantized, images, labels):
+    assert own_kind in kinds.names()
+    faults = FaultModel(kind=own_kind, bits=(1, 7), weight_rate=0.3, activation_rate=0.0)
+    evaluator = Evaluator(quantized, images, labels, 2, metric=LOGITS)
+    cell = Cell("weights", (0, 1, 2), (0,), 0.3)
+    thresholds = masks.limits_of(faults, cell, 3)
+    rows = Thresholds(*(table[None] for table in thresholds[:2]))
+    got = evaluator.evaluate(faults, rows, [4])
+    kernels = kernels_of(quantized)
+    for number, name in enumerate("abc"):
+        stream = bits.stream(
+            bits.seed_words(2), trial=jnp.uint32(4), layer=jnp.uint32(number), target=bits.WEIGHTS
+        )
+        draw = np.asarray(bits.draws(stream, kernels[name].shape, 2)[0])
+        hit = draw < bits.threshold(np.array([0.3]))
+        kernels[name] = np.where(hit, kernels[name] ^ 0b10000010, kernels[name])
+    expected = forward(quantized.format, kernels, np.asarray(images)).astype(np.float32)
+    np.testing.assert_array_equal(got[0, 0], expected)
+    outcomes = Evaluator(quantized, images, labels, 2, metric=OUTCOME)
+    (counted,) = masks.run(
+        outcomes,
+        faults,
+        [cell],
+        trials=3,
+        margin=0.1,
+        confidence=0.95,
+        advance=lambda rows: None,
+    )
+    assert counted.answers.shape == (3, len(images))
+
+
+def test_a_campaign_of_single_faults_runs_with_it(own_kind, quantized, images, labels):
+    (whole,) = strata(
+        quantized,
+        Single(own_kind),
+        by="network",
+        targets=["weights"],
+        layers=[0, 1, 2],
+        bits=[5],
+    )
+    assert whole.population == 144
+    trials = list(faults_of(quantized, whole, range(5), seed=1))
+    for fault in trials:
+        ((_, sites),) = fault.sites.items()
+        assert sites.words.tolist() == [[3]] and fault.how == "flip"
+    evaluator = Evaluator(quantized, images, labels, 2)
+    assert evaluator.evaluate_sites(trials).shape == (5, len(images))

@@ -1,0 +1,266 @@
+"""Rows run together: the same answers as one by one, whatever memory allows, and shared work."""
+
+from collections import Counter
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afpjax.evaluate import engine, execution
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.execution import Execution
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.network import compiler
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import quantize
+from afpjax.network.stages import stages
+from afpjax.network.trace import trace
+
+KEY, IMAGES, TRIALS = 11, 70, (0, 3, 4)  # images: a batch of 64, and one of 6 that is padded
+FAULTS = FaultModel(weight_rate=(0.0, 0.1, 0.3), activation_rate=(0.0, 0.05, 0.3))
+SHAPES = dict(
+    stem=(3, 3, 3, 4), up=(3, 3, 4, 4), side=(1, 1, 4, 4), left=(1, 1, 4, 3), right=(3, 3, 4, 3),
+    hidden=(6, 5), out=(5, 4),
+)  # fmt: skip
+
+
+def conv(x, kernel):
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
+
+
+def branchy(p, x):
+    """A residual block with a projection, then two branches side by side, then a dense head."""
+    stem = jax.nn.relu(conv(x, p["stem"]))
+    joined = jax.nn.relu(conv(stem, p["up"]) + conv(stem, p["side"]))
+    both = jnp.concatenate([conv(joined, p["left"]), conv(joined, p["right"])], axis=3)
+    pooled = both.reshape(-1, 16, 6).sum(1) / 16  # a power of two: exact in any order
+    return jax.nn.relu(pooled @ p["hidden"]) @ p["out"]
+
+
+@pytest.fixture(scope="module")
+def network():
+    rng = np.random.default_rng(2)
+    params = {name: jnp.asarray(rng.normal(size=s) / 2, jnp.float32) for name, s in SHAPES.items()}
+    traced = trace(branchy, params, jnp.ones((1, 4, 4, 3)))
+    sample = jnp.asarray(rng.normal(size=(16, 4, 4, 3)), jnp.float32)
+    return quantize(traced, QFormat(bits=8, scale="tensor"), sample)
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    drawn = np.random.default_rng(6).normal(size=(IMAGES, 4, 4, 3))
+    return jnp.asarray(drawn, jnp.float32)
+
+
+@pytest.fixture(scope="module")
+def truth(network, pictures):
+    return np.asarray(network(pictures)).argmax(1).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def mappings():
+    """Random ones, mutants of one of them, the fault-free one, and a copy."""
+    rng = np.random.default_rng(8)
+    rows = rng.integers(0, 3, (8, len(SHAPES)))
+    mutants = np.repeat(rows[:1], 4, axis=0)
+    mutants[range(4), [6, 5, 2, 0]] = [0, 1, 0, 2]
+    return np.concatenate([rows, mutants, 0 * rows[:1], rows[2:3]]).astype(np.int32)
+
+
+def one_by_one(network, images, labels, mappings, faults, trials):
+    """Every mapping by itself in every trial, through the network's own call."""
+
+    def right(mapping, trial):
+        logits = network(images, mapping=mapping, faults=faults, key=KEY, trial=trial)
+        return np.asarray(logits).argmax(1) == labels
+
+    return np.stack([[right(mapping, trial) for trial in trials] for mapping in mappings])
+
+
+@pytest.fixture(scope="module")
+def alone(network, pictures, truth, mappings):
+    outcomes = one_by_one(network, pictures, truth, mappings, FAULTS, TRIALS)
+    assert 0.3 < outcomes.mean() < 0.95, "faults should matter here, and not swamp everything"
+    assert len(np.unique(outcomes.reshape(-1, IMAGES), axis=0)) > 25
+    return outcomes
+
+
+def together(network, images, labels, mappings, faults=FAULTS, trials=TRIALS, **options):
+    evaluator = Evaluator(network, images, labels, KEY, **options)
+    return evaluator.evaluate(faults, thresholds(faults, network, mappings), trials)
+
+
+@pytest.mark.parametrize("rows", [1, 3, 64])
+def test_outcomes_are_those_of_every_mapping_by_itself(
+    network, pictures, truth, mappings, alone, rows, monkeypatch
+):
+    monkeypatch.setattr(engine, "ROWS", rows)
+    np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
+
+
+@pytest.mark.in_ci("16")
+@pytest.mark.parametrize("batch", [16, 70])
+def test_outcomes_do_not_depend_on_batches(
+    network, pictures, truth, mappings, alone, batch, monkeypatch
+):
+    monkeypatch.setattr(engine, "BATCH", batch)
+    np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
+
+
+@pytest.mark.in_ci("1")
+@pytest.mark.parametrize("count", [1, 9])
+def test_few_images_share_calls_and_have_the_same_outcomes(
+    network, pictures, truth, mappings, alone, count
+):
+    """Then a call has room for several nodes: 64 of one image, 7 of nine."""
+    got = together(network, pictures[:count], truth[:count], mappings)
+    np.testing.assert_array_equal(got, alone[:, :, :count])
+
+
+# Three dense layers with a skip (conftest.py), where the network does not matter.
+
+
+@pytest.fixture(scope="module")
+def small():
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 3, (14, 3)).astype(np.int32)
+
+
+def check_budget(network, images, labels, mappings, faults):
+    expected = one_by_one(network, images, labels, mappings, faults, (0, 5))
+    got = together(network, images, labels, mappings, faults, (0, 5))
+    np.testing.assert_array_equal(got, expected)
+    free = together(network, images, labels, mappings, replace(faults, budget=None), (0, 5))
+    assert (got != free).any(), "the budget was made to be too small for all flips"
+    return got
+
+
+def test_outcomes_under_a_budget_are_those_of_every_mapping_by_itself(
+    network, pictures, truth, mappings
+):
+    """One faulty bit, here and below: XLA takes long over counting the flips of four."""
+    faults = replace(FAULTS, bits=(4,), budget=12)
+    check_budget(network, pictures, truth, mappings[[0, 8, 9, 12]], faults)
+
+
+@pytest.mark.in_ci("15")
+@pytest.mark.parametrize("budget", [0, 15])
+def test_outcomes_of_dense_layers_under_a_budget(quantized, images, labels, small, budget):
+    faults = replace(FAULTS, bits=(9,), budget=budget)
+    got = check_budget(quantized, images, labels, small[:5], faults)
+    clean = np.asarray(quantized(images)).argmax(1) == labels
+    assert (got == clean).all() == (budget == 0)
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Counts calls of compiled programs: of stages by their place, of kernels by their layer."""
+    calls = Counter()
+
+    def counting(name, compiled):
+        def call(*arguments):
+            calls[name] += 1
+            return compiled.call(*arguments)
+
+        return replace(compiled, call=call)
+
+    def compile_programs(*arguments, compiled=engine.compile_programs):
+        made = compiled(*arguments)
+        run = (counting(("stage", k), run) if run else None for k, run in enumerate(made.run))
+        kernels = (counting(("kernel", k), each) for k, each in enumerate(made.kernels))
+        first = counting(("stage", 0), made.first)
+        return replace(made, first=first, run=tuple(run), kernels=tuple(kernels))
+
+    def compile_metric(*arguments, compiled=execution.compile_metric):
+        return counting("metric", compiled(*arguments))
+
+    monkeypatch.setattr(engine, "compile_programs", compile_programs)
+    monkeypatch.setattr(execution, "compile_metric", compile_metric)
+    monkeypatch.setattr(compiler, "workers", lambda: 1)  # a Counter is not for several threads
+    return calls
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The plans and batches that ran to their end, as (execution, plan, images)."""
+    seen = []
+
+    def outcomes(self, plan, kernels, images, run=Execution.outcomes):
+        made = run(self, plan, kernels, images)
+        seen.append((self, plan, images))
+        return made
+
+    monkeypatch.setattr(Execution, "outcomes", outcomes)
+    return seen
+
+
+#: The stages of `branchy` by what they depend on, written down from its source.
+ANCESTORS = [
+    set(),
+    {"stem"},
+    {"stem", "up"},
+    {"stem", "side"},
+    {"stem", "up", "side"},
+    {"stem", "up", "side", "left"},
+    {"stem", "up", "side", "right"},
+    {"stem", "up", "side", "left", "right"},
+    {"stem", "up", "side", "left", "right", "hidden"},
+    set(SHAPES),
+]
+
+
+def by_ancestors(network, calls):
+    """Calls of each stage, by the layers that it depends on."""
+    found = {}
+    known = []
+    for place, stage in enumerate(stages(network.program)):
+        own = set() if stage.layer is None else {network.layers[stage.layer].name}
+        known.append(own.union(*(known[parent] for parent in stage.parents)))
+        found[frozenset(known[-1])] = calls["stage", place]
+    assert set(found) == {frozenset(each) for each in ANCESTORS}
+    return found
+
+
+def test_a_layerwise_sweep_runs_each_clean_stage_once_per_batch(network, pictures, truth, counted):
+    layers, trials, batches = len(SHAPES), (1, 2, 6), 2
+    together(network, pictures, truth, np.eye(layers, dtype=np.int32), FAULTS, trials)
+    for ancestors, calls in by_ancestors(network, counted).items():
+        clean = len(ancestors) < layers  # a layer that it does not depend on is struck in some row
+        assert calls == batches * (clean + len(ancestors) * len(trials))
+    assert counted["metric"] == batches * layers * len(trials)
+
+
+def test_kernels_are_struck_once_per_layer_device_and_trial(
+    network, pictures, truth, mappings, counted
+):
+    """Whatever the number of mappings and batches, as long as they run in one chunk of rows."""
+    assert len(mappings) * len(TRIALS) <= engine.ROWS
+    together(network, pictures, truth, mappings)
+    for layer in range(len(SHAPES)):
+        faulty = set(mappings[:, layer]) - {0}
+        assert counted["strike", layer] == len(faulty) * len(TRIALS)
+
+
+@pytest.mark.parametrize("rows", [64, 5])
+def test_mutants_run_no_more_stages_than_they_have_distinct_values(
+    network, pictures, truth, mappings, counted, ran, rows, monkeypatch
+):
+    """Distinct: what the layers met that a stage depends on, counted by enumeration per chunk."""
+    monkeypatch.setattr(engine, "ROWS", rows)
+    mutants, trials, batches = mappings[[0, 8, 9, 10, 11]], (2, 7), 2
+    together(network, pictures, truth, mutants, FAULTS, trials)
+    names = list(SHAPES)
+    assert [layer.name for layer in network.layers] == names
+    if rows == 64:
+        for ancestors, calls in by_ancestors(network, counted).items():
+            places = [names.index(name) for name in sorted(ancestors)]
+            met = {
+                (tuple(m[places]), t if m[places].any() else -1) for m in mutants for t in trials
+            }
+            assert calls == batches * len(met)
+    stages_run = sum(n for name, n in counted.items() if name[0] == "stage")
+    assert stages_run == sum(len(plan.nodes) for _, plan, _ in ran)
+    assert stages_run < 0.6 * len(ANCESTORS) * mutants.shape[0] * len(trials) * batches

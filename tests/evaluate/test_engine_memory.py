@@ -1,0 +1,191 @@
+"""Memory: what fits in it changes how rows run, never what comes out; and nothing done is lost.
+
+On three small dense layers with a skip (conftest.py).
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from afpjax.evaluate import engine
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.execution import Execution
+from afpjax.faults.model import FaultModel, thresholds
+from afpjax.inputs.errors import InputError
+from afpjax.network import compiler
+
+KEY, TRIALS = 11, (0, 3, 4)
+FAULTS = FaultModel(weight_rate=(0.0, 0.1, 0.3), activation_rate=(0.0, 0.05, 0.3))
+
+
+@pytest.fixture(scope="module")
+def mappings():
+    """Mappings of the three layers."""
+    rng = np.random.default_rng(1)
+    return rng.integers(0, 3, (14, 3)).astype(np.int32)
+
+
+@pytest.fixture(scope="module")
+def alone(quantized, images, labels, mappings):
+    """Every mapping by itself in every trial, through the network's own call."""
+
+    def right(mapping, trial):
+        logits = quantized(images, mapping=mapping, faults=FAULTS, key=KEY, trial=trial)
+        return np.asarray(logits).argmax(1) == labels
+
+    return np.stack([[right(mapping, trial) for trial in TRIALS] for mapping in mappings])
+
+
+def together(network, images, labels, mappings, **options):
+    evaluator = Evaluator(network, images, labels, KEY, **options)
+    return evaluator.evaluate(FAULTS, thresholds(FAULTS, network, mappings), TRIALS)
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The plans and batches that ran to their end, as (execution, plan, images)."""
+    seen = []
+
+    def outcomes(self, plan, kernels, images, run=Execution.outcomes):
+        made = run(self, plan, kernels, images)
+        seen.append((self, plan, images))
+        return made
+
+    monkeypatch.setattr(Execution, "outcomes", outcomes)
+    return seen
+
+
+def test_a_small_cap_cuts_chunks_and_images_and_changes_nothing(
+    quantized, images, labels, mappings, alone, ran
+):
+    def run(cap):
+        """The most rows and images at a time; checks the answers, and that the cap was kept to."""
+        ran.clear()
+        got = together(quantized, images, labels, mappings, memory_bytes=cap)
+        np.testing.assert_array_equal(got, alone)
+        share = cap // compiler.workers()
+        for execution, plan, _ in ran:
+            assert len(plan.rows) == 1 or execution.bytes_of(plan) <= share
+            assert execution.row_bytes <= share
+        return max(len(plan.rows) for _, plan, _ in ran), max(len(b.labels) for *_, b in ran)
+
+    rows, batch = run(10**9)
+    assert batch == len(images)
+    execution = ran[0][0]
+    least = min(execution.bytes_of(plan) for _, plan, _ in ran)
+    fewer_rows, same = run(least * compiler.workers() - 1)
+    assert 1 < fewer_rows < rows and same == batch
+    _, fewer_images = run(execution.row_bytes * compiler.workers() - 1)
+    assert batch // 4 < fewer_images < batch
+
+
+def full(monkeypatch, *, rows=10**9, images=10**9, error=None):
+    """A device that has no room for plans of more rows, or for batches of more images."""
+    message = "RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes."
+
+    def outcomes(self, plan, kernels, batch, run=Execution.outcomes):
+        if len(plan.rows) > rows or len(batch.labels) > images:
+            raise error or RuntimeError(message)
+        return run(self, plan, kernels, batch)
+
+    monkeypatch.setattr(Execution, "outcomes", outcomes)
+
+
+@pytest.mark.parametrize("limits", [dict(rows=20), dict(rows=1), dict(images=13)])
+def test_too_little_memory_leads_to_smaller_parts_and_the_same_answers(
+    quantized, images, labels, mappings, alone, limits, monkeypatch
+):
+    full(monkeypatch, **limits)
+    got = together(quantized, images, labels, mappings)
+    np.testing.assert_array_equal(got, alone)
+
+
+def test_too_little_memory_for_several_rows_does_not_cost_the_batch(
+    quantized, images, labels, mappings, ran, monkeypatch
+):
+    """Only where a single row finds no room are images fewer: they are what is fast."""
+    full(monkeypatch, rows=4)
+    together(quantized, images, labels, mappings)
+    assert {len(batch.labels) for _, _, batch in ran} == {len(images)}
+
+
+def test_no_call_has_more_images_than_there_is_room_for(
+    quantized, images, labels, mappings, alone, ran, monkeypatch
+):
+    """Neither a batch, nor one that holds several nodes: here programs for more than 13 fail."""
+
+    def compile_programs(draws, prepare, shapes, mesh, compiled=engine.compile_programs):
+        made = compiled(draws, prepare, shapes, mesh)
+        if len(shapes.arguments()[1].indices) <= 13:
+            return made
+
+        def fails(*_):
+            raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes.")
+
+        run = (replace(each, call=fails) if each else None for each in made.run)
+        return replace(made, first=replace(made.first, call=fails), run=tuple(run))
+
+    monkeypatch.setattr(engine, "compile_programs", compile_programs)
+    got = together(quantized, images, labels, mappings)
+    np.testing.assert_array_equal(got, alone)
+    (size,) = {len(batch.labels) for _, _, batch in ran}
+    assert 13 / 2 < size <= 13, "halved until it fits, and no further"
+
+
+def test_a_memory_error_of_the_host_counts_too(
+    quantized, images, labels, mappings, alone, monkeypatch
+):
+    full(monkeypatch, images=20, error=MemoryError())
+    got = together(quantized, images, labels, mappings)
+    np.testing.assert_array_equal(got, alone)
+
+
+def test_no_room_for_a_single_image_is_one_line(quantized, images, labels, mappings, monkeypatch):
+    full(monkeypatch, images=0)
+    with pytest.raises(InputError, match=r"^memory: .*no room for a single image.*$") as raised:
+        together(quantized, images, labels, mappings)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("error", [ValueError("another matter"), KeyboardInterrupt()])
+def test_what_is_done_is_remembered_when_something_else_goes_wrong(
+    quantized, images, labels, mappings, alone, error, ran, monkeypatch
+):
+    """The exception passes through; rows of the chunks before it are not run again."""
+    memory: dict[bytes, bytes] = {}
+    monkeypatch.setattr(engine, "ROWS", 4)
+    monkeypatch.setattr(compiler, "workers", lambda: 1)
+    run = Execution.outcomes  # with `ran` around it
+
+    def outcomes(self, plan, kernels, batch):
+        if len(ran) == 2:
+            raise error
+        return run(self, plan, kernels, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Execution, "outcomes", outcomes)
+        with pytest.raises(type(error)):
+            together(quantized, images, labels, mappings, memory=memory)
+    done = sum(len(plan.rows) for _, plan, _ in ran)
+    assert len(memory) == done > 0
+    ran.clear()
+    evaluator = Evaluator(quantized, images, labels, KEY, memory=memory)
+    got = evaluator.evaluate(FAULTS, thresholds(FAULTS, quantized, mappings), TRIALS)
+    np.testing.assert_array_equal(got, alone)
+    assert evaluator.evaluations == len(memory) - done == sum(len(p.rows) for _, p, _ in ran)
+
+
+def test_an_interrupt_while_progress_is_told_keeps_the_row_it_tells_of(
+    quantized, images, labels, mappings
+):
+    memory: dict[bytes, bytes] = {}
+    evaluator = Evaluator(quantized, images, labels, KEY, memory=memory)
+
+    def progress(rows):
+        if len(memory) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluator.evaluate(FAULTS, thresholds(FAULTS, quantized, mappings), TRIALS, progress)
+    assert len(memory) == 3 == evaluator.evaluations
