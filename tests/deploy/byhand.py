@@ -8,7 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from afpjax import __version__
 from afpjax.deploy import manifest as m
-from afpjax.deploy.exported import FromManifest
+from afpjax.deploy.service.plan import ServedExport
 
 SHAPE, SIZES = (3, 3, 2), (18, 12, 8, 5)
 LAYERS = ("one", "two", "three")
@@ -43,7 +43,11 @@ def answer(image, lost: Collection[int] = (), *, shared=True, substitutes=SUBSTI
     return value
 
 
-def placement(batch=1, names: Sequence[str] = NAMES, **changes) -> FromManifest:
+def task(name, device, layers, inputs, outputs):
+    return m.DeviceTask(task=name, device=device, layers=layers, inputs=inputs, outputs=outputs)
+
+
+def placement(batch=1, names: Sequence[str] = NAMES, **changes) -> ServedExport:
     """The neurons of all layers shared out over four devices."""
     tensors = {"image": (batch, *SHAPE), "logits": (batch, SIZES[-1])}
     pieces, tasks, files = {}, [], {}
@@ -53,10 +57,12 @@ def placement(batch=1, names: Sequence[str] = NAMES, **changes) -> FromManifest:
         neurons = tuple(tuple(held(layer, device)) for device in range(4))
         tensors |= {t: (batch, len(n)) for t, n in zip(made, neurons, strict=True)}
         substitute = tuple(map(float, SUBSTITUTES[layer]))
-        pieces[name] = m.Pieces(name, 1, made, neurons, substitute)
+        pieces[name] = m.LayerPieces(
+            layer=name, axis=1, made=made, neurons=neurons, substitute=substitute
+        )
         reads = LAYERS[layer - 1] if layer else "image"
-        tasks += [m.Task(t, t[-1], (name,), (reads,), (t,)) for t in made]
-    tasks += [m.Task(f"logits/{d}", d, (), (LAYERS[-1],), ("logits",)) for d in NAMES]
+        tasks += [task(t, t[-1], (name,), (reads,), (t,)) for t in made]
+    tasks += [task(f"logits/{d}", d, (), (LAYERS[-1],), ("logits",)) for d in NAMES]
     for device, name in enumerate(NAMES):
         columns = [held(layer, device) for layer in range(len(LAYERS))]
         nodes = [n for layer in range(3) for n in _layer(layer, f"{LAYERS[layer]}/{name}")]
@@ -65,13 +71,13 @@ def placement(batch=1, names: Sequence[str] = NAMES, **changes) -> FromManifest:
     return _export("placement", batch, tensors, pieces, tasks, files, names, changes)
 
 
-def mapping(of: Sequence[str], batch=1, names: Sequence[str] = NAMES, **changes) -> FromManifest:
+def mapping(of: Sequence[str], batch=1, names: Sequence[str] = NAMES, **changes) -> ServedExport:
     """Every layer whole, on the device that `of` names for it."""
     tensors = {"image": (batch, *SHAPE)}
     tensors |= {name: (batch, size) for name, size in zip(LAYERS, SIZES[1:], strict=True)}
     reads = ("image", *LAYERS)
     tasks = [
-        m.Task(f"{name} on {device}", device, (name,), (reads[layer],), (name,))
+        task(f"{name} on {device}", device, (name,), (reads[layer],), (name,))
         for layer, (name, device) in enumerate(zip(LAYERS, of, strict=True))
     ]
     whole = [list(range(size)) for size in SIZES[1:]]
@@ -113,22 +119,32 @@ def _file(nodes, columns, tensors):
 
 def _export(kind, batch, tensors, pieces, tasks, files, names, changes):
     devices = [
-        m.Device(f[:-5], f, m.sha256(content), 4 * 500, 4 * 60 * batch)
+        m.DeviceFile(
+            device=f[:-5],
+            file=f,
+            sha256=m.sha256(content),
+            weight_bytes=4 * 500,
+            activation_bytes=4 * 60 * batch,
+        )
         for f, content in files.items()
     ]
     fields = {
         "afpjax": __version__,
         "kind": kind,
         "method": "hand",
-        "model": m.Model("byhand", "0", LAYERS),
+        "model": m.ModelInfo(name="byhand", digest="0", layers=LAYERS),
         "format": {"kind": "float32"},
-        "image": m.Image("image", (batch, *SHAPE), "float32", MEAN, STD),
+        "image": m.ImageFormat(
+            tensor="image", shape=(batch, *SHAPE), dtype="float32", mean=MEAN, std=STD
+        ),
         "output": "logits" if kind == "placement" else LAYERS[-1],
         "batch": batch,
         "devices": tuple(devices),
-        "tensors": {name: m.Tensor(tuple(shape), "float32") for name, shape in tensors.items()},
+        "tensors": {
+            name: m.TensorInfo(shape=shape, dtype="float32") for name, shape in tensors.items()
+        },
         "tasks": tuple(tasks),
         "pieces": pieces,
         "sends": (),
     }
-    return FromManifest(m.Manifest(**{**fields, **changes}), files, tuple(names))
+    return ServedExport(m.Manifest(**{**fields, **changes}), files, tuple(names))

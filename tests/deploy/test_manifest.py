@@ -3,18 +3,16 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from afpjax import __version__
-from afpjax.deploy.chain import Chain
-from afpjax.deploy.manifest import NAME, Pieces, Tensor, joined
-from afpjax.deploy.manifest_read import read
+from afpjax.deploy.local_runner import LocalRunner
+from afpjax.deploy.manifest import NAME, LayerPieces, TensorInfo, joined, read_manifest
 from afpjax.inputs.errors import InputError
 
-from .chains import drawn, mapped, quantized_of
+from .exports import drawn, mapped, quantized_of
 
 
 @pytest.fixture(scope="module")
@@ -34,10 +32,12 @@ def folder(exported, tmp_path):
 
 
 def test_what_is_written_is_read(exported, folder):
-    assert read(folder) == exported.manifest
+    assert read_manifest(folder) == exported.manifest
     images = drawn(3, 4)
-    from_folder = Chain(read(folder), folder)(images)
-    np.testing.assert_array_equal(from_folder, Chain(exported.manifest, exported.files)(images))
+    from_folder = LocalRunner(read_manifest(folder), folder)(images)
+    np.testing.assert_array_equal(
+        from_folder, LocalRunner(exported.manifest, exported.files)(images)
+    )
 
 
 def test_files_have_names_that_every_system_takes_and_tells_apart(exported):
@@ -59,13 +59,13 @@ def changed(folder, **changes):
 def test_a_folder_of_another_version(folder):
     major, minor, *_ = __version__.split(".")
     changed(folder, afpjax=f"{major}.{minor}.99")
-    assert read(folder).batch == 1
+    assert read_manifest(folder).batch == 1
     changed(folder, afpjax=f"{major}.{int(minor) + 1}.0")
     with pytest.raises(InputError, match=rf"was exported by afpjax .*, this is {__version__}"):
-        read(folder)
+        read_manifest(folder)
     changed(folder, afpjax=None)
     with pytest.raises(InputError, match="does not say which afpjax wrote it"):
-        read(folder)
+        read_manifest(folder)
 
 
 def test_a_checksum_that_does_not_match(folder):
@@ -73,25 +73,25 @@ def test_a_checksum_that_does_not_match(folder):
     content[len(content) // 2] ^= 1
     (folder / "a-b.onnx").write_bytes(content)
     with pytest.raises(InputError, match=r"a-b\.onnx is not the file that was exported"):
-        read(folder)
+        read_manifest(folder)
 
 
 def test_a_missing_file(folder):
     (folder / "A-B-2.onnx").unlink()
     with pytest.raises(InputError, match=r"A-B-2\.onnx is missing; export again"):
-        read(folder)
+        read_manifest(folder)
     (folder / NAME).unlink()
     with pytest.raises(InputError, match=r"^serve\.export: .* has no manifest\.json; name the run"):
-        read(folder)
+        read_manifest(folder)
     with pytest.raises(InputError, match=r"^other: "):
-        read(folder, "other")
+        read_manifest(folder, "other")
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"afpjax": "VERSION"}', '"x"'])
 def test_a_manifest_that_is_damaged(folder, text):
     (folder / NAME).write_text(text.replace("VERSION", __version__))
     with pytest.raises(InputError) as error:
-        read(folder)
+        read_manifest(folder)
     assert "export again" in str(error.value) and "\n" not in str(error.value)
 
 
@@ -100,25 +100,33 @@ def test_a_file_outside_the_folder_is_refused(folder):
     record["devices"][0]["file"] = f"../{folder.name}/a-b.onnx"
     changed(folder, devices=record["devices"])
     with pytest.raises(InputError, match="a file lies outside its folder"):
-        read(folder)
+        read_manifest(folder)
 
 
 def test_devices_need_no_jax():
     """Their processes are small, and start quickly."""
-    program = "import sys, afpjax.deploy.chain; assert 'jax' not in sys.modules"
+    program = "import sys, afpjax.deploy.service.worker; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 def test_pieces_are_put_together_by_who_answers():
     """[1, 4, 2]: neuron 0 twice, 3 lost; a copy that does not answer is not looked at."""
-    pieces = Pieces("l", 1, ("l@a", "l@b"), ((0, 2), (0, 1)), (9.0, 8.0, 7.0, 6.0))
+    pieces = LayerPieces(
+        layer="l",
+        axis=1,
+        made=("l@a", "l@b"),
+        neurons=((0, 2), (0, 1)),
+        substitute=(9.0, 8.0, 7.0, 6.0),
+    )
     made = {0: np.full((1, 2, 2), 5.0, np.float32), 1: np.full((1, 2, 2), np.nan, np.float32)}
     made[1][:, 1] = 4
-    whole = joined(pieces, Tensor((1, 4, 2), "float32"), np.array([0, 1, 0, -1]), made)
+    whole = joined(
+        pieces, TensorInfo(shape=(1, 4, 2), dtype="float32"), np.array([0, 1, 0, -1]), made
+    )
     np.testing.assert_array_equal(whole[0, :, 0], [5, 4, 5, 6])
     assert whole.dtype == np.float32 and whole.shape == (1, 4, 2)
 
 
 def test_a_mapping_has_no_placement(exported):
     with pytest.raises(InputError, match="a mapping has no placement"):
-        replace(exported.manifest).answering(())
+        exported.manifest.answering(())

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 
-from afpjax.deploy import export
+from afpjax.deploy.onnx import export
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
-from .chains import NAMES, assert_near, chain_of, drawn, mapped, quantized_of
+from .exports import NAMES, assert_near, drawn, mapped, quantized_of, runner_of
 
 
 def residual(params, images):
@@ -36,9 +36,9 @@ MAPPINGS = [[0, 1, 2, 0, 1], [0, 0, 0, 0, 0], [0, 1, 0, 1, 0], [2, 2, 1, 1, 0], 
 
 @pytest.mark.parametrize("mapping", MAPPINGS)
 @pytest.mark.parametrize("batch", [1, 3])
-def test_the_chain_gives_the_function_s_own_logits(quantized, mapping, batch):
+def test_the_files_give_the_function_s_own_logits(quantized, mapping, batch):
     exported = mapped(quantized, mapping, batch=batch)
-    assert_near(chain_of(exported)(IMAGES), residual(PARAMS, IMAGES), 1e-6)
+    assert_near(runner_of(exported)(IMAGES), residual(PARAMS, IMAGES), 1e-6)
     assert exported.manifest.batch == batch
     assert exported.manifest.image.shape == (batch, 4)
 
@@ -167,7 +167,7 @@ def test_names_that_layers_have_taken_are_left_to_them():
 
     exported = mapped(quantized_of(apply_fn, params, IMAGES))
     assert (exported.manifest.image.tensor, exported.manifest.output) == ("image_2", "logits_2")
-    assert_near(chain_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
+    assert_near(runner_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
 
 
 def test_what_comes_before_all_layers_is_done_where_it_is_needed():
@@ -179,7 +179,7 @@ def test_what_comes_before_all_layers_is_done_where_it_is_needed():
     exported = mapped(quantized_of(apply_fn, params, IMAGES), [0, 1, 0])
     first, second, _ = exported.manifest.tasks
     assert first.inputs == second.inputs == ("image",)
-    assert_near(chain_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
+    assert_near(runner_of(exported)(IMAGES), apply_fn(params, IMAGES), 1e-6)
 
 
 def test_mappings_of_another_network_or_platform_are_refused(quantized):
@@ -190,7 +190,7 @@ def test_mappings_of_another_network_or_platform_are_refused(quantized):
     with pytest.raises(InputError, match="no device -1"):
         mapped(quantized, [0, 1, 0, 1, -1])
     with pytest.raises(InputError, match="every device of a mapping is needed"):
-        chain_of(mapped(quantized))(IMAGES, failed=(0,))
+        runner_of(mapped(quantized))(IMAGES, failed=(0,))
 
 
 @pytest.mark.parametrize("head", [lambda x: x[:, 0], lambda x: x[:, -1], lambda x: x[:, :1]])
@@ -207,4 +207,4 @@ def test_a_squeeze_between_devices_takes_no_name_from_the_layer_before_it(head, 
     images = drawn(2, 5, 4)
     quantized = quantized_of(apply_fn, params, images, QFormat(bits=8, scale="channel"))
     exported = mapped(quantized, mapping)
-    assert_near(chain_of(exported)(images[:1]), quantized(images[:1]), 1e-5)
+    assert_near(runner_of(exported)(images[:1]), quantized(images[:1]), 1e-5)

@@ -15,7 +15,7 @@ from afpjax.network.onnx import load_onnx
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
 
-from .chains import assert_near, chain_of, drawn, mapped
+from .exports import assert_near, drawn, mapped, runner_of
 
 INT8 = QFormat(bits=8, frac=4, scale="channel")
 #: By how much logits may differ, of their range. Sums of 16-bit codes are rounded in float32, in
@@ -62,7 +62,7 @@ def test_networks_of_the_zoo_cut_between_any_two_layers(name):
         quantized = quantize(network, fmt, images)
         expected = np.asarray(quantized(images))
         assert np.ptp(expected) > 0
-        assert_near(chain_of(mapped(quantized, batch=2))(images), expected, FORMATS[fmt])
+        assert_near(runner_of(mapped(quantized, batch=2))(images), expected, FORMATS[fmt])
 
 
 LIGHT = (
@@ -90,7 +90,7 @@ def test_onnx_s_own_networks(tmp_path, name):
     session = onnxruntime.InferenceSession(str(tmp_path / "net.onnx"), quiet())
     given = {session.get_inputs()[0].name: images.transpose(0, 3, 1, 2)}
     expected = np.asarray(session.run(None, given)[0]).reshape(1, -1)
-    assert_near(chain_of(mapped(quantized))(images), expected, 1e-4)
+    assert_near(runner_of(mapped(quantized))(images), expected, 1e-4)
 
 
 def randomised(model):
@@ -140,8 +140,8 @@ def test_trained_networks_on_their_own_images(shared_data, name):
     session = onnxruntime.InferenceSession(str(shared_data / f"{name}.onnx"), quiet())
     given = {session.get_inputs()[0].name: images.transpose(0, 3, 1, 2)}
     expected = np.asarray(session.run(None, given)[0]).reshape(16, -1)
-    got = chain_of(mapped(quantize(network, FLOAT), batch=16))(images)
+    got = runner_of(mapped(quantize(network, FLOAT), batch=16))(images)
     assert_near(got, expected, 1e-4)
     narrow = quantize(network, INT8, images)
-    found = chain_of(mapped(narrow, batch=16))(images)
+    found = runner_of(mapped(narrow, batch=16))(images)
     assert (found.argmax(axis=1) == np.asarray(narrow(images)).argmax(axis=1)).all()

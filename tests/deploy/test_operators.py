@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax.deploy.convert import RULES
+from afpjax.deploy.onnx.network import RULES
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.flatten import CALLS, CUSTOM
 
-from .chains import FLOAT, assert_exports, assert_near, chain_of, drawn, mapped, quantized_of
+from .exports import FLOAT, assert_exports, assert_near, drawn, mapped, quantized_of, runner_of
 
 SHAPE = (4, 6, 2)  # of what the functions below are given, one image
 TABLE = drawn(10, 3)
@@ -268,5 +268,5 @@ def test_layers_of_every_form_in_every_format(name):
 
     for fmt in LAYER_FORMATS.values():
         quantized = quantized_of(biased, params, images, fmt)
-        found = chain_of(mapped(quantized, [0], batch=3))(images)
+        found = runner_of(mapped(quantized, [0], batch=3))(images)
         assert_near(found, np.asarray(quantized(images)), 1e-6)

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from jax import lax
 
-from afpjax.deploy.exported import FromManifest
+from afpjax.deploy.service.plan import ServedExport
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.neurons.placement import Placement
 
-from .chains import FLOAT, NAMES, assert_near, chain_of, drawn, placed, quantized_of
+from .exports import FLOAT, NAMES, assert_near, drawn, placed, quantized_of, runner_of
 
 HWIO = ("NHWC", "HWIO", "NHWC")
 PARAMS = {
@@ -83,19 +83,19 @@ def quantized():
 @pytest.mark.parametrize("seed", [0, 1])
 def test_every_set_of_devices_that_is_left_gives_what_the_function_gives(quantized, seed):
     placement = placement_of(seed)
-    chain = chain_of(placed(quantized, placement, SUBSTITUTES, batch=2))
+    runner = runner_of(placed(quantized, placement, SUBSTITUTES, batch=2))
     for lost in range(3):
         for failed in combinations(range(3), lost):
             expected = network(PARAMS, IMAGES, without(placement, failed))
-            assert_near(chain(IMAGES, failed), expected, 1e-5)
+            assert_near(runner(IMAGES, failed), expected, 1e-5)
     with pytest.raises(InputError, match="all devices are lost"):
-        chain(IMAGES, (0, 1, 2))
+        runner(IMAGES, (0, 1, 2))
 
 
 def test_int8_placements_give_afpjax_s_own_logits():
     quantized = quantized_of(network, PARAMS, IMAGES, QFormat(bits=8, frac=4, scale="channel"))
-    chain = chain_of(placed(quantized, placement_of(), SUBSTITUTES))
-    assert_near(chain(IMAGES), np.asarray(quantized(IMAGES)), 1e-6)
+    runner = runner_of(placed(quantized, placement_of(), SUBSTITUTES))
+    assert_near(runner(IMAGES), np.asarray(quantized(IMAGES)), 1e-6)
 
 
 def test_a_device_has_the_weights_of_its_own_neurons_alone(quantized):
@@ -181,17 +181,17 @@ CODED_FORMATS = {
 def test_coded_sums_make_up_for_one_lost_device(fmt, whole):
     """Grouped convolutions and products of several axes too; biases, and several batches."""
     quantized = quantized_of(network, PARAMS, IMAGES, fmt)
-    chain = chain_of(placed(quantized, coded_placement(whole), SUBSTITUTES, batch=2))
+    runner = runner_of(placed(quantized, coded_placement(whole), SUBSTITUTES, batch=2))
     for failed in ((), (0,), (1,), (2,)):
-        assert_near(chain(IMAGES, failed), np.asarray(quantized(IMAGES)), CODED_FORMATS[fmt])
+        assert_near(runner(IMAGES, failed), np.asarray(quantized(IMAGES)), CODED_FORMATS[fmt])
 
 
 def test_of_two_lost_devices_coded_sums_make_up_for_none(quantized):
     placement = coded_placement()
-    chain = chain_of(placed(quantized, placement, SUBSTITUTES))
+    runner = runner_of(placed(quantized, placement, SUBSTITUTES))
     for failed in combinations(range(3), 2):
         expected = network(PARAMS, IMAGES, without(placement, failed))
-        assert_near(chain(IMAGES, failed), expected, 1e-5)
+        assert_near(runner(IMAGES, failed), expected, 1e-5)
 
 
 def test_a_sum_is_one_filter_and_neurons_of_all_groups_read_all_channels(quantized):
@@ -207,12 +207,15 @@ def test_a_sum_is_one_filter_and_neurons_of_all_groups_read_all_channels(quantiz
 
 def test_sums_and_copies_that_nobody_needs_are_not_worked_out(quantized):
     exported = placed(quantized, coded_placement(whole=(3,)), SUBSTITUTES)
-    served = FromManifest(exported.manifest, exported.files, NAMES)
+    served = ServedExport(exported.manifest, exported.files, NAMES)
     layers = {"stem", "depthwise", "mixed"}
 
     def makers(lost):
         tasks = served.plan(0, lost).tasks
-        return {name: {t.device for t in tasks if t.name.startswith(f"{name}@")} for name in layers}
+        return {
+            name: {NAMES.index(t.device) for t in tasks if t.task.startswith(f"{name}@")}
+            for name in layers
+        }
 
     for lost, of_all in (((), {0, 1}), ((2,), {0, 1}), ((0,), {1, 2})):
         assert all(found == of_all for found in makers(lost).values())

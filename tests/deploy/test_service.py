@@ -5,27 +5,25 @@ import os
 import signal
 import threading
 import time
-from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
-from afpjax.deploy.cluster import ray_cluster
-from afpjax.deploy.device import Missing
-from afpjax.deploy.exported import FromManifest
-from afpjax.deploy.killer import Kill, planned
-from afpjax.deploy.layout import NoRoom
-from afpjax.deploy.requests import (
+from afpjax.deploy.service.kills import Kill, planned_kills
+from afpjax.deploy.service.plan import OutOfMemory, ServedExport
+from afpjax.deploy.service.ray_cluster import ray_cluster
+from afpjax.deploy.service.requests import (
     ALL_DEAD,
     DEADLINE,
     DEVICE_ERROR,
     ENDED,
     NO_MAPPING,
     NO_ROOM,
-    State,
+    RequestState,
 )
-from afpjax.deploy.service import Limits, Service
+from afpjax.deploy.service.service import Service, ServiceLimits
+from afpjax.deploy.service.worker import MissingTensor, PartFiles, PartRunner
 from afpjax.inputs.errors import InputError
 
 from . import byhand
@@ -33,7 +31,7 @@ from . import byhand
 pytest.importorskip("ray", reason="Ray is not installed: pip install '.[serve]'")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install '.[serve]'")
 
-LIMITS = Limits(in_flight=8, heartbeat_s=0.2, timeout_s=3.0, deadline_s=30.0)
+LIMITS = ServiceLimits(in_flight=8, heartbeat_s=0.2, timeout_s=3.0, deadline_s=30.0)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +47,7 @@ def ray():
 
 
 def pids(service):
-    return [member.pid for member in service.members.all]
+    return [worker.pid for worker in service.pool.all]
 
 
 def gone(numbers, within=5.0):
@@ -61,17 +59,17 @@ def gone(numbers, within=5.0):
 
 def check(service, images, shared=True):
     """Every image ended once; every answer is that of the devices that were left."""
-    every = service.ledger.every
-    assert sorted(each.place for each in every if each.place >= 0) == list(range(len(images)))
-    assert {each.state for each in every} <= {State.ANSWERED, State.REFUSED}
+    every = service.queue.all
+    assert sorted(each.index for each in every if each.index >= 0) == list(range(len(images)))
+    assert {each.state for each in every} <= {RequestState.ANSWERED, RequestState.REFUSED}
     for each in every:
-        if each.state is State.ANSWERED:
+        if each.state is RequestState.ANSWERED:
             expected = byhand.answer(each.image, each.lost, shared=shared)
             np.testing.assert_allclose(each.logits, expected, rtol=1e-4, atol=1e-4)
             assert not each.reason
         else:
             assert each.reason
-    return [each for each in every if each.state is State.ANSWERED]
+    return [each for each in every if each.state is RequestState.ANSWERED]
 
 
 def serve(ray, exported, count=60, kills=(), limits=LIMITS, replan=None):
@@ -100,10 +98,10 @@ def test_batches_are_full_while_the_stream_has_more(ray):
     """A batch takes its time however few images it has."""
     sizes = []
 
-    class Counted(FromManifest):
-        def prepared(self, images):
+    class Counted(ServedExport):
+        def network_input(self, images):
             sizes.append(len(images))
-            return super().prepared(images)
+            return super().network_input(images)
 
     made = byhand.placement(3)
     exported = Counted(made.manifest, made.files, made.names)
@@ -111,29 +109,28 @@ def test_batches_are_full_while_the_stream_has_more(ray):
     assert len(answered) == 22 and sizes == [3] * 7 + [1]
 
 
-class Forgetful(FromManifest):
+class Forgetful(ServedExport):
     """Device b misses what it was sent, until its third task of the second layer."""
 
     def part(self, device):
-        made = super().part(device)
-        return ForgetfulPart(made) if device == 1 else made
+        part = super().part(device)
+        assert part is not None
+        return ForgetfulPart(*vars(part).values()) if device == 1 else part
 
 
-@dataclasses.dataclass(frozen=True)
-class ForgetfulPart:
-    made: Any
-    times: int = 2
-
+class ForgetfulPart(PartFiles):
     def open(self):
-        ready, left = self.made.open(), [self.times]
+        return ForgetfulRunner(self.manifest, super().open().part)
 
-        def run(work, values):
-            if work.task == "two/b" and left[0]:
-                left[0] -= 1
-                raise Missing("pieces of one")
-            return ready(work, values)
 
-        return run
+class ForgetfulRunner(PartRunner):
+    left = 2
+
+    def __call__(self, run, values):
+        if run.task == "two/b" and self.left:
+            self.left -= 1
+            raise MissingTensor("pieces of one")
+        return super().__call__(run, values)
 
 
 def test_what_a_device_misses_is_worked_out_again_and_no_error(ray):
@@ -177,7 +174,7 @@ def test_a_device_that_dies_while_a_mapping_is_made_is_not_in_the_next(ray):
 
     images = byhand.images(30)
     with Service(ray, byhand.mapping("abc"), LIMITS, replan) as service:
-        members += service.members.all
+        members += service.pool.all
         service.start()
         service.run(images, [Kill(10, 1)])
     assert len(check(service, images, shared=False)) == 30
@@ -187,7 +184,7 @@ def test_a_device_that_dies_while_a_mapping_is_made_is_not_in_the_next(ray):
 @pytest.mark.parametrize(
     ("error", "reason"),
     [
-        (NoRoom("too small"), NO_ROOM),
+        (OutOfMemory("too small"), NO_ROOM),
         pytest.param(InputError("nothing within limits"), NO_MAPPING, marks=pytest.mark.slow),
     ],
 )
@@ -197,8 +194,8 @@ def test_without_another_mapping_requests_are_refused_by_name(ray, error, reason
 
     service, answered = serve(ray, byhand.mapping("abc"), kills=[Kill(20, 2)], replan=replan)
     assert 10 <= len(answered) < 30
-    assert {each.reason for each in service.ledger.every} == {"", reason}
-    assert service.layout.details == str(error)
+    assert {each.reason for each in service.queue.all} == {"", reason}
+    assert service.deployment.details == str(error)
 
 
 @pytest.mark.parametrize("kind", ["placement", pytest.param("mapping", marks=pytest.mark.slow)])
@@ -206,7 +203,7 @@ def test_all_devices_dead_refuses_what_is_left_at_once(ray, kind):
     exported = byhand.placement() if kind == "placement" else byhand.mapping("abc")
     kills = [Kill(30, device) for device in range(4)]
     service, answered = serve(ray, exported, 60, kills, replan=lambda names: exported)
-    refused = [each for each in service.ledger.every if each.state is State.REFUSED]
+    refused = [each for each in service.queue.all if each.state is RequestState.REFUSED]
     assert 20 <= len(answered) <= 30 and len(refused) == 60 - len(answered)
     assert {each.reason for each in refused} == {ALL_DEAD}
 
@@ -216,7 +213,7 @@ def test_a_silent_device_is_lost_and_killed(ray):
     images = byhand.images(40)
     with Service(ray, byhand.placement(), limits) as service:
         service.start()
-        stopped = service.members.all[2]
+        stopped = service.pool.all[2]
         os.kill(stopped.pid, signal.SIGSTOP)
         service.run(images)
         assert gone([stopped.pid])
@@ -234,7 +231,7 @@ def test_a_device_that_takes_its_time_is_not_lost(ray):
         service._wait(others=True)  # hearts have been asked
         time.sleep(1.0)  # this process is busy
         service.run(byhand.images(10))
-    assert not service.losses and service.ledger.count(State.ANSWERED) == 10
+    assert not service.losses and service.queue.count(RequestState.ANSWERED) == 10
 
 
 @pytest.mark.slow
@@ -242,23 +239,25 @@ def test_what_is_overdue_is_refused_and_nothing_waits_for_ever(ray):
     limits = LIMITS._replace(timeout_s=60.0, deadline_s=0.5)
     with Service(ray, byhand.placement(), limits) as service:
         service.start()
-        os.kill(service.members.all[0].pid, signal.SIGSTOP)
+        os.kill(service.pool.all[0].pid, signal.SIGSTOP)
         began = time.monotonic()
         service.run(byhand.images(16))
         assert time.monotonic() - began < 6
         numbers = pids(service)
-    assert {each.reason for each in service.ledger.every} == {DEADLINE}
+    assert {each.reason for each in service.queue.all} == {DEADLINE}
     assert gone(numbers)
 
 
 @pytest.mark.slow
 def test_an_error_in_a_device_refuses_its_images_by_name(ray):
-    pieces = byhand.placement().manifest.pieces
-    pieces = {**pieces, "one": dataclasses.replace(pieces["one"], axis=0)}
-    with Service(ray, byhand.placement(pieces=pieces), LIMITS) as service:
+    made = byhand.placement()
+    pieces = dict(made.manifest.pieces)
+    pieces["one"] = pieces["one"].model_copy(update={"axis": 0})
+    broken = made.manifest.model_copy(update={"pieces": pieces})
+    with Service(ray, dataclasses.replace(made, manifest=broken), LIMITS) as service:
         service.start()
         service.run(byhand.images(3))
-    reasons = {each.reason for each in service.ledger.every}
+    reasons = {each.reason for each in service.queue.all}
     assert all(reason.startswith(f"{DEVICE_ERROR}: ") for reason in reasons), reasons
     assert not service.losses
 
@@ -278,7 +277,7 @@ def test_others_ask_while_the_stream_runs_and_after_it(ray):
         thread.start()
         service.run(byhand.images(10), [Kill(5, 0)], listen_s=1.5)
         thread.join()
-        assert all(each.state is State.ANSWERED for each in asked)
+        assert all(each.state is RequestState.ANSWERED for each in asked)
         check(service, byhand.images(10))
         status = service.status()
     assert status["answered"] == 30 and status["waiting"] == status["under_way"] == 0
@@ -301,16 +300,16 @@ def test_a_part_larger_than_its_device_is_refused_with_figures():
     limits = dict.fromkeys(byhand.NAMES, 4e6) | {"c": 1000.0}
     exported = byhand.placement()
     said = r"serve\.memory_mb: device c has 0\.001 MB and its part needs 0\.00224 MB"
-    with pytest.raises(NoRoom, match=said):
-        exported.check_room(limits, "serve.memory_mb")
-    assert exported.check_room(dict.fromkeys(byhand.NAMES, 2240.0), "") is exported
+    with pytest.raises(OutOfMemory, match=said):
+        exported.check_memory(limits, "serve.memory_mb")
+    assert exported.check_memory(dict.fromkeys(byhand.NAMES, 2240.0), "") is exported
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 def test_one_to_three_of_four_devices_killed_at_random_instants(ray, seed):
     count, lost = 200, 1 + seed % 3
-    kills = planned([], lost, byhand.NAMES, count, seed)
+    kills = planned_kills([], lost, byhand.NAMES, count, seed)
     began = time.monotonic()
     service, answered = serve(ray, byhand.placement(1 + seed % 2), count, kills)
     assert time.monotonic() - began < 60

@@ -11,14 +11,14 @@ from rich.console import Console
 
 from afpjax.config.work import SILENT, Work
 from afpjax.data.dataset import normalise
-from afpjax.deploy.chain import Chain
-from afpjax.deploy.manifest_read import read
+from afpjax.deploy.local_runner import LocalRunner
+from afpjax.deploy.manifest import read_manifest
 from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.export import run as export
-from afpjax.jobs.export.summary import summary
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
+from afpjax.report.render import terminal
 from afpjax.run import main
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
@@ -62,7 +62,7 @@ def test_a_given_mapping(outcome_of, config_of, tmp_path):
         (tmp_path / name).write_bytes(content)
     experiment = prepare(config_of(**TWO, **INT8), Work({}, SILENT))
     images = np.asarray(normalise(experiment.held.images, experiment.mean, experiment.std))
-    logits = Chain(read(tmp_path), tmp_path)(images)
+    logits = LocalRunner(read_manifest(tmp_path), tmp_path)(images)
     np.testing.assert_allclose(logits, experiment.quantized(images), atol=1e-5)
 
 
@@ -193,11 +193,11 @@ def test_without_onnxruntime_files_are_written_and_a_note_says_that_nothing_chec
     outcome_of, monkeypatch
 ):
     """The whole export once stopped where only its check could not run."""
-    monkeypatch.setattr(export, "installed", lambda: False)
+    monkeypatch.setattr(export, "onnxruntime_installed", lambda: False)
     outcome = outcome_of("export", export__mapping=[0, 0, 0])
-    assert "agreement" not in outcome.result and outcome.result["parts"]
-    note = outcome.result["notes"][-1]
-    assert note["kind"] == "unchecked" and "pip install 'afpjax[serve]'" in note["text"]
+    assert outcome.result.agreement is None and outcome.result.parts
+    note = outcome.result.notes[-1]
+    assert note.kind == "unchecked" and "pip install 'afpjax[serve]'" in note.text
     assert any(name.endswith(".onnx") for name in outcome.files)
 
 
@@ -210,7 +210,7 @@ def test_the_command_writes_the_files_beside_the_result(
     given += ["--search.images", "16", "--export.mapping", "0", "1", "0", "--out", "done"]
     given += ["--platform.devices", "eyeriss", "simba"]
     assert main(["export", *given]) == 0
-    manifest = read(tmp_path / "done")
+    manifest = read_manifest(tmp_path / "done")
     assert manifest.names == ("eyeriss", "simba")
     page = (tmp_path / "done" / "report.html").read_text(encoding="utf-8")
     assert "2</b> ONNX files" in page
@@ -223,7 +223,7 @@ def test_the_command_writes_the_files_beside_the_result(
 def test_the_summary_says_what_was_found(placed):
     console = Console(width=100, file=io.StringIO())
     with console.capture() as text:
-        console.print(summary(plain(placed.result)))
+        console.print(terminal(placed.view))
     said = " ".join(text.get().split())
     assert "the same class as afpjax for 100.00 %" in said
     assert "right or wrong where afpjax is for at least 100.00 % of the images" in said

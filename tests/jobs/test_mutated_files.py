@@ -30,9 +30,8 @@ from afpjax.data.image_arrays import cifar10, npz
 from afpjax.data.image_files import decoded
 from afpjax.data.image_folders import folders
 from afpjax.data.images import Frame
-from afpjax.deploy.exported import FromManifest
-from afpjax.deploy.manifest import NAME
-from afpjax.deploy.manifest_read import read as read_manifest
+from afpjax.deploy.manifest import NAME, read_manifest
+from afpjax.deploy.service.plan import ServedExport
 from afpjax.experiment.prepare import prepare
 from afpjax.hardware import cost_tables, load_board, load_link, load_platform
 from afpjax.hardware.layer_rows import read_layer_table, read_timeloop_stats
@@ -44,7 +43,7 @@ from afpjax.network.onnx import load_onnx
 from afpjax.online import environment
 from afpjax.online.trace_files import read_trace
 
-from ..deploy.chains import drawn, mapped, quantized_of
+from ..deploy.exports import drawn, mapped, quantized_of
 from ..network.onnx.onnx_files import classifier
 
 COUNT = 120  # mutations of each reader's file
@@ -233,7 +232,7 @@ def of_labels(path: Path) -> None:
 def with_files(path: Path) -> None:
     """As `serve` goes on from an export."""
     manifest = read_manifest(path.parent)
-    exported = FromManifest.of_folder(manifest, path.parent, manifest.names)
+    exported = ServedExport.of_folder(manifest, path.parent, manifest.names)
     exported.plan(0, ())
     exported.used_bytes()
     if manifest.kind == "placement":

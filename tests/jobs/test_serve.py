@@ -1,7 +1,6 @@
-"""Job `serve`: a hand-made export of a small network, measured beside what is foretold for it."""
+"""Job `serve`: a hand-made export of a small network, measured beside what is predicted for it."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import os
@@ -21,12 +20,11 @@ import pytest
 
 from afpjax.config import config as configuration
 from afpjax.config.work import SILENT, Work
-from afpjax.deploy.cluster import ray_cluster
-from afpjax.deploy.manifest import to_json
-from afpjax.deploy.source import Source
+from afpjax.deploy.onnx.network import ExportableNetwork
+from afpjax.deploy.service.ray_cluster import ray_cluster
 from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
-from afpjax.jobs.serve import again as serve_again
+from afpjax.jobs.serve import replanning
 from afpjax.jobs.serve import run as serve
 from afpjax.jobs.shared.result import plain
 
@@ -102,10 +100,10 @@ def written(exported, experiment, folder: Path) -> str:
     folder.mkdir()
     config = configuration.load(None, {**experiment, "run.job": "export"})
     quantized = prepare(config, Work({}, SILENT)).quantized
-    digest = Source.of(quantized, exported.manifest.batch).digest
-    model = dataclasses.replace(exported.manifest.model, digest=digest)
-    manifest = dataclasses.replace(exported.manifest, model=model)
-    (folder / "manifest.json").write_text(to_json(manifest))
+    digest = ExportableNetwork(quantized, exported.manifest.batch).digest
+    model = exported.manifest.model.model_copy(update={"digest": digest})
+    manifest = exported.manifest.model_copy(update={"model": model})
+    (folder / "manifest.json").write_text(manifest.to_json())
     for name, content in exported.files.items():
         (folder / name).write_bytes(content)
     (folder / "config.toml").write_text(configuration.to_toml(config))
@@ -116,7 +114,7 @@ def written(exported, experiment, folder: Path) -> str:
 def placement(experiment, tmp_path_factory):
     """Lost neurons give zero, as this experiment says."""
     pieces = {
-        name: dataclasses.replace(each, substitute=(0.0,) * len(each.substitute))
+        name: each.model_copy(update={"substitute": (0.0,) * len(each.substitute)})
         for name, each in byhand.placement().manifest.pieces.items()
     }
     folder = tmp_path_factory.mktemp("placement") / "run"
@@ -144,7 +142,7 @@ def run(export, seed=3, **changes):
     return plain(serve.run(config, Work({}, SILENT)).result)
 
 
-def test_a_placement_loses_two_devices_and_keeps_what_was_foretold(ray, placement):
+def test_a_placement_loses_two_devices_and_keeps_what_was_predicted(ray, placement):
     result = run(placement, requests=120, kill=["a@30", "3@70"])
     assert result["requests"] == result["answered"] == 120 and result["refused"] == 0
     assert result["agreement"] == 1.0  # float32: afpjax's own answers, image by image
@@ -168,7 +166,7 @@ def test_a_placement_loses_two_devices_and_keeps_what_was_foretold(ray, placemen
 
 @pytest.mark.slow
 def test_coded_sums_answer_for_a_lost_device(ray, experiment):
-    """Exported by the job itself; two lost devices are more than sums make up for."""
+    """ExportedFiles by the job itself; two lost devices are more than sums make up for."""
     given = {
         **experiment,
         "run.job": "serve",
@@ -185,7 +183,7 @@ def test_coded_sums_answer_for_a_lost_device(ray, experiment):
     assert none["predicted"] == one["predicted"] > two["predicted"]
 
 
-def test_what_is_foretold_is_the_network_without_the_lost_neurons(ray, placement, experiment):
+def test_what_is_predicted_is_the_network_without_the_lost_neurons(ray, placement, experiment):
     """In NumPy: the images right of all that are held out, the devices' neurons gone."""
     result = run(placement, requests=20, kill=["1@0", "2@0"])
     (row,) = (each for each in result["by_lost"] if each["lost"] == ["b", "c"])
@@ -200,13 +198,13 @@ def test_what_is_foretold_is_the_network_without_the_lost_neurons(ray, placement
 @pytest.mark.slow
 def test_a_mapping_is_planned_again_for_the_devices_that_are_left(ray, mapping, monkeypatch):
     asked = []
-    repartition = serve_again.repartition
+    repartition = replanning.repartition
 
     def searching(system, state, current, front):
         asked.append((state.present, state.weight_rate, current))
         return repartition(system, state, current, front)
 
-    monkeypatch.setattr(serve_again, "repartition", searching)
+    monkeypatch.setattr(replanning, "repartition", searching)
     result = run(mapping, requests=60, kill=["eyeriss@20"])
     rates = (0.1, 0.2, 0.3, 0.4)
     assert asked == [
@@ -227,7 +225,7 @@ def test_where_nothing_is_answered_there_is_no_result(ray, placement):
 
 @pytest.mark.slow
 def test_twenty_runs_with_one_to_three_of_four_devices_killed(ray, placement):
-    """Every request is answered, as afpjax itself would; accuracies lie where they were foretold.
+    """Every request is answered, as afpjax itself would; accuracies lie where they were predicted.
 
     Intervals are at 95 %: of 20 runs, and of about 60 sets of lost devices, some may miss theirs.
     """

@@ -1,9 +1,9 @@
-"""Intervals in which job `serve` foretells accuracies."""
+"""Intervals in which job `serve` predicts accuracies."""
 
 import numpy as np
 import pytest
 
-from afpjax.jobs.serve.predicted import _interval
+from afpjax.jobs.serve.predicted import _estimate
 from afpjax.statistics.intervals import wilson
 
 
@@ -14,13 +14,13 @@ def test_what_is_drawn_lies_inside_at_least_so_often(share, images):
     right = np.arange(500) < round(500 * share)
     rng = np.random.default_rng(images)
     drawn = np.array([rng.permutation(right)[:images].mean() for _ in range(2000)])
-    low, high = _interval(share, images)
+    low, high = _estimate(share, images).bounds
     assert low <= share <= high
     assert np.mean((low <= drawn) & (drawn <= high)) > 0.945
 
 
 def test_intervals_are_no_wider_than_need_be():
-    low, high = _interval(0.9, 400)
+    low, high = _estimate(0.9, 400).bounds
     assert [low, high] == pytest.approx(wilson(360, 400), abs=0.006)
-    assert _interval(1.0, 100)[0] == pytest.approx(wilson(100, 100)[0])
-    assert _interval(0.996, 23)[1] == 1.0
+    assert _estimate(1.0, 100).low == pytest.approx(wilson(100, 100)[0])
+    assert _estimate(0.996, 23).high == 1.0

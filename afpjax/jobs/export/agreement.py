@@ -1,6 +1,7 @@
 """Whether an export gives what afpjax gives: logits of both, and answers when a device is lost."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -8,9 +9,10 @@ from jaxtyping import Bool, Float
 
 from afpjax.config.work import Task
 from afpjax.data.dataset import Images, normalise
-from afpjax.deploy.chain import Chain
+from afpjax.deploy.local_runner import LocalRunner
 from afpjax.experiment.prepare import Experiment
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.export.result import Agreement, LostDevice
+from afpjax.jobs.shared.result import Estimate
 from afpjax.neurons.placement import Placement
 from afpjax.statistics.intervals import wilson
 
@@ -19,34 +21,24 @@ _AT_ONCE = 32  # images
 Logits = Float[np.ndarray, "N classes"]
 
 
-def agreement(experiment: Experiment, chain: Chain) -> Record:
-    """The same test images through both, held-out ones first.
-
-    `top1`: share of images with the same class; `largest_difference`: of two logits, as a share of
-    the range of afpjax's.
-    """
+def agreement(experiment: Experiment, runner: LocalRunner) -> Agreement:
+    """The same test images through both, held-out ones first."""
     images = _test_images(experiment)
     count = len(images.labels)
     with experiment.work.progress.task("Comparing logits", 2 * count) as task:
-        own = _logits(experiment, images, _afpjax(experiment), task)
-        theirs = _logits(experiment, images, chain, task)
-    same = own.argmax(axis=1) == theirs.argmax(axis=1)
-    span = float(np.ptp(own)) or 1.0
-    right = [(logits.argmax(axis=1) == images.labels).mean() for logits in (theirs, own)]
-    return {
-        "images": count,
-        **_share("top1", same),
-        "largest_difference": float(np.abs(own - theirs).max()) / span,
-        "accuracy": right[0],
-        "afpjax_accuracy": right[1],
-    }
+        own = _logits(experiment, images, lambda x: experiment.quantized(jnp.asarray(x)), task)
+        theirs = _logits(experiment, images, runner, task)
+    return Agreement(
+        images=count,
+        top1=_share(own.argmax(axis=1) == theirs.argmax(axis=1)),
+        largest_difference=float(np.abs(own - theirs).max()) / (float(np.ptp(own)) or 1.0),
+        accuracy=float((theirs.argmax(axis=1) == images.labels).mean()),
+        afpjax_accuracy=float((own.argmax(axis=1) == images.labels).mean()),
+    )
 
 
-def losses(experiment: Experiment, placement: Placement, chain: Chain) -> list[Record]:
-    """Each device lost alone: which held-out images both classify right.
-
-    `alike`: share of images that are right in both or wrong in both.
-    """
+def losses(experiment: Experiment, placement: Placement, runner: LocalRunner) -> list[LostDevice]:
+    """Each device lost alone: which held-out images both classify right."""
     held, limit = experiment.held, experiment.config.export.images
     images = Images(held.images[:limit], held.labels[:limit])
     evaluator = experiment.without(experiment.config.distribute.substitute)
@@ -55,24 +47,24 @@ def losses(experiment: Experiment, placement: Placement, chain: Chain) -> list[R
     rows, count = [], len(images.labels)
     with experiment.work.progress.task("Losing devices", count * len(sets)) as task:
         for (device,), right in zip(sets, own, strict=True):
-            logits = _logits(experiment, images, lambda x, d=device: chain(x, (d,)), task)
+            logits = _logits(experiment, images, lambda x, d=device: runner(x, (d,)), task)
             theirs, right = logits.argmax(axis=1) == images.labels, right[:count]
             rows.append(
-                {
-                    "device": chain.manifest.names[device],
-                    "images": count,
-                    "alike": (theirs == right).mean(),
-                    **_share("accuracy", theirs),
-                    "afpjax_accuracy": right.mean(),
-                }
+                LostDevice(
+                    device=runner.manifest.names[device],
+                    images=count,
+                    alike=float((theirs == right).mean()),
+                    accuracy=_share(theirs),
+                    afpjax_accuracy=float(right.mean()),
+                )
             )
     return rows
 
 
-def _share(name: str, right: Bool[np.ndarray, " N"]) -> Record:
+def _share(right: Bool[np.ndarray, " N"]) -> Estimate:
     low, high = wilson(int(right.sum()), len(right))
     share = float(right.mean())
-    return {name: share, f"{name}_interval": [min(low, share), max(high, share)]}
+    return Estimate(share, min(low, share), max(high, share))
 
 
 def _test_images(experiment: Experiment) -> Images:
@@ -82,20 +74,16 @@ def _test_images(experiment: Experiment) -> Images:
     return Images(*(np.concatenate(pair)[:limit] for pair in pairs))
 
 
-def _afpjax(experiment: Experiment) -> Callable[[Logits], Logits]:
-    return lambda images: np.asarray(experiment.quantized(jnp.asarray(images)))
-
-
 def _logits(
-    experiment: Experiment, images: Images, network: Callable[..., Logits], task: Task
+    experiment: Experiment, images: Images, network: Callable[..., Any], task: Task
 ) -> Logits:
     """Batches are all of one size: the last is filled up with its last image."""
-    found = []
+    logits = []
     for start in range(0, len(images.labels), _AT_ONCE):
         part = images.images[start : start + _AT_ONCE]
         missing = np.repeat(part[-1:], _AT_ONCE - len(part), axis=0)
         filled = np.concatenate([part, missing])
         inputs = np.asarray(normalise(filled, experiment.mean, experiment.std))
-        found.append(network(inputs)[: len(part)])
+        logits.append(np.asarray(network(inputs))[: len(part)])
         task.advance(len(part))
-    return np.concatenate(found)
+    return np.concatenate(logits)

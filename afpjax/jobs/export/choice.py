@@ -32,15 +32,15 @@ class Choice(NamedTuple):
 
 def choice(experiment: Experiment) -> Choice:
     """As export.* say. Raises `InputError` for a mapping of another network."""
-    given = experiment.config.export
+    export = experiment.config.export
     kind_of(experiment.config)  # refuses an earlier run of another kind
-    if given.source:
-        return _of_run(Path(given.source), experiment)
-    if given.kind == "placement":
+    if export.source:
+        return _of_run(Path(export.source), experiment)
+    if export.kind == "placement":
         return _distributed(experiment)
     names = experiment.platform.names
-    if given.mapping:
-        return Choice(_checked(given.mapping, experiment), names, "given", "given")
+    if export.mapping:
+        return Choice(_checked(export.mapping, experiment), names, "given", "given")
     return Choice(searched.chosen(experiment), names, "afarepart", "searched")
 
 
@@ -61,9 +61,9 @@ def _checked(mapping: Sequence[int], experiment: Experiment) -> Int[np.ndarray, 
 
 def _distributed(experiment: Experiment) -> Choice:
     """As job `distribute` places neurons on its first number of devices."""
-    given = experiment.config
+    config = experiment.config
     distribution = Distribution(experiment, scoring.scored(experiment))
-    method, devices = given.export.method, given.distribute.devices[0]
+    method, devices = config.export.method, config.distribute.devices[0]
     placement = distribution.place(method, devices)
     stable = distribution.stability(devices) if method == "robustdice" else {}
     return Choice(placement, numbered(devices), method, "distributed", stable)
@@ -71,24 +71,24 @@ def _distributed(experiment: Experiment) -> Choice:
 
 def device_names(config: Config) -> tuple[str, ...]:
     """The devices of what would be exported, known before there is anything to export."""
-    given = config.export
     if kind_of(config) == "mapping":
         return load_platform(config.platform.devices, config.platform.link).names
-    if not given.source:
-        return numbered(config.distribute.devices[0])
-    theirs = load(Path(given.source) / "config.toml", named=config.model.name)
-    return numbered(theirs.distribute.devices[0])
+    distribute = config.distribute
+    if config.export.source:
+        folder = Path(config.export.source)
+        distribute = load(folder / "config.toml", named=config.model.name).distribute
+    return numbered(distribute.devices[0])
 
 
 def kind_of(config: Config) -> str:
     """Of what is exported. Raises `InputError` for an earlier run of neither kind."""
-    given = config.export
-    if not given.source:
-        return given.kind
-    job = result_of("export.source", Path(given.source), tuple(_KINDS))["job"]
-    if given.kind == "placement" != _KINDS[job]:
+    export = config.export
+    if not export.source:
+        return export.kind
+    job = result_of("export.source", Path(export.source), tuple(_KINDS))["job"]
+    if export.kind == "placement" != _KINDS[job]:
         raise InputError(
-            f"export.kind: {given.source} is a run of job {job}, whose choice is a mapping; leave "
+            f"export.kind: {export.source} is a run of job {job}, whose choice is a mapping; leave "
             "export.kind out, or leave export.source out for a placement worked out here"
         )
     return _KINDS[job]

@@ -14,7 +14,7 @@ from onnxruntime.quantization import (
 )
 
 import afpjax
-from afpjax.deploy.export import About, export_mapping
+from afpjax.deploy.onnx.export import ExportInfo, export_mapping
 from afpjax.network.onnx import load_onnx
 
 from .onnx_files import N, assert_agrees, classifier, drawn, expected, made, saved
@@ -145,7 +145,7 @@ def test_dynamic_quantisation_is_refused_with_what_to_do(tmp_path):
 def test_our_own_exports_read_back(tmp_path, images, fmt):
     network = load_onnx(saved(tmp_path, classifier()))
     quantized = afpjax.quantize(network, fmt, jnp.asarray(images))
-    about = About("net", (0.0,), (1.0,), "given")
+    about = ExportInfo("net", (0.0,), (1.0,), "given")
     exported = export_mapping(quantized, np.array([0, 0]), ("all",), about)
     (tmp_path / "all.onnx").write_bytes(exported.files["all.onnx"])
     again = load_onnx(tmp_path / "all.onnx")

@@ -1,0 +1,1 @@
+"""Parts of a network written as ONNX, one file for each device."""

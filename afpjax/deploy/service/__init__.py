@@ -1,0 +1,1 @@
+"""An export run for real: every device a process, which may be killed."""
