@@ -155,7 +155,7 @@ def hidden(when: str) -> dict[str, int]:
 #: Rooms and how many of their modules hide imports of own modules. Shrinks; is to be empty but for
 #: what the command puts off so that `--help` does not wait for JAX.
 FOR_TYPES: dict[str, int] = {"faults": 4, "jobs": 1}
-LATER: dict[str, int] = {"__main__": 1, "deploy": 1, "faults": 1, "run": 1}
+LATER: dict[str, int] = {"__main__": 1, "faults": 1, "run": 1}
 
 
 def test_imports_of_own_modules_are_not_hidden():
