@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.hardware import load_link
 from afpjax.inputs.errors import InputError
 from afpjax.search.objectives import costs
@@ -73,7 +73,7 @@ def test_a_links_rate_lies_between_0_and_1(wire, key):
     wire.write_text("\n".join(line for line in LINK.splitlines() if key not in line))
     assert getattr(load_link(str(wire)), key) == 0.0
     wire.write_text(wire.read_text() + f"\n{key} = 1.25\n")
-    with pytest.raises(InputError, match=f"`{key}` is 1.25: a rate lies between 0 and 1"):
+    with pytest.raises(InputError, match=f"`{key}` is 1.25: give 1 at most"):
         load_link(str(wire))
 
 

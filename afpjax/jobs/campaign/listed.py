@@ -8,7 +8,7 @@ from afpjax.campaigns.strata import KINDS
 from afpjax.campaigns.tally import Tally
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CLASS_SHIFT
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults.patterns import how_of
 from afpjax.faults.sites import Fault, Site, check_sites
 from afpjax.inputs.errors import InputError

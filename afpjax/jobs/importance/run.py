@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.jobs.importance.summary import summary
 from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
@@ -65,7 +65,7 @@ def run(config: Config, work: Work) -> Outcome:
         "data": {"name": config.data.name},
         "images": {"count": len(subject.images), "from": source},
         "clean": {"accuracy": clean},
-        "notes": records.chance(experiment, experiment.scored[0]),
+        "notes": records.chance(experiment, scoring.images_of(experiment)[0]),
         "target": settings.target,
         "divergence": {"unit": "nats", "method": "exact" if scores.exact else "estimate"}
         | {"exact_passes": cost, "limit": settings.exact_passes}
