@@ -9,7 +9,6 @@ import io
 import json
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
@@ -123,7 +122,6 @@ def features() -> dict[str, Any]:
     jobs = every["run.job"]["choices"]
     for job in jobs:
         every |= options(helped(job))
-    links = next((ROOT / "afpjax").rglob("links.toml"))
     results = {path.stem: json.loads(path.read_text()) for path in sorted(GOLDEN.glob("*.json"))}
     results.pop("rounding")
     return {
@@ -133,7 +131,7 @@ def features() -> dict[str, Any]:
         "experiments": sorted(path.stem for path in (ROOT / "configs").glob("*.toml")),
         "devices": shipped("devices"),
         "boards": shipped("boards"),
-        "links": sorted(tomllib.loads(links.read_text())),
+        "links": shipped("links"),
         "networks": sorted(zoo.NETWORKS),
         "presets": sorted(zoo.PRESETS),
         "onnx operators": operators(),

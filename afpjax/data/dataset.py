@@ -15,23 +15,10 @@ from PIL import Image
 
 from afpjax.config.sections import Data
 from afpjax.data.image_arrays import cifar10, digits, in_memory, measured, npz
-from afpjax.data.image_files import in_files
-from afpjax.data.image_folders import folders, tiny_imagenet
-from afpjax.data.images import Frame, Images, Progress, Split, Unreadable, UnreadableWarning
+from afpjax.data.image_files import folders, in_files, tiny_imagenet
+from afpjax.data.images import Frame, Images, Split
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.image_size import ImageSize, rows_columns, words
-
-__all__ = [
-    "Dataset",
-    "Images",
-    "Preset",
-    "Progress",
-    "Split",
-    "Unreadable",
-    "UnreadableWarning",
-    "load",
-    "normalise",
-]
 
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -96,21 +83,20 @@ def normalise(
     std: Sequence[float],
 ) -> Float32[Array, "N H W C"]:
     """What a network reads: (images / 255 - mean) / std, with mean and std per channel."""
-    shift, scale = (jnp.asarray(each, jnp.float32)[None, None, None] for each in (mean, std))
+    shift, scale = (jnp.asarray(a, jnp.float32)[None, None, None] for a in (mean, std))
     return (jnp.asarray(images).astype(jnp.float32) / 255 - shift) / scale
 
 
 #: Training images, test images, and how to get the set's own mean and standard deviation.
-_Found = tuple[Split | None, Split, Callable[[], Normalisation]]
+_Splits = tuple[Split | None, Split, Callable[[], Normalisation]]
 
 
-def _from_arrays(data: Data, frame: Frame, classes: int) -> _Found:
+def _from_arrays(data: Data, frame: Frame, classes: int) -> _Splits:
     train, test = _arrays(data, classes=classes, channels=frame.channels)
-    kept = Images(*(each[: data.images or None] for each in test))
     all_images = (test if train is None else train).images
     return (
         train and in_memory(train, frame),
-        in_memory(kept, frame),
+        in_memory(test.first(data.images or None), frame),
         lambda: _CIFAR10 if data.name == "cifar10" else measured(all_images),
     )
 
@@ -125,7 +111,7 @@ def _arrays(data: Data, **reads: int) -> tuple[Images | None, Images]:
     return train, test
 
 
-def _from_files(data: Data, frame: Frame, classes: int) -> _Found:
+def _from_files(data: Data, frame: Frame, classes: int) -> _Splits:
     find = tiny_imagenet if data.name == "tiny-imagenet" else folders
     train, test = find(Path(data.path))
     options = {"classes": classes, "skip": data.corrupt == "skip"}

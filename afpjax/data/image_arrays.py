@@ -70,13 +70,13 @@ def cifar10(path: Path, *, classes: int, channels: int) -> tuple[Images | None, 
 
 
 def _records(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    found = np.frombuffer(read_bytes(path, "data.path", _BATCH), np.uint8)
-    if found.size == 0 or found.size % _RECORD:
+    content = np.frombuffer(read_bytes(path, "data.path", _BATCH), np.uint8)
+    if content.size == 0 or content.size % _RECORD:
         raise InputError(
-            f"data.path: {path} has {found.size} bytes, no multiple of {_RECORD}; "
+            f"data.path: {path} has {content.size} bytes, no multiple of {_RECORD}; "
             "needed is the binary version of CIFAR-10, whole"
         )
-    records = found.reshape(-1, _RECORD)
+    records = content.reshape(-1, _RECORD)
     images = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
     return np.ascontiguousarray(images), records[:, 0]
 
@@ -85,32 +85,33 @@ def _checked(
     images: np.ndarray, labels: np.ndarray, where: str, classes: int, channels: int
 ) -> Images:
     """Images that a network of so many classes and channels can read; grey fills all channels."""
-    found = images.shape[3]
-    if found not in (1, channels):
-        raise InputError(f"{where}: images have {found} channels, the network reads {channels}")
+    if images.shape[3] not in (1, channels):
+        raise InputError(
+            f"{where}: images have {images.shape[3]} channels, the network reads {channels}"
+        )
     return Images(images, class_numbers(labels, classes, f"{where}: labels"))
 
 
-def in_memory(held: Images, frame: Frame | None = None) -> Split:
+def in_memory(arrays: Images, frame: Frame | None = None) -> Split:
     """Images in memory as a split; without a frame, as they are.
 
     Raises `InputError` where they are too small for the frame.
     """
-    rows, columns, channels = held.images.shape[1:]
+    rows, columns, channels = arrays.images.shape[1:]
     if frame is None:
         size = image_size(rows, columns)
         frame = Frame(min(rows, columns), size, channels, Image.Resampling.BILINEAR)
     resized = frame.resized(columns, rows)
-    ready = held.images.shape[1:] == frame.shape and resized == (columns, rows)
+    ready = arrays.images.shape[1:] == frame.shape and resized == (columns, rows)
 
-    def image(place: int) -> UInt8[np.ndarray, "rows columns channels"]:
-        return held.images[place] if ready else _framed(held.images[place], frame)
+    def image(index: int) -> UInt8[np.ndarray, "rows columns channels"]:
+        return arrays.images[index] if ready else _framed(arrays.images[index], frame)
 
     def stamp() -> Iterator[bytes | memoryview]:
-        yield f"({frame.stamp}, {held.images.shape})".encode()
-        yield np.ascontiguousarray(held.images).data
+        yield f"({frame.stamp}, {arrays.images.shape})".encode()
+        yield np.ascontiguousarray(arrays.images).data
 
-    return Split(held.labels, frame.shape, image, stamp, parallel=not ready)
+    return Split(arrays.labels, frame.shape, image, stamp, parallel=not ready)
 
 
 def _framed(pixels: UInt8[np.ndarray, "H W C"], frame: Frame) -> UInt8[np.ndarray, "R S c"]:

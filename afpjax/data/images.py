@@ -29,6 +29,10 @@ class Images(NamedTuple):
     images: UInt8[np.ndarray, "N H W C"]
     labels: Int32[np.ndarray, " N"]
 
+    def first(self, count: int | None) -> "Images":
+        """The first so many of them, or all."""
+        return Images(self.images[:count], self.labels[:count])
+
 
 class Unreadable(InputError):
     """An image that cannot be read; `name` is short, for a list of them."""
@@ -133,10 +137,10 @@ class Split:
                     raise
                 unreadable[index] = error
 
-        _each(read, len(chosen), progress, self.parallel)
+        _read_all(read, len(chosen), progress, self.parallel)
         if unreadable:
             _report(unreadable, len(chosen))
-            images, labels = (np.delete(each, [*unreadable], 0) for each in (images, labels))
+            images, labels = (np.delete(a, [*unreadable], 0) for a in (images, labels))
         return Images(images, labels)
 
     def fingerprint(self) -> bytes:
@@ -151,7 +155,7 @@ class Split:
         return digest.digest()
 
 
-def _each(read: Callable[[int], None], count: int, progress: Progress, parallel: bool) -> None:
+def _read_all(read: Callable[[int], None], count: int, progress: Progress, parallel: bool) -> None:
     """Call `read` for every index; after a failure or an interrupt, no further one is begun."""
     if not parallel:
         for index in range(count):
@@ -170,14 +174,14 @@ def _each(read: Callable[[int], None], count: int, progress: Progress, parallel:
 
 def _report(unreadable: Mapping[int, Unreadable], total: int) -> None:
     """Warn of the images that are left out; raise `InputError` where they are all."""
-    found = [unreadable[index] for index in sorted(unreadable)]
-    if len(found) == total:
-        raise InputError(f"none of {total} images can be read; the first: {found[0]}")
-    named = ", ".join(each.name for each in found[:_NAMED])
-    more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-    verb = "is" if len(found) == 1 else "are"
+    errors = [unreadable[index] for index in sorted(unreadable)]
+    if len(errors) == total:
+        raise InputError(f"none of {total} images can be read; the first: {errors[0]}")
+    named = ", ".join(error.name for error in errors[:_NAMED])
+    more = f" and {len(errors) - _NAMED} more" if len(errors) > _NAMED else ""
+    verb = "is" if len(errors) == 1 else "are"
     warnings.warn(
-        f"{len(found)} of {total} images {verb} unreadable and left out: {named}{more}",
+        f"{len(errors)} of {total} images {verb} unreadable and left out: {named}{more}",
         UnreadableWarning,
         stacklevel=3,  # the line that takes the images
     )

@@ -2,14 +2,8 @@
 
 from afpjax.hardware.board import Board, load_board, shipped_boards
 from afpjax.hardware.cost import cost_tables, layer_cost
-from afpjax.hardware.importers import replace_column
+from afpjax.hardware.importers import LayerRow, read_layer_table, replace_column
 from afpjax.hardware.lanes import active_lanes
-from afpjax.hardware.layer_rows import (
-    LayerRow,
-    TimeloopStats,
-    read_layer_table,
-    read_timeloop_stats,
-)
 from afpjax.hardware.platform import (
     Device,
     Link,
@@ -32,7 +26,6 @@ __all__ = [
     "MappingCost",
     "Platform",
     "Sizes",
-    "TimeloopStats",
     "active_lanes",
     "check_capacity",
     "cost_tables",
@@ -43,7 +36,6 @@ __all__ = [
     "load_platform",
     "mapping_cost",
     "read_layer_table",
-    "read_timeloop_stats",
     "replace_column",
     "shipped_boards",
     "shipped_devices",

@@ -6,22 +6,18 @@ Active lanes come from `lanes.py`, accesses from `traffic.py`. What is no layer 
 sums) costs nothing, as with CNNParted, whose published tables this model is tested against.
 """
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.hardware.importers import replace_column
+from afpjax.hardware.importers import read_layer_table, replace_column
 from afpjax.hardware.lanes import active_lanes
-from afpjax.hardware.layer_rows import read_layer_table
 from afpjax.hardware.platform import Device, Platform
-from afpjax.hardware.schema import nearest, need
 from afpjax.hardware.tables import CostTables, Shared
 from afpjax.hardware.traffic import Sizes, dram_bytes, energy_pj, layer_traffic
+from afpjax.inputs.toml_tables import need
 from afpjax.network.layers import Layer, LayerGraph
-
-LanesByDevice = Mapping[str, Sequence[int]]
 
 
 def layer_cost(
@@ -47,28 +43,21 @@ def cost_tables(
     weight_bits: int = 16,
     activation_bits: int = 16,
     batch: int = 1,
-    mapped_lanes: LanesByDevice | None = None,
 ) -> CostTables:
     """What every layer costs on every device, for one batch of `batch` images.
 
-    `mapped_lanes` gives, per device name, the lanes of every layer (0: the model's own choice).
     A device with a `layer_table` takes its column from there (figures of one image, so x batch).
-    InputError: no layers, sizes below 1, unknown device or wrong count in `mapped_lanes`.
+    InputError: no layers, sizes below 1.
     """
     need(len(graph.layers) > 0, "the network has no layers: there is nothing to place")
     sizes = Sizes(weight_bits, activation_bits, batch)
     for name, value in sizes._asdict().items():
         need(value >= 1, f"{name} is {value}: give 1 or more")
-    lanes = _lanes(graph, platform, mapped_lanes or {})
-    costs = np.array(
-        [
-            [layer_cost(layer, d, sizes, lanes=lanes[d.name][row]) for d in platform.devices]
-            for row, layer in enumerate(graph.layers)
-        ]
-    )
+    devices = platform.devices
+    costs = np.array([[layer_cost(layer, d, sizes) for d in devices] for layer in graph.layers])
     _refuse_overflow(graph, platform, costs)
     tables = _assemble(graph, platform, sizes, costs)
-    for column, device in enumerate(platform.devices):
+    for column, device in enumerate(devices):
         if device.layer_table:
             rows = read_layer_table(Path(device.layer_table))
             tables = replace_column(tables, column, graph, rows, batch=batch)
@@ -91,20 +80,6 @@ def _refuse_overflow(graph: LayerGraph, platform: Platform, costs: np.ndarray) -
     most = max((tensor.elements for tensor in graph.tensors), default=1) * 8
     finite = np.isfinite(np.array([link.transfer_ms(most), link.transfer_mj(most)])).all()
     need(bool(finite), f"link `{link.name}`: a transfer takes no finite time or energy; mend it")
-
-
-def _lanes(graph: LayerGraph, platform: Platform, given: LanesByDevice) -> LanesByDevice:
-    for name, lanes in given.items():
-        known = name in platform.names
-        need(known, f"mapped_lanes: no device `{name}`{nearest(name, platform.names)}")
-        array = platform.devices[platform.names.index(name)].array
-        most = array.rows * array.columns
-        need(
-            len(lanes) == len(graph.layers) and min(lanes) >= 0 and max(lanes) <= most,
-            f"mapped_lanes of `{name}`: give one number of 0 to {most} (all its lanes) per layer,"
-            f" {len(graph.layers)} in all",
-        )
-    return {name: given.get(name, (0,) * len(graph.layers)) for name in platform.names}
 
 
 def _assemble(graph: LayerGraph, platform: Platform, sizes: Sizes, costs: np.ndarray) -> CostTables:

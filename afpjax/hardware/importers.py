@@ -1,15 +1,59 @@
-"""Other tools' figures for a device, in place of the built-in model's."""
+"""Another tool's figures for a device, in place of the built-in model's.
 
+Read are CNNParted's layer tables (`No.;Layer;Latency [ms];Energy [mJ]`).
+"""
+
+import csv
+import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from afpjax.hardware.layer_rows import LayerRow
-from afpjax.hardware.schema import need
 from afpjax.hardware.tables import CostTables
-from afpjax.inputs.errors import InputError, shortened
+from afpjax.inputs.errors import InputError, quoted, shortened
+from afpjax.inputs.files import CSV, parsed
+from afpjax.inputs.toml_tables import need
 from afpjax.network.layers import LayerGraph
+
+LAYER_COLUMN, LATENCY_COLUMN, ENERGY_COLUMN = "Layer", "Latency [ms]", "Energy [mJ]"
+
+
+class LayerRow(NamedTuple):
+    """One layer's cost for one image."""
+
+    name: str
+    latency_ms: float
+    energy_mj: float
+
+
+def read_layer_table(path: Path) -> tuple[LayerRow, ...]:
+    """CNNParted's table, in its order. InputError: unreadable, a column missing, a bad number."""
+    return parsed(path, "layer_table", CSV, lambda content: _layer_rows(content, path))
+
+
+def _layer_rows(content: bytes, path: Path) -> tuple[LayerRow, ...]:
+    lines = csv.DictReader(content.decode("utf-8-sig").splitlines(), delimiter=";")
+    columns = [(name or "").strip() for name in lines.fieldnames or ()]
+    for name in (LAYER_COLUMN, LATENCY_COLUMN, ENERGY_COLUMN):
+        need(
+            name in columns,
+            f"layer_table: {path}: no column `{name}`; "
+            "give a table `No.;Layer;Latency [ms];Energy [mJ]`",
+        )
+    lines.fieldnames = columns
+    rows = tuple(
+        LayerRow(
+            (line[LAYER_COLUMN] or "").strip(),
+            _cost(line[LATENCY_COLUMN], path, lines.line_num, LATENCY_COLUMN),
+            _cost(line[ENERGY_COLUMN], path, lines.line_num, ENERGY_COLUMN),
+        )
+        for line in lines
+    )
+    need(len(rows) > 0, f"layer_table: {path}: the table has no rows")
+    return rows
 
 
 def replace_column(
@@ -36,6 +80,21 @@ def replace_column(
     latency[:, device_index] = [batch * row.latency_ms for row in ordered]
     energy[:, device_index] = [batch * row.energy_mj for row in ordered]
     return tables._replace(latency_ms=jnp.asarray(latency), energy_mj=jnp.asarray(energy))
+
+
+def _cost(text: str | None, path: Path, line: int, column: str) -> float:
+    """A cost is a finite number >= 0: a table with a negative latency has been published."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    good = math.isfinite(value) and value >= 0
+    need(
+        good,
+        f"layer_table: {path}, line {line}: `{column}` is {quoted(text)}: "
+        "give a number, zero or more",
+    )
+    return value
 
 
 def _in_order_of(graph: LayerGraph, rows: Sequence[LayerRow]) -> list[LayerRow]:

@@ -46,7 +46,7 @@ class Loops(NamedTuple):
     output_columns: int
 
 
-class Split(NamedTuple):
+class LoopSplit(NamedTuple):
     """How many of each loop run in parallel."""
 
     filter_rows: int = 1
@@ -84,7 +84,7 @@ def loops(layer: Layer) -> Loops:
     )
 
 
-def best_splits(work: Loops, array: PEArray) -> tuple[Split, ...]:
+def best_splits(work: Loops, array: PEArray) -> tuple[LoopSplit, ...]:
     """The splits that keep the most lanes at work, all of them: energy decides among equals.
 
     Groups count as neurons here: they are independent outputs. () for the dataflow `fixed`.
@@ -106,7 +106,7 @@ def active_lanes(layer: Layer, array: PEArray) -> int:
 
 
 @lru_cache(maxsize=4096)
-def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
+def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[LoopSplit, ...]:
     neurons = work.neurons * work.groups
     along_rows = set()
     for filter_rows in {1, work.filter_rows}:
@@ -116,7 +116,7 @@ def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
     along_columns = {(1, p) for p in _divisors(work.output_rows, columns)}
     along_columns |= {(k, 1) for k in _divisors(neurons, columns)}
     found = {
-        Split(r, c, k * more, p)
+        LoopSplit(r, c, k * more, p)
         for r, c, k in along_rows
         for more, p in along_columns
         if neurons % (k * more) == 0
@@ -125,7 +125,7 @@ def _row_stationary(work: Loops, rows: int, columns: int) -> tuple[Split, ...]:
 
 
 @lru_cache(maxsize=4096)
-def _weight_stationary(work: Loops, rows: int, columns: int, vector: int) -> tuple[Split, ...]:
+def _weight_stationary(work: Loops, rows: int, columns: int, vector: int) -> tuple[LoopSplit, ...]:
     neurons = work.neurons * work.groups
 
     def shares(room: int) -> list[tuple[int, int]]:
@@ -139,7 +139,7 @@ def _weight_stationary(work: Loops, rows: int, columns: int, vector: int) -> tup
         for c, k in shares(columns // vector)
     }
     found = {
-        Split(1, c * inner_c, k * inner_k, 1, math.gcd(inner_k, work.neurons), added)
+        LoopSplit(1, c * inner_c, k * inner_k, 1, math.gcd(inner_k, work.neurons), added)
         for c, k in shares(rows)
         for inner_c, inner_k, added in within
         if work.channels % (c * inner_c) == 0 and neurons % (k * inner_k) == 0

@@ -1,32 +1,39 @@
 """What a network may run on: devices, the link between them, and both together.
 
-Shipped devices are the files of `devices/`, shipped links the tables of `links.toml`, both beside
-this file; a path to a TOML file of the same form does as well as a shipped name.
+Shipped ones are the files of `devices/` and `links/`, beside this file; a path to a TOML file of
+the same form does as well as a shipped name.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, TypeVar
 
-from afpjax.hardware.layer_rows import read_layer_table
-from afpjax.hardware.schema import (
-    from_table,
-    nearest,
-    need,
-    need_fraction,
-    need_positive,
-)
+from pydantic import model_validator
+
+from afpjax.hardware.importers import read_layer_table
 from afpjax.inputs.checks import instance, names
-from afpjax.inputs.errors import InputError, shortened
 from afpjax.inputs.files import read_toml
+from afpjax.inputs.toml_tables import (
+    Flag,
+    Name,
+    NonNegative,
+    NonNegativeInt,
+    Positive,
+    PositiveInt,
+    PositiveOrInfinite,
+    Rate,
+    from_table,
+    nearest_or_all,
+    need,
+    table,
+)
 
 _HERE = Path(__file__).parent
-DATAFLOWS = ("row-stationary", "weight-stationary", "fixed")
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@table
 class PEArray:
     """The grid of multipliers and how layers are laid on it (`lanes.py` has the rules).
 
@@ -35,24 +42,21 @@ class PEArray:
     work on every layer.
     """
 
-    dataflow: str
-    rows: int
-    columns: int
-    vector: int = 1
+    dataflow: Literal["row-stationary", "weight-stationary", "fixed"]
+    rows: PositiveInt
+    columns: PositiveInt
+    vector: PositiveInt = 1
 
-    def __post_init__(self) -> None:
-        if self.dataflow not in DATAFLOWS:
-            raise InputError(
-                f"unknown dataflow `{shortened(self.dataflow)}`{nearest(self.dataflow, DATAFLOWS)}"
+    @model_validator(mode="after")
+    def _vectors_fill_a_pe(self) -> "PEArray":
+        if self.columns % self.vector:
+            raise ValueError(
+                f"`vector` is {self.vector}: give a divisor of `columns`, {self.columns}"
             )
-        need_positive(self, "rows", "columns", "vector")
-        need(
-            self.columns % self.vector == 0,
-            f"`vector` is {self.vector}: give a divisor of `columns`, {self.columns}",
-        )
+        return self
 
 
-@dataclass(frozen=True)
+@table
 class Memories:
     """Sizes on the chip: one shared buffer, and the small memories inside every PE.
 
@@ -60,33 +64,27 @@ class Memories:
     feeds at most (1 where each has its own read); a layer may have fewer for it.
     """
 
-    buffer_bytes: int
-    input_words: int
-    weight_words: int
-    partial_sum_words: int
-    input_share: int = 1
-    partial_sum_share: int = 1
-
-    def __post_init__(self) -> None:
-        need_positive(self, *(field.name for field in dataclasses.fields(self)))
+    buffer_bytes: PositiveInt
+    input_words: PositiveInt
+    weight_words: PositiveInt
+    partial_sum_words: PositiveInt
+    input_share: PositiveInt = 1
+    partial_sum_share: PositiveInt = 1
 
 
-@dataclass(frozen=True)
+@table
 class Energies:
     """Picojoules of one multiply-accumulate and of one access to one word, by level."""
 
-    mac: float
-    input: float
-    weight: float
-    partial_sum: float
-    buffer: float
-    dram: float
-
-    def __post_init__(self) -> None:
-        need_positive(self, *(field.name for field in dataclasses.fields(self)), zero=True)
+    mac: NonNegative
+    input: NonNegative
+    weight: NonNegative
+    partial_sum: NonNegative
+    buffer: NonNegative
+    dram: NonNegative
 
 
-@dataclass(frozen=True)
+@table
 class Device:
     """One accelerator: its speed, its memories, what they cost, and how often its bits flip.
 
@@ -94,27 +92,21 @@ class Device:
     inf; `layer_table` is a CNNParted table that replaces the model's figures ("" for none).
     """
 
-    name: str
+    name: Name
     description: str
-    clock_mhz: float
-    word_bits: int
-    memory_bytes: int
-    dram_gb_s: float
-    weight_fault_rate: float
-    activation_fault_rate: float
+    clock_mhz: Positive
+    word_bits: PositiveInt
+    memory_bytes: PositiveInt
+    dram_gb_s: PositiveOrInfinite
+    weight_fault_rate: Rate
+    activation_fault_rate: Rate
     array: PEArray
     memory: Memories
     energy_pj: Energies
     layer_table: str = ""
 
-    def __post_init__(self) -> None:
-        need(bool(self.name), "`name` is empty: give the device one")
-        need_positive(self, "clock_mhz", "word_bits", "memory_bytes")
-        need_positive(self, "dram_gb_s", infinite=True)
-        need_fraction(self, "weight_fault_rate", "activation_fault_rate")
 
-
-@dataclass(frozen=True)
+@table
 class Link:
     """The path between any two devices.
 
@@ -125,21 +117,15 @@ class Link:
 
     name: str
     description: str
-    bandwidth_gbit_s: float
-    latency_us: float
-    packet_payload_bytes: int
-    packet_overhead_bytes: int
-    power_mw: float
-    energy_pj_per_bit: float
-    shared_medium: bool = False  # senders take turns, as on the air
-    bit_error_rate: float = 0.0  # probability that a bit arrives flipped
-    packet_loss_rate: float = 0.0  # probability that a packet does not arrive
-
-    def __post_init__(self) -> None:
-        need_positive(self, "bandwidth_gbit_s", infinite=True)
-        rest = ("latency_us", "packet_payload_bytes", "packet_overhead_bytes")
-        need_positive(self, *rest, "power_mw", "energy_pj_per_bit", zero=True)
-        need_fraction(self, "bit_error_rate", "packet_loss_rate")
+    bandwidth_gbit_s: PositiveOrInfinite
+    latency_us: NonNegative
+    packet_payload_bytes: NonNegativeInt
+    packet_overhead_bytes: NonNegativeInt
+    power_mw: NonNegative
+    energy_pj_per_bit: NonNegative
+    shared_medium: Flag = False  # senders take turns, as on the air
+    bit_error_rate: Rate = 0.0  # probability that a bit arrives flipped
+    packet_loss_rate: Rate = 0.0  # probability that a packet does not arrive
 
     def resending(self, times: float) -> "Link":
         """The link where everything is sent so many times, on average, until it has arrived."""
@@ -169,7 +155,7 @@ class Link:
         return self.power_mw * while_sending_ms * 1e-3 + self.energy_pj_per_bit * bits * 1e-9
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Platform:
     """Devices with distinct names, and the link between any two of them."""
 
@@ -210,49 +196,52 @@ def load_device(name: str, setting: str = "platform.devices") -> Device:
 
     `setting` opens the `InputError`s of a user's file.
     """
-    known = shipped_devices()
-    path = (
-        _HERE / "devices" / f"{name}.toml" if name in known else _user_file(name, "device", known)
-    )
-    device = from_table(Device, read_toml(path, setting), f"{setting}: {path}")
+    device, path = read_shipped_or_own(Device, name, "devices", setting)
     if not device.layer_table:
         return device
-    table = path.parent / device.layer_table
-    read_layer_table(table)  # refused now, and not once a network is trained
-    return dataclasses.replace(device, layer_table=str(table))
+    beside = path.parent / device.layer_table
+    read_layer_table(beside)  # refused now, and not once a network is trained
+    return dataclasses.replace(device, layer_table=str(beside))
 
 
 def load_link(name: str, setting: str = "platform.link") -> Link:
-    """One link; the table's name is the link's, a user's file is one table with a `name`.
+    """One link, a shipped name or the path of a TOML file.
 
     `setting` opens the `InputError`s of a user's file.
     """
-    links = read_toml(_HERE / "links.toml", "")
-    if name in links:
-        return from_table(Link, {"name": name, **links[name]}, f"link `{name}`")
-    path = _user_file(name, "link", tuple(links))
-    return from_table(Link, read_toml(path, setting), f"{setting}: {path}")
+    return read_shipped_or_own(Link, name, "links", setting)[0]
 
 
 def shipped_devices() -> tuple[str, ...]:
     """Names of the devices that come with afpjax."""
-    return tuple(sorted(path.stem for path in (_HERE / "devices").glob("*.toml")))
+    return shipped_names("devices")
 
 
 def shipped_links() -> tuple[str, ...]:
     """Names of the links that come with afpjax."""
-    return tuple(read_toml(_HERE / "links.toml", ""))
+    return shipped_names("links")
 
 
-def _user_file(name: str, kind: str, known: tuple[str, ...]) -> Path:
+def shipped_names(folder: str) -> tuple[str, ...]:
+    """What comes with afpjax in a folder beside this file, by name."""
+    return tuple(sorted(path.stem for path in (_HERE / folder).glob("*.toml")))
+
+
+def read_shipped_or_own(kind: type[T], name: str, folder: str, setting: str) -> tuple[T, Path]:
+    """The file of a shipped name, or the one at a path, and where it lies.
+
+    InputError, opened by `setting`: neither of them, or a file that does not hold.
+    """
+    known, what = shipped_names(folder), folder.removesuffix("s")
     path = Path(name)
-    shipped = f"shipped are {', '.join(known)}; any other is the path of a .toml file"
-    if path.suffix != ".toml":
-        close = difflib.get_close_matches(name, known, n=1)
-        guess = f", did you mean `{close[0]}`?" if close else ";"
-        raise InputError(f"unknown {kind} `{name}`{guess} {shipped}")
-    need(path.exists(), f"{kind} `{name}`: there is no such file; {shipped}")
-    return path
+    if name in known:
+        path = _HERE / folder / f"{name}.toml"
+    else:
+        shipped = f"shipped are {', '.join(known)}; any other is the path of a .toml file"
+        guess = nearest_or_all(name, known).partition(";")[0]
+        need(path.suffix == ".toml", f"unknown {what} `{name}`{guess}; {shipped}")
+        need(path.exists(), f"{what} `{name}`: there is no such file; {shipped}")
+    return from_table(kind, read_toml(path, setting), f"{setting}: {path}"), path
 
 
 def _free_name(name: str, taken: set[str]) -> str:

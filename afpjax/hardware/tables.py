@@ -3,13 +3,13 @@
 Shape legend: L layers, D devices, T tensors that pass between layers.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from afpjax.hardware.platform import Platform
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph
 
@@ -72,8 +72,8 @@ def mapping_cost(tables: CostTables, mapping: Int[Array, "L"]) -> MappingCost:
     )
 
 
-def check_capacity(tables: CostTables, platform: Platform, graph: LayerGraph) -> None:
-    """InputError where memory rules out every mapping, naming a layer and a device.
+def check_capacity(tables: CostTables, devices: Sequence[str], graph: LayerGraph) -> None:
+    """InputError where memory rules out every mapping, naming a layer and one of the `devices`.
 
     Refused are a layer that fits on no device, and layers whose weights together exceed all
     capacities together. Tighter packings are left to the search, which sees the violation.
@@ -82,7 +82,7 @@ def check_capacity(tables: CostTables, platform: Platform, graph: LayerGraph) ->
     alone = weights + np.asarray(tables.activation_bytes, np.float64)
     capacity = np.asarray(tables.capacity_bytes, np.float64)
     largest = int(capacity.argmax())
-    room = f"device `{platform.names[largest]}`, the largest, has {_mib(capacity[largest])}"
+    room = f"device `{devices[largest]}`, the largest, has {_mib(capacity[largest])}"
     for name, size in zip(graph.names, alone, strict=True):
         if size > capacity[largest]:
             raise InputError(

@@ -8,7 +8,7 @@ of a multiplier does. (Lanes are as wide as the format: bits change traffic and 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from afpjax.hardware.lanes import Loops, Split, best_splits, loops
+from afpjax.hardware.lanes import Loops, LoopSplit, best_splits, loops
 from afpjax.hardware.platform import Device
 from afpjax.network.layers import Layer
 
@@ -83,7 +83,7 @@ def _candidates(layer: Layer, device: Device, sizes: Sizes) -> Iterator[Traffic]
 
 
 def _weight_stationary(
-    layer: Layer, work: Loops, split: Split, device: Device, sizes: Sizes
+    layer: Layer, work: Loops, split: LoopSplit, device: Device, sizes: Sizes
 ) -> Traffic:
     """Weights stay in the PEs while all outputs pass: one pass per fill of their weight buffers.
 
@@ -110,7 +110,7 @@ def _weight_stationary(
 
 
 def _row_stationary(
-    layer: Layer, work: Loops, split: Split, tile: _Tile, device: Device, sizes: Sizes
+    layer: Layer, work: Loops, split: LoopSplit, tile: _Tile, device: Device, sizes: Sizes
 ) -> Iterator[Traffic]:
     """One tile's four choices: all its inputs, or one pass of them, stay in the buffer; sums alike.
 

@@ -20,15 +20,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from afpjax.online import watch
-from afpjax.online.costs_now import Front, safest_within, scaled
-from afpjax.online.current import Estimate
-from afpjax.online.environment import State
-from afpjax.online.online import Decision, best_stored, choose, repartition
-from afpjax.online.operation import Event, Operation, Price, Streamed
-from afpjax.online.probes import built_as, probed, with_rates, worst_allowed
-from afpjax.online.stream import Mapping, answers
-from afpjax.online.switching import DEARER, above_limits, switch
+from afpjax.online.change_detection import Evidence, no_evidence, observed_share
+from afpjax.online.controller import ABOVE_LIMITS, OnlineController, Price
+from afpjax.online.environment import MappingKey, PlatformState
+from afpjax.online.rate_estimation import RateEstimate
+from afpjax.online.repartition import Decision, best_stored, choose, repartition
+from afpjax.online.runtime_costs import MappingKeys, safest_mapping
 from afpjax.search.objectives import costs
 
 POLICIES = ("never", "online", "safest", "stored", "oracle")
@@ -40,207 +37,229 @@ _MORE_ORACLE = 8
 _AGAIN = "search again"
 
 
-class Pending(NamedTuple):
-    """A mapping that has been decided on and runs from a step on."""
+class StreamEvent(NamedTuple):
+    """One step: what was, what was seen, and what was done."""
 
     step: int
-    mapping: Mapping
+    state: PlatformState
+    mapping: MappingKey
+    accuracy: float  # true, of held-out images
+    drop: float  # true
+    latency_ms: float
+    energy_mj: float
+    observed: float | None = None  # share of failing canaries over the last steps
+    observed_interval: tuple[float, float] | None = None
+    evidence: float | None = None
+    repartitioned: bool = False  # another mapping runs from this step on
+    reason: str = ""  # why something was decided after this step
+    estimated: tuple[RateEstimate | None, ...] = ()  # rates, where devices were probed
+    expected_drop: float | None = None  # of what was decided
+    cut: bool = False  # time ended the search
+
+
+class StreamResult(NamedTuple):
+    """A whole stream under one policy."""
+
+    events: tuple[StreamEvent, ...]
+    switches: int
+    alarms: int
+    searches: int
+    paid: Price  # switches and probes
+
+    def time_above(self, theta: float) -> float:
+        """Share of the steps whose true drop is above theta."""
+        return float(np.mean([event.drop > theta for event in self.events]))
+
+    def means(self, inferences: float) -> dict[str, float]:
+        """Accuracy over all steps; latency and energy of an answered inference, of which a step
+        has so many, with its share of what probes and switches took."""
+        answered = [event for event in self.events if event.state.runs(event.mapping)]
+        count = max(len(answered), 1) * inferences
+        latency, energy = (
+            float(np.mean([getattr(event, name) for event in answered] or [0.0]))
+            for name in ("latency_ms", "energy_mj")
+        )
+        return {
+            "accuracy": float(np.mean([event.accuracy for event in self.events])),
+            "latency_ms": latency + self.paid.ms / count,
+            "energy_mj": energy + self.paid.mj / count,
+            "switches": float(self.switches),
+        }
+
+
+def run_policy(
+    controller: OnlineController,
+    policy: str,
+    states: Sequence[PlatformState],
+    first: MappingKey,
+    front: MappingKeys,
+    seed: int,
+) -> StreamResult:
+    """Run a stream of T steps; a pure function of its arguments."""
+    run = _PolicyRun(controller, policy, first, seed, first, front, controller.nominal)
+    events = []
+    for step, state in enumerate(states):
+        switched = run.take_up(step)
+        event = run.batch(state, step)._replace(repartitioned=switched)
+        before = states[step - 1] if step else state
+        if reason := run.reason(before, state, step):
+            event = run.act(event, reason)
+        events.append(event)
+    return StreamResult(tuple(events), run.switches, run.alarms, run.searches, run.paid)
 
 
 @dataclass
-class Run:
-    """What a policy knows while its stream runs."""
+class _PolicyRun:
+    """One stream under one policy, and what the system knows while it runs."""
 
-    mapping: Mapping
-    front: Front
-    belief: State  # rates as they are thought to be
-    pending: Pending | None = None
-    evidence: watch.Evidence = field(default_factory=watch.nothing_seen)
-    shares: list[float] = field(default_factory=list)
+    controller: OnlineController
+    policy: str
+    first: MappingKey
+    seed: int
+    mapping: MappingKey  # in use
+    front: MappingKeys
+    belief: PlatformState  # rates as they are thought to be
+    pending: tuple[int, MappingKey] | None = None  # the step from which a mapping runs, and it
+    evidence: Evidence = field(default_factory=no_evidence)
+    shares: list[float] = field(default_factory=list)  # of canaries that failed, last steps
     decided: int = -(10**9)  # step of the last decision
     again: int = 0  # searches left, where the last one has not found enough
-    exhausted: tuple[State, Mapping] | None = None  # rates and mapping for which none is left
+    exhausted: tuple[PlatformState, MappingKey] | None = None  # for which no search is left
     switches: int = 0
     alarms: int = 0
     searches: int = 0
     paid: Price = field(default_factory=Price)
     delay_ms: float = 0.0  # of probes that a decision has waited for
 
+    def take_up(self, step: int) -> bool:
+        """Go over to a mapping whose time has come."""
+        if self.pending is None or step < self.pending[0]:
+            return False
+        (_, self.mapping), self.pending = self.pending, None
+        self.evidence, self.shares = no_evidence(), []
+        self.switches += 1
+        return True
 
-def streamed(
-    operation: Operation,
-    policy: str,
-    states: Sequence[State],
-    first: Mapping,
-    front: Front,
-    seed: int,
-) -> Streamed:
-    """Run a stream of T steps; a pure function of its arguments unless time cuts a search."""
-    run = Run(first, front, built_as(operation.system.faults, len(states[0].present)))
-    events = []
-    for step, state in enumerate(states):
-        switched = _take_up(run, step)
-        event = _met(operation, policy, run, state, seed, step)._replace(repartitioned=switched)
-        before = states[step - 1] if step else state
-        reason = _reason(operation, policy, run, before, state, step, first)
-        if reason:
-            event = _act(operation, policy, run, event, reason, first, seed)
-        events.append(event)
-    return Streamed(tuple(events), run.switches, run.alarms, run.searches, run.paid)
+    def batch(self, state: PlatformState, step: int) -> StreamEvent:
+        """One batch of the stream, its canaries among them."""
+        controller, stream = self.controller, self.controller.stream
+        tables = controller.search.tables_now(state)
+        cost = costs(tables, np.array([self.mapping], np.int32))
+        accuracy = stream.accuracy(self.mapping, state)
+        event = StreamEvent(
+            step,
+            state,
+            self.mapping,
+            accuracy,
+            stream.clean_accuracy - accuracy,
+            float(cost.latency_ms[0]),
+            float(cost.energy_mj[0]),
+        )
+        if self.policy not in _WATCH:
+            return event
+        share = stream.failing_share(self.mapping, state, controller.canaries, self.seed, step)
+        self.evidence = controller.rule.updated(self.evidence, share)
+        self.shares = [*self.shares, share][-WINDOW:]
+        mean, interval = observed_share(self.shares, controller.canaries)
+        return event._replace(
+            observed=mean, observed_interval=interval, evidence=float(self.evidence.mean())
+        )
 
+    def reason(self, before: PlatformState, state: PlatformState, step: int) -> str:
+        """Why to act after this step; empty: there is no reason."""
+        if self.policy == "never":
+            return ""
+        if not state.runs(self.pending[1] if self.pending else self.mapping):
+            return "device lost"
+        if self.policy == "oracle" and (step == 0 or state != before):
+            return "environment"
+        if self.pending is None and self.again:
+            return _AGAIN
+        if self.policy == "oracle" or self.pending is not None:
+            return ""
+        return self._noticed(before, state, step)
 
-def _take_up(run: Run, step: int) -> bool:
-    """Go over to a mapping whose time has come."""
-    if run.pending is None or step < run.pending.step:
-        return False
-    run.mapping, run.pending = run.pending.mapping, None
-    run.evidence, run.shares = watch.nothing_seen(), []
-    run.switches += 1
-    return True
+    def act(self, event: StreamEvent, reason: str) -> StreamEvent:
+        """Estimate, search, choose; the mapping follows when all that has taken its time."""
+        before, estimated = self.belief, self._inform(event, reason)
+        self.decided = event.step
+        unchanged = reason == "review" and self.belief == before
+        if unchanged or (self.belief, self.mapping) == self.exhausted:  # nothing new to search for
+            return event._replace(reason=reason, estimated=estimated)
+        decision = self._decide()
+        controller = self.controller
+        chosen, expected = controller.switch(
+            self.belief, self.mapping, decision, reason, self.first
+        )
+        # What a search expects flatters what it has found: theta itself is too near.
+        enough = expected <= controller.theta / 2 or self.policy not in _SEARCH
+        more = _MORE_ORACLE if self.policy == "oracle" else _MORE
+        self.again = 0 if enough else self.again - 1 if reason == _AGAIN else more
+        if not enough and not self.again:
+            self.exhausted = self.belief, chosen or self.mapping
+        if chosen is not None:
+            self._plan(chosen, event.step)
+        self.delay_ms = 0.0  # what follows does not wait for these probes again
+        return event._replace(
+            reason=reason, estimated=estimated, expected_drop=expected, cut=decision.cut
+        )
 
+    def _noticed(self, before: PlatformState, state: PlatformState, step: int) -> str:
+        """What a system that watches has noticed after a step."""
+        controller, waited = self.controller, step - self.decided
+        if controller.rule.alarms(self.evidence):
+            self.alarms += 1
+            self.evidence = no_evidence()
+            return "accuracy" if waited >= controller.dwell else ""
+        if any(now and not then for now, then in zip(state.present, before.present, strict=True)):
+            return "device back"
+        if waited >= controller.dwell and controller.above_limits(state, self.belief, self.mapping):
+            return ABOVE_LIMITS
+        due = controller.review and waited >= controller.review
+        return "review" if due and self.mapping != self.first else ""
 
-def _met(operation: Operation, policy: str, run: Run, state: State, seed: int, step: int) -> Event:
-    """One batch of the stream, its canaries among them."""
-    stream, cost = (
-        operation.stream,
-        costs(scaled(operation.system.tables, state), np.array([run.mapping], np.int32)),
-    )
-    accuracy = stream.accuracy(run.mapping, state)
-    event = Event(
-        step,
-        state,
-        run.mapping,
-        accuracy,
-        stream.clean - accuracy,
-        float(cost.latency_ms[0]),
-        float(cost.energy_mj[0]),
-    )
-    if policy not in _WATCH:
-        return event
-    share = stream.failing(run.mapping, state, operation.canaries, seed, step)
-    run.evidence = watch.seen(operation.rule, run.evidence, share)
-    run.shares = [*run.shares, share][-WINDOW:]
-    mean, interval = watch.observed(run.shares, operation.canaries)
-    return event._replace(
-        observed=mean, observed_interval=interval, evidence=float(run.evidence.mean())
-    )
+    def _inform(self, event: StreamEvent, reason: str) -> tuple[RateEstimate | None, ...]:
+        """Learn what the environment is like; gives the estimates, where devices are probed.
 
+        Latency, energy and which devices are there are profiled; rates are the truth for an oracle.
+        """
+        controller, state = self.controller, event.state
+        if self.policy == "oracle" or controller.oracle:
+            self.belief = state
+            return ()
+        self.belief = state.with_rates(self.belief.weight_rate, self.belief.activation_rate)
+        if reason in ("device lost", _AGAIN):  # known without asking
+            return ()
+        believed = self.belief
+        result = controller.probe(believed, state, self.seed, event.step)
+        self.belief, self.delay_ms = result.belief, result.price.ms
+        self.paid += result.price
+        if reason == "accuracy" and self.belief == believed:
+            # Probes say what was thought before, and yet too much fails: the worst that they allow.
+            self.belief = controller.worst_allowed(believed, self.mapping, result.estimates)
+        return result.estimates
 
-def _reason(
-    operation: Operation,
-    policy: str,
-    run: Run,
-    before: State,
-    state: State,
-    step: int,
-    first: Mapping,
-) -> str:
-    """Why to act after this step; empty: there is no reason."""
-    if policy == "never":
-        return ""
-    going = run.mapping if run.pending is None else run.pending.mapping
-    if not answers(going, state):
-        return "device lost"
-    if policy == "oracle" and (step == 0 or state != before):
-        return "environment"
-    if run.pending is None and run.again:
-        return _AGAIN
-    if policy == "oracle" or run.pending is not None:
-        return ""
-    return _noticed(operation, run, before, state, step, first)
+    def _decide(self) -> Decision:
+        """Search from the front that is known, or look at what there is without a search."""
+        search, state, first = self.controller.search, self.belief, (self.first,)
+        if self.policy == "stored":
+            return best_stored(search, state, self.mapping, self.front, first)
+        if self.policy == "safest":
+            return choose(search, state, self.mapping, (safest_mapping(search, state),), first)
+        search = replace(search, key=jax.random.fold_in(search.key, self.searches))
+        decision = repartition(search, state, self.mapping, self.front, first)
+        self.searches += 1
+        self.front = decision.front
+        return decision
 
-
-def _noticed(
-    operation: Operation, run: Run, before: State, state: State, step: int, first: Mapping
-) -> str:
-    """What a system that watches has noticed after a step."""
-    if watch.alarms(operation.rule, run.evidence):
-        run.alarms += 1
-        run.evidence = watch.nothing_seen()
-        return "accuracy" if step - run.decided >= operation.dwell else ""
-    if any(now and not then for now, then in zip(state.present, before.present, strict=True)):
-        return "device back"
-    if step - run.decided >= operation.dwell and above_limits(
-        operation, state, run.belief, run.mapping
-    ):
-        return DEARER
-    due = operation.review and step - run.decided >= operation.review
-    return "review" if due and run.mapping != first else ""
-
-
-def _act(
-    operation: Operation,
-    policy: str,
-    run: Run,
-    event: Event,
-    reason: str,
-    first: Mapping,
-    seed: int,
-) -> Event:
-    """Estimate, search, choose; the mapping follows when all that has taken its time."""
-    step = event.step
-    before, estimated = run.belief, _informed(operation, policy, run, event, reason, seed)
-    run.decided = step
-    known = reason == "review" and run.belief == before
-    if known or (run.belief, run.mapping) == run.exhausted:  # nothing new to search for
-        return event._replace(reason=reason, estimated=estimated)
-    decision = _look(operation, policy, run, first)
-    chosen, expected = switch(operation, run.belief, run.mapping, decision, reason, first)
-    # What a search expects flatters what it has found: theta itself is too near.
-    enough = expected <= operation.theta / 2 or policy not in _SEARCH
-    more = _MORE_ORACLE if policy == "oracle" else _MORE
-    run.again = 0 if enough else run.again - 1 if reason == _AGAIN else more
-    if not enough and not run.again:
-        run.exhausted = run.belief, chosen or run.mapping
-    if chosen is not None:
-        _plan(operation, policy, run, chosen, step)
-    run.delay_ms = 0.0  # what follows does not wait for these probes again
-    return event._replace(
-        reason=reason, estimated=estimated, expected_drop=expected, cut=decision.cut
-    )
-
-
-def _informed(
-    operation: Operation, policy: str, run: Run, event: Event, reason: str, seed: int
-) -> tuple[Estimate | None, ...]:
-    """What is known of the environment once it is asked for; estimates, where devices are probed.
-
-    Latency, energy and which devices are there are profiled; rates are the truth for an oracle.
-    """
-    state = event.state
-    if policy == "oracle" or operation.oracle:
-        run.belief = state
-        return ()
-    run.belief = with_rates(state, run.belief.weight_rate, run.belief.activation_rate)
-    if reason in ("device lost", _AGAIN):  # known without asking
-        return ()
-    answer, believed = probed(operation, run.belief, state, seed, event.step), run.belief
-    run.belief, run.paid, run.delay_ms = answer.belief, run.paid + answer.price, answer.price.ms
-    if reason == "accuracy" and run.belief == believed:
-        # Probes say what was thought before, and yet too much fails: the worst that they allow.
-        run.belief = worst_allowed(operation, run.belief, run.mapping, answer.estimated)
-    return answer.estimated
-
-
-def _look(operation: Operation, policy: str, run: Run, first: Mapping) -> Decision:
-    """Search from the front that is known, or look at it alone."""
-    if policy == "stored":
-        return best_stored(operation.system, run.belief, run.mapping, run.front, (first,))
-    if policy == "safest":
-        only = (safest_within(operation.system, run.belief),)
-        return choose(operation.system, run.belief, run.mapping, only, (first,))
-    key = jax.random.fold_in(operation.system.key, run.searches)
-    system = replace(operation.system, key=key)
-    decision = repartition(system, run.belief, run.mapping, run.front, (first,))
-    run.searches += 1
-    run.front = decision.front
-    return decision
-
-
-def _plan(operation: Operation, policy: str, run: Run, chosen: Mapping, step: int) -> None:
-    """Go over to a mapping once probes, search and moved weights have taken their time."""
-    moving = operation.moving([i for i, d in enumerate(chosen) if d != run.mapping[i]])
-    searched = operation.system.budget_ms if policy in _SEARCH else 0.0
-    took = run.delay_ms + moving.ms + searched
-    delay = 1 if policy == "oracle" else 1 + ceil(took / operation.step_ms)
-    run.pending, run.paid = Pending(step + delay, chosen), run.paid + moving
+    def _plan(self, chosen: MappingKey, step: int) -> None:
+        """Go over to a mapping once probes, search and moved weights have taken their time."""
+        controller = self.controller
+        moving = controller.moving(
+            [layer for layer, device in enumerate(chosen) if device != self.mapping[layer]]
+        )
+        searched = controller.search.budget_ms if self.policy in _SEARCH else 0.0
+        took = self.delay_ms + moving.ms + searched
+        delay = 1 if self.policy == "oracle" else 1 + ceil(took / controller.step_ms)
+        self.pending = step + delay, chosen
+        self.paid += moving

@@ -1,10 +1,11 @@
-"""What a running system meets: canaries that fail or not, and the accuracy that nobody there sees.
+"""A stream of images under faults: canaries that fail or not, and the true accuracy, which the
+running system cannot see.
 
 Shape legend: K draws, B images, C canaries, J probes.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -13,14 +14,12 @@ from jaxtyping import Bool, Int
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.inputs.errors import InputError
-from afpjax.online.current import GRID, Curve, curve
-from afpjax.online.environment import State
-
-Mapping = tuple[int, ...]
+from afpjax.online.environment import MappingKey, PlatformState, nominal_state
+from afpjax.online.rate_estimation import RATE_GRID, FailureCurve, failure_curve
 
 # Numbers of the first draws of each kind: what a search has seen is not what the stream meets.
-_STREAM, _PROBES, _CURVES = 2**16, 2**17, 2**18
-_RUN, _PROBE = 0xCA9A, 0x9B0B  # random streams
+_STREAM_DRAWS, _PROBE_DRAWS, _CURVE_DRAWS = 2**16, 2**17, 2**18
+_STREAM_SEED, _PROBE_SEED = 0xCA9A, 0x9B0B  # words that tell random streams apart
 
 
 @dataclass(frozen=True)
@@ -29,15 +28,15 @@ class Stream:
 
     Only images that are so without faults can fail, so these are the canaries. A step meets one of
     `draws` draws of weight faults, chosen by the seed and the step; the true accuracy is that of
-    `held`, other images, over `trials` draws. Raises `InputError` where no image can fail.
+    `held_out`, other images, over `trials` draws. Raises `InputError` where no image can fail.
     """
 
     evaluator: Evaluator
-    held: Evaluator
+    held_out: Evaluator
     faults: FaultModel
     draws: int
     trials: int
-    known: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)
+    known: dict[tuple[object, ...], np.ndarray] = field(default_factory=dict)  # rows worked out
 
     def __post_init__(self) -> None:
         if not self.pool.size:
@@ -47,98 +46,93 @@ class Stream:
             )
 
     @cached_property
-    def pool(self) -> Int[np.ndarray, " B"]:
+    def pool(self) -> Int[np.ndarray, " C"]:
         """Images that are answered as they should be without faults."""
         return np.flatnonzero(self.evaluator.clean(self.faults))
 
     @cached_property
-    def clean(self) -> float:
+    def clean_accuracy(self) -> float:
         """Fault-free accuracy on the held-out images."""
-        return float(self.held.clean(self.faults).mean())
+        return float(self.held_out.clean(self.faults).mean())
 
-    def failing(self, mapping: Mapping, state: State, canaries: int, seed: int, step: int) -> float:
+    def failing_share(
+        self, mapping: MappingKey, state: PlatformState, canaries: int, seed: int, step: int
+    ) -> float:
         """Share of one step's canaries that fail; all do where a device is gone."""
-        if not answers(mapping, state):
+        if not state.runs(mapping):
             return 1.0
-        rng = np.random.default_rng([seed, step, _RUN])
-        draw = _STREAM + int(rng.integers(self.draws))
+        rng = np.random.default_rng([seed, step, _STREAM_SEED])
+        draw = _STREAM_DRAWS + int(rng.integers(self.draws))
         chosen = rng.choice(self.pool, canaries, replace=canaries > len(self.pool))
         return 1.0 - float(self._right(self.evaluator, mapping, state, [draw])[0, chosen].mean())
 
-    def expected(self, mapping: Mapping, state: State) -> float:
-        """The mean of `failing`: over all canaries, and all draws that the stream meets."""
-        if not answers(mapping, state):
+    def expected_failing_share(self, mapping: MappingKey, state: PlatformState) -> float:
+        """The mean of `failing_share`: over all canaries, and all draws that the stream meets."""
+        if not state.runs(mapping):
             return 1.0
-        draws = [_STREAM + number for number in range(self.draws)]
+        draws = [_STREAM_DRAWS + number for number in range(self.draws)]
         return 1.0 - float(self._right(self.evaluator, mapping, state, draws)[:, self.pool].mean())
 
-    def probed(
-        self, device: int, state: State, canaries: int, probes: int, seed: int, step: int
+    def probe(
+        self, device: int, state: PlatformState, canaries: int, probes: int, seed: int, step: int
     ) -> Int[np.ndarray, " J"]:
         """How many canaries fail in each probe of a device: the whole network on it."""
-        rng = np.random.default_rng([seed, step, _PROBE, device])
-        mapping = (device,) * len(self.evaluator.quantized.layers)
-        draws = _PROBES + rng.integers(self.draws, size=probes)
-        right = self._right(self.evaluator, mapping, state, draws.tolist())
+        rng = np.random.default_rng([seed, step, _PROBE_SEED, device])
+        draws = _PROBE_DRAWS + rng.integers(self.draws, size=probes)
+        right = self._right(self.evaluator, self._alone(device), state, draws.tolist())
         size = min(canaries, len(self.pool))
         chosen = np.stack([rng.choice(self.pool, size, replace=False) for _ in draws])
         return (~np.take_along_axis(right, chosen, axis=1)).sum(axis=1)
 
-    def accuracy(self, mapping: Mapping, state: State) -> float:
+    def accuracy(self, mapping: MappingKey, state: PlatformState) -> float:
         """The true accuracy; 0 where a device is gone, as there is no answer."""
-        if not answers(mapping, state):
+        if not state.runs(mapping):
             return 0.0
-        trials = list(range(self.trials))
-        return float(self._right(self.held, mapping, state, trials).mean())
+        return float(self._right(self.held_out, mapping, state, range(self.trials)).mean())
 
-    def curve(self, weight: float, activation: float, rates: Sequence[float] = ()) -> Curve:
+    def failure_curve(
+        self, weight: float, activation: float, rates: Sequence[float] = ()
+    ) -> FailureCurve:
         """How canaries fail with the whole network at each rate, the grid's and `rates`.
 
         `weight` and `activation` are their rates as shares of the larger one.
         """
-        grid = sorted({*GRID, *rates})
-        draws = [_CURVES + number for number in range(self.draws // 2)]
-        mapping, one = (0,) * len(self.evaluator.quantized.layers), (1.0,)
+        grid = sorted({*RATE_GRID, *rates})
+        draws = [_CURVE_DRAWS + number for number in range(self.draws // 2)]
         right = [
             self._right(
                 self.evaluator,
-                mapping,
-                State((rate * weight,), (rate * activation,), one, one, (True,)),
+                self._alone(0),
+                nominal_state((rate * weight,), (rate * activation,)),
                 draws,
             )
             for rate in grid
         ]
-        return curve(grid, ~np.stack(right)[..., self.pool])
+        return failure_curve(grid, ~np.stack(right)[..., self.pool])
+
+    def _alone(self, device: int) -> MappingKey:
+        return (device,) * len(self.evaluator.quantized.layers)
 
     def _right(
-        self, evaluator: Evaluator, mapping: Mapping, state: State, draws: Sequence[int]
+        self,
+        evaluator: Evaluator,
+        mapping: MappingKey,
+        state: PlatformState,
+        draws: Sequence[int],
     ) -> Bool[np.ndarray, "K B"]:
+        """Which images are right under each draw; equal questions are worked out once."""
         rates = tuple((state.weight_rate[d], state.activation_rate[d]) for d in mapping)
-        names = [(evaluator.name, rates, draw) for draw in draws]
-        missing = sorted({draw for draw, name in zip(draws, names, strict=True)
-                          if name not in self.known})  # fmt: skip
+        names = {draw: (evaluator.name, rates, draw) for draw in draws}
+        missing = sorted(draw for draw, name in names.items() if name not in self.known)
         if missing:
-            faults = at(self.faults, state)
+            faults = state.faults(self.faults)
             limits = thresholds(faults, evaluator.quantized, np.array([mapping], np.int32))
-            found = evaluator.evaluate(faults, limits, missing)[0]
-            self.known.update(
-                ((evaluator.name, rates, draw), row)
-                for draw, row in zip(missing, found, strict=True)
-            )
-        return np.stack([self.known[name] for name in names])
+            rows = evaluator.evaluate(faults, limits, missing)[0]
+            self.known.update((names[draw], row) for draw, row in zip(missing, rows, strict=True))
+        return np.stack([self.known[names[draw]] for draw in draws])
 
 
-def at(faults: FaultModel, state: State) -> FaultModel:
-    """The fault model at other rates, one per device."""
-    return replace(faults, weight_rate=state.weight_rate, activation_rate=state.activation_rate)
-
-
-def answers(mapping: Mapping, state: State) -> bool:
-    """Whether every layer's device is there."""
-    return all(state.present[device] for device in mapping)
-
-
-def shares(weight_rate: float, activation_rate: float) -> tuple[float, float]:
+def rate_proportions(weight_rate: float, activation_rate: float) -> tuple[float, float]:
     """Two rates as shares of the larger one; both whole where there are none."""
     largest = max(weight_rate, activation_rate)
     return (weight_rate / largest, activation_rate / largest) if largest else (1.0, 1.0)

@@ -136,7 +136,7 @@ def tables_of(
     if faults is not None:
         platform = replace(platform, link=platform.link.resending(faults.sent_times))
     tables = cost_tables(graph, platform, weight_bits=width, activation_bits=width, batch=batch)
-    check_capacity(tables, platform, graph)
+    check_capacity(tables, platform.names, graph)
     return tables
 
 

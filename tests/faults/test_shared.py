@@ -250,10 +250,10 @@ def test_a_device_holds_a_stored_kernel_once(quantized):
             activation_bytes=jnp.zeros_like(tables.activation_bytes),
         )
         if fits:
-            check_capacity(given, platform, quantized.graph)
+            check_capacity(given, platform.names, quantized.graph)
         else:
             with pytest.raises(InputError, match="fits in no mapping"):
-                check_capacity(given, platform, quantized.graph)
+                check_capacity(given, platform.names, quantized.graph)
 
 
 def test_kernels_that_differ_once_folded_are_stored_one_by_one():

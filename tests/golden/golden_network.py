@@ -58,7 +58,7 @@ def _train() -> None:
 
     from afpjax.config.config import load
     from afpjax.config.work import SILENT, Work
-    from afpjax.experiment.prepare import prepare
+    from afpjax.experiment import prepare
 
     experiment = prepare(load(WEIGHTS.with_name("golden.toml"), {}), Work({}, SILENT))
     training, test = experiment.train, experiment.dataset.test

@@ -1,4 +1,4 @@
-"""Other tools' figures: CNNParted's layer tables and Timeloop's statistics."""
+"""Other tools' figures: CNNParted's layer tables."""
 
 from pathlib import Path
 
@@ -9,7 +9,6 @@ from afpjax.hardware import (
     cost_tables,
     load_platform,
     read_layer_table,
-    read_timeloop_stats,
     replace_column,
 )
 from afpjax.inputs.errors import InputError
@@ -19,35 +18,6 @@ TABLE = HEAD + (
     "1;/features/features.0/Conv;2.36544;0.445161340739008\n"
     "2;/features/features.3/Conv;9.331199999999999;1.53367165783872\n"
 )
-
-STATS = """Buffer and Arithmetic Levels
-----------------------------
-Level 0
--------
-=== mac ===
-
-    STATS
-    -----
-    Utilized instances   : 96
-    Computes (total)     : 1572864
-    Cycles               : 99999
-    Energy (total)       : 330301.44 pJ
-
-Summary Stats
--------------
-GFLOPs (@1GHz): 192.00
-Utilization: 57.14%
-Cycles: 16384
-Energy: 6.71 uJ
-EDP(J*cycle): 1.10e-01
-Area: 0.12 mm^2
-
-Computes = 1572864
-fJ/Compute
-    mac                                           = 210.00
-    DRAM                                          = 4056.11
-    Total                                         = 4266.11
-"""
 
 
 def written(folder: Path, text: str, name: str = "table.csv") -> Path:
@@ -88,15 +58,6 @@ def test_a_table_saved_by_a_spreadsheet_is_read(tmp_path):
 def test_a_bad_table_says_where(tmp_path, text, message):
     with pytest.raises(InputError, match=message):
         read_layer_table(written(tmp_path, text))
-
-
-def test_files_that_cannot_be_read(tmp_path):
-    for read in (read_layer_table, read_timeloop_stats):
-        with pytest.raises(InputError, match=r"none\.csv does not exist"):
-            read(tmp_path / "none.csv")
-    (tmp_path / "table.csv").write_bytes(b"\xff\xff")
-    with pytest.raises(InputError, match="is no readable CSV file"):
-        read_layer_table(tmp_path / "table.csv")
 
 
 @pytest.fixture
@@ -172,46 +133,3 @@ def test_rows_that_do_not_match_are_refused(chain_of, tables_of, names, message)
     graph = chain_of(SMALL)
     with pytest.raises(InputError, match=message):
         replace_column(tables_of(graph), 1, graph, rows(*names))
-
-
-@pytest.mark.parametrize("index", [-1, 2])
-def test_a_device_that_is_not_there(chain_of, tables_of, index):
-    graph = chain_of(SMALL)
-    with pytest.raises(InputError, match=f"no device {index}: the tables have 2"):
-        replace_column(tables_of(graph), index, graph, rows("a", "b.a", "b.c"))
-
-
-def test_timeloops_summary_is_read_and_not_its_levels(tmp_path):
-    stats = read_timeloop_stats(written(tmp_path, STATS, "timeloop-mapper.stats.txt"))
-    assert stats.cycles == 16384
-    assert stats.energy_uj == 6.71
-    assert stats.utilization == pytest.approx(96 / 168, abs=1e-4)
-    assert stats.computes == 1572864
-    row = stats.row("fc", clock_mhz=200.0)
-    assert row.name == "fc"
-    assert row[1:] == pytest.approx((0.08192, 0.00671))  # 16384 cycles at 200 MHz, 6.71 uJ
-
-
-def test_timeloops_older_summary_is_read(tmp_path):
-    """A fraction for the percentage, and MACCs for Computes; it was refused."""
-    old = STATS.replace("57.14%", "0.57").replace("Computes = ", "MACCs = ")
-    stats = read_timeloop_stats(written(tmp_path, old, "stats.txt"))
-    assert (stats.utilization, stats.computes) == (0.57, 1572864)
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ("Summary Stats", "Summary", r"stats\.txt: no `Summary Stats`"),
-        ("Cycles: 16384\n", "", r"stats\.txt: no `Cycles`"),
-        ("Energy: 6.71 uJ", "Energy: -6.71 uJ", r"no `Energy in uJ` of zero or more"),
-        ("Energy: 6.71 uJ", "Energy: 6.71 mJ", r"no `Energy in uJ`"),
-        ("Energy: 6.71 uJ", "Energy: 6.7.1 uJ", r"no `Energy in uJ`"),
-        ("Utilization: 57.14%", "", r"no `Utilization`"),
-        ("Computes = 1572864", "", r"no `Computes`"),
-    ],
-)
-def test_bad_statistics_say_what_is_missing(tmp_path, old, new, message):
-    assert old in STATS
-    with pytest.raises(InputError, match=message):
-        read_timeloop_stats(written(tmp_path, STATS.replace(old, new), "stats.txt"))

@@ -9,7 +9,6 @@ import pytest
 from afpjax.hardware import active_lanes
 from afpjax.hardware.lanes import Loops, best_splits, loops
 from afpjax.hardware.platform import PEArray
-from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
 
 
@@ -111,8 +110,3 @@ def test_a_dense_layer_with_batch_axes_in_its_kernel_has_groups():
 def test_a_filter_taller_than_the_array_is_run_row_by_row():
     work = Loops(1, 3, 8, 11, 11, 5, 5)
     assert best_splits(work, PEArray("row-stationary", 4, 5))[0].filter_rows == 1
-
-
-def test_an_array_without_lanes_is_refused():
-    with pytest.raises(InputError, match="`columns` is 0"):
-        PEArray("fixed", 2, 0)

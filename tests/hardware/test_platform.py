@@ -121,22 +121,12 @@ def test_a_device_that_occurs_again_is_numbered(write):
     assert platform.names == ("simba", "simba-2", "simba-2-2", "simba-3")
 
 
-def test_no_devices_are_refused():
-    with pytest.raises(InputError, match=r"platform\.devices is empty"):
-        load_platform((), "ucie")
-
-
 def test_an_unknown_device_gives_the_nearest_and_all():
     with pytest.raises(InputError, match="unknown device `eyeris`, did you mean `eyeriss`") as told:
         load_device("eyeris")
     assert "simba-ecc" in str(told.value) and ".toml" in str(told.value)
     with pytest.raises(InputError, match="unknown device `gpu`; shipped are eyeriss, simba"):
         load_device("gpu")
-
-
-def test_a_path_that_is_not_there(tmp_path):
-    with pytest.raises(InputError, match="there is no such file"):
-        load_device(str(tmp_path / "none.toml"))
 
 
 @pytest.mark.parametrize("name", ["../devices/eyeriss", "Eyeriss", "", "simba.json"])
@@ -154,20 +144,21 @@ def test_a_name_is_never_a_path_by_accident(name):
         ("mac = 1.0\n", "", r"mine\.toml: \[energy_pj\]: key `mac` is missing"),
         ("100\n", '"fast"\n', r"`clock_mhz` is 'fast': give a number"),
         ("100\n", "true\n", r"`clock_mhz` is True: give a number"),
-        ("word_bits = 8", "word_bits = true", r"`word_bits` is True: give a whole number"),
         ("word_bits = 8", "word_bits = 8.5", r"`word_bits` is 8\.5: give a whole number"),
+        ("word_bits = 8", f"word_bits = {10**13}", "`word_bits` is .*: give 1000000000000 at most"),
         ('"mine"', "3", r"`name` is 3: give a text in quotes"),
-        ('"mine"', '""', r"mine\.toml: `name` is empty"),
-        ("100\n", "0\n", r"mine\.toml: `clock_mhz` is 0\.0: give more than zero"),
-        ("100\n", "inf\n", r"`clock_mhz` is inf: give a finite number"),
-        ("1.5", "nan", r"`dram_gb_s` is nan: give more than zero"),
-        ("1.5", "-1", r"`dram_gb_s` is -1\.0: give more than zero"),
+        ('"mine"', '""', r"mine\.toml: `name` is '': give it a text"),
+        ("1.5", "nan", r"`dram_gb_s` is nan: give more than 0"),
         ("mac = 1.0", "mac = inf", r"\[energy_pj\]: `mac` is inf: give a finite number"),
-        ("mac = 1.0", "mac = -1", r"\[energy_pj\]: `mac` is -1\.0: give zero or more"),
-        ("0.1", "1.5", r"mine\.toml: `weight_fault_rate` is 1\.5: a rate lies between 0 and 1"),
-        ("0.2", "nan", r"`activation_fault_rate` is nan: a rate lies between 0 and 1"),
-        ("rows = 4", "rows = 0", r"\[array\]: `rows` is 0: give more than zero"),
-        ("fixed", "weight-stationry", r"unknown dataflow `weight-stationry`, did you mean `weight"),
+        ("0.1", "1.5", r"mine\.toml: `weight_fault_rate` is 1\.5: give 1 at most"),
+        ("0.2", "nan", r"`activation_fault_rate` is nan: give "),
+        ("rows = 4", "rows = 0", r"\[array\]: `rows` is 0: give more than 0"),
+        (
+            "fixed",
+            "weight",
+            r"`dataflow` is 'weight': give 'row-stationary', 'weight-stationary' or",
+        ),
+        ("columns = 8", "columns = 8\nvector = 3", r"\[array\]: `vector` is 3: give a divisor of"),
         ("[array]", "[[array]]", r"`array` must be a table, \[array\]"),
         ('"mine"', "mine", r"mine\.toml:2: is not valid TOML"),
     ],
@@ -176,17 +167,6 @@ def test_a_bad_device_file_says_what_and_where(write, old, new, message):
     with pytest.raises(InputError, match=message) as told:
         load_device(write(old, new))
     assert "\n" not in str(told.value)
-
-
-def test_an_infinite_dram_bandwidth_is_allowed(write):
-    assert load_device(write("1.5", "inf")).dram_gb_s == float("inf")
-
-
-def test_a_file_that_is_no_text(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(InputError, match=r"mine\.toml: is not a text file"):
-        load_device(str(path))
 
 
 def test_a_layer_table_lies_beside_its_device(write, tmp_path):

@@ -12,13 +12,10 @@ import pytest
 
 from afpjax.hardware import (
     Device,
-    Platform,
     Sizes,
     active_lanes,
-    cost_tables,
     layer_cost,
     load_device,
-    load_link,
 )
 
 WORDS = {"eyeriss": 16, "simba": 8}
@@ -127,9 +124,9 @@ def test_every_layer_has_the_lanes_of_cnnparteds_mapper(networks, network, devic
 def test_alexnet_latencies_follow_from_the_mappers_lanes(networks, device_name, column):
     """Each of the eight layers and their sum: 26.760 and 15.204 ms."""
     graph, device = networks["alexnet"], unlimited(device_name)
-    lanes = {device_name: [row[column + 1] for row in ALEXNET.values()]}
-    platform = Platform((device,), load_link("ucie"))
-    got = cost_tables(graph, platform, mapped_lanes=lanes).latency_ms[:, 0].tolist()
+    lanes = [row[column + 1] for row in ALEXNET.values()]
+    pairs = zip(graph.layers, lanes, strict=True)
+    got = [layer_cost(layer, device, lanes=n)[0] for layer, n in pairs]
     assert got == pytest.approx([row[column] for row in ALEXNET.values()], rel=1e-5)
     assert sum(got) == pytest.approx({"eyeriss": 26.760, "simba": 15.204}[device_name], rel=1e-4)
 

@@ -133,13 +133,6 @@ def test_the_link_is_counted_once(networks):
     assert float(got.energy_mj) == pytest.approx(float(on_devices[1]) + sent.transfer_mj(size))
 
 
-def test_one_device_and_the_input_pay_no_link(networks):
-    tables = cost_tables(networks["alexnet"], platform("eyeriss", "simba"))
-    for device in (0, 1):
-        got = mapping_cost(tables, jnp.full(8, device, jnp.int32))
-        assert (float(got.link_latency_ms), float(got.link_energy_mj)) == (0.0, 0.0)
-
-
 def test_memory_limits_are_enforced(networks):
     """CNNParted reads them and never uses them."""
     small = platform("eyeriss", "simba", memory_bytes=80_000_000)
@@ -194,7 +187,7 @@ def limited(graph: LayerGraph, *capacities: int) -> CostTables:
     )
     here = Platform(devices, load_link("ucie"))
     tables = cost_tables(graph, here)
-    check_capacity(tables, here, graph)
+    check_capacity(tables, here.names, graph)
     return tables
 
 
@@ -213,13 +206,6 @@ def test_weights_that_fit_only_one_by_one_name_the_first_without_room(networks):
     message = str(told.value)
     assert "its weights need 117 MiB, all devices together have 115 MiB" in message
     assert "layer `classifier.1`" in message and "device `eyeriss`, the largest" in message
-
-
-def test_room_enough_passes(networks):
-    halves = limited(networks["alexnet"], 73 * 2**20, 73 * 2**20)
-    assert float(np.asarray(halves.weight_bytes).sum()) > 73 * 2**20  # one alone has no room
-    one = limited(networks["alexnet"], 2**29, 1)
-    assert float(np.asarray(one.weight_bytes).sum()) < 2**29
 
 
 def test_a_graph_without_crossings_costs_its_layers(chain_of):

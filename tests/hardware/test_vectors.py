@@ -10,7 +10,6 @@ import pytest
 
 from afpjax.hardware import Device, Sizes, active_lanes, layer_cost, load_device
 from afpjax.hardware.platform import Energies, Memories, PEArray
-from afpjax.inputs.errors import InputError
 from afpjax.network.layers import Layer
 
 
@@ -151,18 +150,3 @@ def test_a_depthwise_layer_shares_nothing_on_simba(layer_of):
     words = 2  # of 8 bits, in a value of 16
     assert reads + layer.inputs == pytest.approx(words * (layer.macs + layer.inputs))
     assert sums == pytest.approx(words * 2 * layer.macs)
-
-
-def test_with_lanes_that_take_any_neuron_a_depthwise_layer_is_faster_and_shares_as_little(layer_of):
-    simba = load_device("simba")
-    free = dataclasses.replace(simba, array=dataclasses.replace(simba.array, vector=1))
-    layer = layer_of(("depthwise", 64, 16, 3, 64, 14, 64))
-    assert active_lanes(layer, free.array) == 64  # of 256: there are no more neurons
-    wide = layer_of(("depthwise", 1024, 16, 3, 1024, 14, 1024))
-    assert [active_lanes(wide, each.array) for each in (simba, free)] == [64, 256]
-    assert counted(layer, free) == counted(layer, simba)
-
-
-def test_a_vector_is_a_part_of_a_pe():
-    with pytest.raises(InputError, match="`vector` is 3: give a divisor of `columns`, 16"):
-        PEArray("weight-stationary", 16, 16, 3)

@@ -13,7 +13,7 @@ import pytest
 from afpjax.config import config as configuration
 from afpjax.config.config import Config
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import SCENARIOS
+from afpjax.experiment import SCENARIOS
 from afpjax.jobs import JOBS
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.result import plain

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from afpjax.config.work import SILENT, Work
 from afpjax.evaluate import engine
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.faults.model import FaultModel
 from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError
@@ -184,7 +184,8 @@ def test_an_exhaustive_campaign_knows_every_fault(config_of, result_of):
     """Each fault by itself, through the evaluator's other door."""
     result = result_of("campaign", **DESIGNS["exhaustive"])
     config = config_of(run__job="campaign", **DESIGNS["exhaustive"])
-    evaluator = prepare(config, Work({}, SILENT)).held_out
+    held = config.campaign.images
+    evaluator = prepare(config, Work({}, SILENT), measured_images=held).held_out
     means = {}
     for target, counts in (("weights", WEIGHTS), ("activations", INPUTS)):
         for place, (layer, count) in enumerate(counts.items()):
@@ -207,7 +208,8 @@ def test_an_exhaustive_campaign_knows_every_fault(config_of, result_of):
 def test_masks_are_the_fault_models(config_of, result_of, name):
     """Some cells again, trial by trial, without the evaluator."""
     result = result_of("campaign", **DESIGNS[name])
-    experiment = prepare(config_of(run__job="campaign", **DESIGNS[name]), Work({}, SILENT))
+    config = config_of(run__job="campaign", **DESIGNS[name])
+    experiment = prepare(config, Work({}, SILENT), measured_images=config.campaign.images)
     images, key = experiment.inputs(experiment.held), experiment.key("draws campaign")
     clean = np.asarray(experiment.quantized(images)).argmax(axis=1)
 

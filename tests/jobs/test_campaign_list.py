@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign.fault_file import FILE
 from afpjax.jobs.campaign.fault_lists import read_list
@@ -276,14 +276,11 @@ def test_images_are_the_first_of_the_file(network_file, data_file, config_of):
     options = {"data__order": "file", "data__path": str(data_file), "model__channels": 2,
                "model__name": str(network_file), "model__classes": 3, "model__image_size": 6,
                "search__images": 5}  # fmt: skip
-    experiment = prepare(
-        config_of(campaign__images=7, run__job="campaign", **options), Work({}, SILENT)
-    )
+    config, work = config_of(**options), Work({}, SILENT)
+    experiment = prepare(config, work, measured_images=7)
     assert np.array_equal(experiment.held.images, pixels()[:7])
     assert np.array_equal(experiment.searched.images, pixels()[-5:])
-    whole = prepare(
-        config_of(campaign__images=COUNT, run__job="campaign", **options), Work({}, SILENT)
-    )
+    whole = prepare(config, work, measured_images=COUNT)
     assert np.array_equal(whole.held.images, pixels())
     other = prepare(config_of(search__held_out=0, **options), Work({}, SILENT))
     assert np.array_equal(other.held.images, pixels()[:-5])

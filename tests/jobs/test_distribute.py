@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute import run as job
 from afpjax.jobs.distribute.compared import of_devices
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
+from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons.distribute import distribute
 from afpjax.run import main
 
@@ -78,7 +79,7 @@ def test_rivals_of_a_choice_have_robustdices_memory(result):
 def test_accuracies_are_those_of_masked_networks(result, config_of):
     """LOP's, worked out from the evaluator and the definition."""
     experiment = prepare(config_of(run__job="distribute", **SMALL), Work({}, SILENT))
-    evaluator = experiment.without("zero")
+    evaluator = without_neurons(experiment, "zero")
     by = []
     for gone in range(3):
         parts = [np.array_split(np.arange(layer.neurons), 3) for layer in experiment.network.layers]

@@ -13,7 +13,7 @@ from afpjax.config.work import SILENT, Work
 from afpjax.data.dataset import normalise
 from afpjax.deploy.local_runner import LocalRunner
 from afpjax.deploy.manifest import read_manifest
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.export import run as export
 from afpjax.jobs.shared.outcome import result_text

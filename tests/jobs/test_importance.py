@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 
 from afpjax.command.store import RowStore
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.importance import run as job
 from afpjax.jobs.shared import scoring

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.hardware import load_link
 from afpjax.inputs.errors import InputError
 from afpjax.search.objectives import costs
@@ -73,7 +73,7 @@ def test_a_links_rate_lies_between_0_and_1(wire, key):
     wire.write_text("\n".join(line for line in LINK.splitlines() if key not in line))
     assert getattr(load_link(str(wire)), key) == 0.0
     wire.write_text(wire.read_text() + f"\n{key} = 1.25\n")
-    with pytest.raises(InputError, match=f"`{key}` is 1.25: a rate lies between 0 and 1"):
+    with pytest.raises(InputError, match=f"`{key}` is 1.25: give 1 at most"):
         load_link(str(wire))
 
 
@@ -107,7 +107,7 @@ def test_what_is_resent_costs_more_and_changes_no_value(experiment_of, kind, tim
         np.testing.assert_allclose(added, expected, 1e-4, 1e-9)
         assert expected[1] == 0 and (expected[0] > 0) == (times > 1)
     if kind == "resent":
-        drops = [each.struck("both").drop(np.array([CUT, WHOLE])) for each in (plain, lossy)]
+        drops = [each.objective("both").drop(np.array([CUT, WHOLE])) for each in (plain, lossy)]
         np.testing.assert_array_equal(*drops)
 
 
@@ -136,10 +136,10 @@ def test_a_mapping_that_is_cut_loses_accuracy_and_one_that_is_not_loses_none(exp
     plain, lossy = experiment_of(**ON_TWO), experiment_of(**LOSSY)
     mappings = np.array([CUT, WHOLE])
     for name, lost in (("weights", False), ("activations", True), ("both", True)):
-        drops = [each.struck(name).drop(mappings) for each in (plain, lossy)]
+        drops = [each.objective(name).drop(mappings) for each in (plain, lossy)]
         assert drops[0][1] == drops[1][1]
         assert (drops[1][0] > drops[0][0] + 0.2) == lost
-    rows = lossy.struck("both").rows(np.array([CUT, WHOLE, [0, 0, 1]]))
+    rows = lossy.objective("both").rows(np.array([CUT, WHOLE, [0, 0, 1]]))
     assert len(set(rows)) == 3
 
 

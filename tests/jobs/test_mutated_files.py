@@ -27,21 +27,20 @@ from afpjax.command.store import RowStore
 from afpjax.config import config
 from afpjax.config.work import SILENT, Work
 from afpjax.data.image_arrays import cifar10, npz
-from afpjax.data.image_files import decoded
-from afpjax.data.image_folders import folders
+from afpjax.data.image_files import decoded, folders
 from afpjax.data.images import Frame
 from afpjax.deploy.manifest import NAME, read_manifest
 from afpjax.deploy.service.plan import ServedExport
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.hardware import cost_tables, load_board, load_link, load_platform
-from afpjax.hardware.layer_rows import read_layer_table, read_timeloop_stats
+from afpjax.hardware.importers import read_layer_table
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.export.choice import choice
 from afpjax.jobs.shared import scoring
 from afpjax.models import weight_files
 from afpjax.network.onnx import load_onnx
 from afpjax.online import environment
-from afpjax.online.trace_files import read_trace
+from afpjax.online.environment import read_trace
 
 from ..deploy.exports import drawn, mapped, quantized_of
 from ..network.onnx.onnx_files import classifier
@@ -204,17 +203,16 @@ def arrays(**named: Any) -> bytes:
 
 
 TABLE = b"No.;Layer;Latency [ms];Energy [mJ]\n1;conv1;2.5;0.45\n2;fc;9.3;1.5\n"
-STATS = b"Summary Stats\nCycles: 99\nEnergy: 3.5 uJ\nUtilization: 50%\n  Computes = 12\n"
 EVENTS = b"step,device,weight_rate,present\n5,0,0.5,\n7,1,0.25,false\n9,simba,,true\n"
 
 
 def of_trace(path: Path) -> None:
     trace, rates = read_trace(str(path)), (0.1,) * 3
     names = ("eyeriss", "simba", "simba-ecc")
-    environment.check_devices(trace, names)
+    trace.check_devices(names)
     if trace.steps < 10_000:
         roles = {str(role): 0 for role in environment.ROLES}
-        environment.states(trace, names, environment.built_for(rates, rates), roles, 1)
+        trace.states(names, environment.nominal_state(rates, rates), roles, 1)
 
 
 def of_store(path: Path) -> None:
@@ -306,8 +304,7 @@ def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
             (HARDWARE / "devices/eyeriss.toml").read_bytes(), device, of_text, "d.toml"
         ),
         "link": Reader(
-            b'name = "own"\n'
-            + (HARDWARE / "links.toml").read_bytes().split(b"]\n")[1].split(b"[")[0],
+            (HARDWARE / "links/wifi-n.toml").read_bytes(),
             lambda path: load_link(str(path)),
             of_text,
             "l.toml",
@@ -318,7 +315,6 @@ def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
         "trace.toml": Reader((TRACES / "ageing.toml").read_bytes(), of_trace, of_text, "t.toml"),
         "trace.csv": Reader(EVENTS, of_trace, of_text, "t.csv"),
         "table": Reader(TABLE, read_layer_table, of_text),
-        "timeloop": Reader(STATS, read_timeloop_stats, of_text),
         "data": Reader(data, lambda path: npz(path, "data.path", classes=6, channels=1), of_zip),
         "weights.npz": Reader(weights, weight_files.read, of_zip, "w.npz"),
         "safetensors": Reader(
@@ -351,7 +347,7 @@ def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
 
 READERS = (
     *("experiment", "resumed", "device", "link", "board", "trace.toml", "trace.csv", "table"),
-    *("timeloop", "data", "weights.npz", "safetensors", "cifar10", "PNG", "JPEG", "GIF", "BMP"),
+    *("data", "weights.npz", "safetensors", "cifar10", "PNG", "JPEG", "GIF", "BMP"),
     *("TIFF", "WEBP", "labels", "manifest", "result", "scores", "store", "onnx"),
 )
 

@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs import JOBS
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
-from afpjax.online.environment import built_for
-from afpjax.online.stream import at
+from afpjax.online.environment import nominal_state
 from afpjax.run import main
 
 POLICIES = ("never", "online", "safest", "stored", "oracle")
@@ -131,7 +130,7 @@ def test_true_accuracies_are_those_of_forward_runs(config_of, result):
     assert len(seen) >= 3
     for event in seen.values():
         rates = event["rates"]
-        faults = at(experiment.faults, built_for(rates["weight"], rates["activation"]))
+        faults = nominal_state(rates["weight"], rates["activation"]).faults(experiment.faults)
         right = [
             np.asarray(
                 experiment.quantized(
@@ -209,13 +208,6 @@ def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(outcome_of,
 
 
 @pytest.mark.slow
-def test_another_seed_is_another_stream(outcome_of, result, given):
-    other = plain(outcome_of("online", **given, run__seed=5).result)
-    seen = [[event["accuracy_observed"] for event in each["events"]] for each in (result, other)]
-    assert seen[0] != seen[1]
-
-
-@pytest.mark.slow
 def test_without_labels_canaries_are_compared_with_a_clean_reference(outcome_of, given):
     """An eighth of the labels is wrong: with a reference, these images are canaries too."""
     result = plain(outcome_of("online", **given, online__labels=False).result)
@@ -231,24 +223,6 @@ def test_with_labels_theta_is_a_share_of_what_is_right_without_faults(result, co
     assert 0 < right.sum() < 16
     assert result["stream"]["pool"] == right.sum()
     assert result["watch"]["limit"] == pytest.approx(0.2 / right.mean())
-
-
-@pytest.mark.slow
-def test_an_oracle_needs_no_probes(outcome_of, given):
-    result = plain(outcome_of("online", **given, online__oracle=True).result)
-    assert not any("estimated" in event for event in result["events"])
-    assert any("reason" in event for event in result["events"])
-
-
-@pytest.mark.slow  # `search/test_environment.py` draws them without running them
-def test_random_bursts_are_drawn_from_the_seed(outcome_of, given):
-    changed = given | {"online__trace": ["random"], "online__policies": ["never", "online"]}
-    changed["online__seeds"] = 1
-    one, again = (plain(outcome_of("online", **changed).result) for _ in range(2))
-    assert text(one) == text(again)
-    other = plain(outcome_of("online", **changed, run__seed=9).result)
-    rates = [[event["rates"] for event in each["events"]] for each in (one, other)]
-    assert rates[0] != rates[1]
 
 
 @pytest.fixture(scope="module")
@@ -333,9 +307,3 @@ def test_a_bad_trace_is_refused_in_one_line(config_of, tmp_path, capsys, monkeyp
     assert re.match(f"afpjax: error: online.trace: bad.csv: {message}", out.err)
     assert out.err.count("\n") == 1 and out.out == ""
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bad.csv"]
-
-
-@pytest.mark.parametrize("theta", [0.0, 1.0, -0.1, 1.5])
-def test_theta_is_between_0_and_1(config_of, theta):
-    with pytest.raises(InputError, match=r"online\.theta"):
-        config_of(run__job="online", online__theta=theta)

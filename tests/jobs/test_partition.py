@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import SCENARIOS, prepare
+from afpjax.experiment import SCENARIOS, prepare
 from afpjax.jobs.shared.outcome import result_text, tables
 
 LAYERS = ["stem", "hidden", "head"]

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from afpjax.config.work import SILENT, Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.hardware.cost import layer_cost
 from afpjax.hardware.traffic import Sizes
 from afpjax.jobs.profile.result import ProfileResult

@@ -22,7 +22,7 @@ from afpjax.config import config as configuration
 from afpjax.config.work import SILENT, Work
 from afpjax.deploy.onnx.network import ExportableNetwork
 from afpjax.deploy.service.ray_cluster import ray_cluster
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.serve import replanning
 from afpjax.jobs.serve import run as serve

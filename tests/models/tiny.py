@@ -9,7 +9,7 @@ from flax import nnx
 
 from afpjax.config import sections
 from afpjax.data import dataset as data
-from afpjax.data.images import Split
+from afpjax.data.images import Split, Unreadable
 from afpjax.faults.model import FaultModel
 from afpjax.models import train, zoo
 from afpjax.network.fixed_point import QFormat
@@ -55,7 +55,7 @@ def split_of(images, labels, broken=()):
 
     def image(place):
         if place in broken:
-            raise data.Unreadable(f"image {place} is broken", str(place))
+            raise Unreadable(f"image {place} is broken", str(place))
         return images[place]
 
     def stamp():

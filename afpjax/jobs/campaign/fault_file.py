@@ -12,7 +12,7 @@ from afpjax.campaigns.counts import KEPT, OutcomeCounts
 from afpjax.campaigns.strata import site_names
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CHANGED, NON_FINITE, RIGHT_BIT, SDC1
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults import kinds
 from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError

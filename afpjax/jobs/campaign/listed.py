@@ -8,7 +8,7 @@ from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.campaigns.strata import single_kinds
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CLASS_SHIFT
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults import kinds
 from afpjax.faults.sites import Fault, Site, check_site
 from afpjax.inputs.errors import InputError

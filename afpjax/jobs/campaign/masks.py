@@ -8,7 +8,7 @@ from afpjax.campaigns import masks
 from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import RIGHT_BIT, SDC1
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.inputs import notes
 from afpjax.jobs.campaign.single import ALL, confusion
 from afpjax.jobs.shared import few_faults

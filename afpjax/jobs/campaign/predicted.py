@@ -7,9 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from afpjax.data.dataset import Images
 from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, per_flip
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults.sites import size
 from afpjax.jobs.shared.records import Record
 from afpjax.neurons.stability import spearman
@@ -20,7 +19,7 @@ ALL = "all"
 
 def predict(experiment: Experiment) -> Coefficients:
     """The coefficients of the expected loss on the campaign's images."""
-    held = Images(*(each[:IMAGES] for each in experiment.held))
+    held = experiment.held.first(IMAGES)
     key = experiment.key("vulnerability")
     return coefficients(experiment.quantized, experiment.inputs(held), held.labels, key)
 

@@ -15,7 +15,8 @@ from afpjax.command.store import summed
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.evaluate.evaluator import Evaluator
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.evaluate.metric import outcomes
+from afpjax.experiment import EvaluatorParts, Experiment, prepare
 from afpjax.faults.model import layer_mask
 from afpjax.faults.sites import Fault
 from afpjax.inputs.errors import InputError
@@ -55,12 +56,12 @@ class Campaign:
 
     @property
     def evaluator(self) -> Evaluator:
-        return self.experiment.campaign_evaluator
+        return self.experiment.evaluator(_how_images_fail)
 
 
 def run(config: Config, work: Work) -> Outcome:
     """Every cell's SDC rate and accuracy with intervals, how faults end, and the worst of them."""
-    campaign = _campaign(prepare(config, work))
+    campaign = _campaign(prepare(config, work, measured_images=config.campaign.images))
     experiment, settings = campaign.experiment, config.campaign
     (found, files), throughput = _timed(campaign, _design(campaign))
     clean = campaign.evaluator.reference.argmax(axis=1) == experiment.held.labels
@@ -83,7 +84,7 @@ def run(config: Config, work: Work) -> Outcome:
 
 def plan(config: Config, work: Work) -> object:
     """Trials in all cells together, where they stop as early as they can, and at most."""
-    experiment = prepare(config, work)
+    experiment = prepare(config, work, measured_images=config.campaign.images)
     campaign, (_, images) = _campaign(experiment), plans.counts(experiment)
     cells, least, most = _trials(campaign)
     steps = [
@@ -92,6 +93,13 @@ def plan(config: Config, work: Work) -> object:
     ]
     note = f"{cells:,} cells, {least:,} to {most:,} trials (faults or masks)."
     return plans.shown(experiment, steps, note)
+
+
+def _how_images_fail(experiment: Experiment) -> EvaluatorParts:
+    """How each held-out image fails, not only whether."""
+    settings = experiment.config.campaign
+    metric = outcomes(settings.not_finite, exact=settings.design == "listed")
+    return EvaluatorParts("campaign", experiment.held, metric)
 
 
 def _campaign(experiment: Experiment) -> Campaign:

@@ -7,7 +7,7 @@ import numpy as np
 from afpjax.campaigns.counts import Worst
 from afpjax.campaigns.strata import Stratum, faults_of, site_names
 from afpjax.campaigns.walk import Walk
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.jobs.shared.records import Record
 from afpjax.statistics.proportions import interval, stratified
 

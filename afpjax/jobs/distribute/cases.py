@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Bool, Float64
 
 from afpjax.config.job_sections import Distribute
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.jobs.distribute.result import SAFE_SPARE, StabilityResult
 from afpjax.jobs.shared.result import Estimate
-from afpjax.jobs.shared.scoring import Scored
+from afpjax.jobs.shared.scoring import Scored, without_neurons
 from afpjax.network.layers import Layer
 from afpjax.neurons import failures, methods
 from afpjax.neurons.distribute import distribute, points
@@ -181,7 +181,7 @@ class Distribution:
         self, cases: Sequence[Case], description: str, substitute: str = ""
     ) -> list[Right]:
         """Which held-out images stay right, for every case, F sets of failed devices each."""
-        evaluator = self.experiment.without(substitute or self.settings.substitute)
+        evaluator = without_neurons(self.experiment, substitute or self.settings.substitute)
         pairs = [(case.placement, case.failures) for case in cases]
         total = sum(len(sets.sets) for _, sets in pairs)
         with self.experiment.work.progress.task(description, total) as task:

@@ -20,6 +20,7 @@ from afpjax.jobs.distribute.result import (
 )
 from afpjax.jobs.shared import few_faults
 from afpjax.jobs.shared.result import Estimate, NoteResult
+from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons import failures, methods
 from afpjax.neurons.distribute import NORMALISATIONS
 from afpjax.neurons.failures import SUBSTITUTES, outcomes
@@ -146,7 +147,7 @@ def _expected(distribution: Distribution, faults: FaultModel | None) -> list[Exp
     chances = settings.failure * devices if len(settings.failure) == 1 else settings.failure
     sets = failures.probable(chances, seed=experiment.config.run.seed)
     pairs = [(placement, sets) for _, placement in distribution.methods(devices)]
-    evaluator = experiment.without(settings.substitute)
+    evaluator = without_neurons(experiment, settings.substitute)
     trials = range(1 if faults is None else experiment.config.search.final_trials)
     order = None if faults is None else _order(faults)
     total = len(pairs) * len(sets.sets) * len(trials)
@@ -185,7 +186,7 @@ def flips(distribution: Distribution) -> list[FlipsResult]:
         for lost in sorted({0, *distribution.losses(devices)})
     ]
     trials = range(experiment.config.search.final_trials)
-    evaluator = experiment.without(distribution.settings.substitute)
+    evaluator = without_neurons(experiment, distribution.settings.substitute)
     pairs = [(case.placement, case.failures) for case in cases]
     total = sum(len(sets.sets) for _, sets in pairs) * len(trials)
     with experiment.work.progress.task("Losing devices while bits flip", total) as task:

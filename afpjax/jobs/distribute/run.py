@@ -8,7 +8,7 @@ import numpy as np
 from afpjax.command.store import summed
 from afpjax.config.config import Config
 from afpjax.config.work import Work
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.hardware.board import Board, load_board
 from afpjax.hardware.platform import Link, load_link
 from afpjax.jobs.distribute import compared
@@ -126,7 +126,7 @@ def _timed(
 ) -> tuple[dict[str, list[Lost]], LossesSpeed]:
     """What was measured, all together, and its speed: over all attempts, where interrupted."""
     experiment = distribution.experiment
-    evaluator = experiment.without(distribution.settings.substitute)
+    evaluator = scoring.without_neurons(experiment, distribution.settings.substitute)
     before, start = evaluator.evaluations, monotonic()
 
     def spent() -> tuple[float, float]:
@@ -142,7 +142,7 @@ def _timed(
 
 
 def _clean(experiment: Experiment) -> WholeNetwork:
-    right = experiment.without(experiment.config.distribute.substitute).whole()
+    right = scoring.without_neurons(experiment, experiment.config.distribute.substitute).whole()
     bounds = wilson(int(right.sum()), len(right))
     return WholeNetwork(Estimate(float(right.mean()), *bounds))
 

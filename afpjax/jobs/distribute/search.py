@@ -10,6 +10,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
 from afpjax.jobs.distribute.result import ThresholdGain, ThresholdSearch, ThresholdsResult
 from afpjax.jobs.shared.result import Estimate
+from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons.failures import Preserved
 from afpjax.neurons.placement import Placement
 from afpjax.neurons.resources import resources
@@ -55,11 +56,11 @@ def searched(distribution: Distribution, board: Board, link: Link) -> ThresholdS
     )
     costs = _costs(distribution, board, link)
     sets = distribution.fail(range(devices), lost)
-    evaluator = experiment.without(settings.substitute, held=False)
+    evaluator = without_neurons(experiment, settings.substitute, held=False)
     trade = Trade(steps, evaluator, sets, None if settings.objective == "front" else costs)
     search = _searched(distribution, trade)
     points = _some(search)
-    held = experiment.without(settings.substitute)
+    held = without_neurons(experiment, settings.substitute)
     total = (len(points) + len(search.constants)) * len(sets.sets)
     with experiment.work.progress.task("Thresholds on held-out images", total) as task:
         again = remeasured(steps, points, search.constants, held, sets, task.advance)

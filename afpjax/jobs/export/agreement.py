@@ -8,11 +8,13 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from afpjax.config.work import Task
-from afpjax.data.dataset import Images, normalise
+from afpjax.data.dataset import normalise
+from afpjax.data.images import Images
 from afpjax.deploy.local_runner import LocalRunner
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.jobs.export.result import Agreement, LostDevice
 from afpjax.jobs.shared.result import Estimate
+from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons.placement import Placement
 from afpjax.statistics.intervals import wilson
 
@@ -40,8 +42,8 @@ def agreement(experiment: Experiment, runner: LocalRunner) -> Agreement:
 def losses(experiment: Experiment, placement: Placement, runner: LocalRunner) -> list[LostDevice]:
     """Each device lost alone: which held-out images both classify right."""
     held, limit = experiment.held, experiment.config.export.images
-    images = Images(held.images[:limit], held.labels[:limit])
-    evaluator = experiment.without(experiment.config.distribute.substitute)
+    images = held.first(limit)
+    evaluator = without_neurons(experiment, experiment.config.distribute.substitute)
     sets = [(device,) for device in range(placement.devices)]
     own = evaluator.evaluate_placements([placement.answering(failed) for failed in sets])[:, 0]
     rows, count = [], len(images.labels)

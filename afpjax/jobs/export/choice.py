@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int
 
 from afpjax.config.config import Config, load
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution

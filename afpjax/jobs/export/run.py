@@ -7,7 +7,7 @@ from afpjax.config.work import Work
 from afpjax.deploy.local_runner import LocalRunner, onnxruntime_installed
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.onnx.export import ExportedFiles, ExportInfo, export_mapping, export_placement
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.inputs.notes import Note
 from afpjax.jobs.export.agreement import agreement, losses
 from afpjax.jobs.export.choice import Choice, choice, device_names, kind_of
@@ -21,7 +21,7 @@ from afpjax.jobs.export.result import (
     TaskResult,
 )
 from afpjax.jobs.export.view import view
-from afpjax.jobs.shared import plans, records
+from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.result import NoteResult
 from afpjax.neurons.placement import Placement
@@ -36,7 +36,7 @@ _UNCHECKED = Note(
 
 def plan(config: Config, work: Work) -> object:
     """What finds the mapping or the placement, and the check of the files."""
-    experiment = prepare(config, work)
+    experiment = prepare(config, work, batch=config.export.batch)
     images, held = plans.counts(experiment)
     steps = steps_before(experiment)
     if onnxruntime_installed():
@@ -62,7 +62,7 @@ def steps_before(experiment: Experiment) -> list[plans.Step]:
 
 def run(config: Config, work: Work) -> Outcome:
     """The files, and how well what onnxruntime makes of them agrees with afpjax's own logits."""
-    experiment = prepare(config, work)
+    experiment = prepare(config, work, batch=config.export.batch)
     chosen = choice(experiment)
     exported = _exported(experiment, chosen)
     manifest, where = exported.manifest, chosen.where
@@ -105,7 +105,7 @@ def _exported(experiment: Experiment, chosen: Choice) -> ExportedFiles:
     batch = config.export.batch
     if not isinstance(chosen.where, Placement):
         return export_mapping(quantized, chosen.where, chosen.devices, info, batch=batch)
-    values = experiment.substitutes(config.distribute.substitute)
+    values = scoring.substitutes_of(experiment, config.distribute.substitute)
     return export_placement(quantized, chosen.where, values, chosen.devices, info, batch=batch)
 
 

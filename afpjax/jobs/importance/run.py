@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.jobs.importance.result import (
     CleanAccuracy,
     Correlations,
@@ -79,7 +79,7 @@ def run(config: Config, work: Work) -> Outcome:
         data=DataName(config.data.name),
         images=ScoredImages(len(subject.images), source),
         clean=CleanAccuracy(float(clean)),
-        notes=records.chance(experiment, experiment.scored[0]),
+        notes=records.chance(experiment, scoring.images_of(experiment)[0]),
         target=settings.target,
         divergence=divergence,
         layers=[_layer(layer) for layer in layers],

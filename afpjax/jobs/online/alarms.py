@@ -4,59 +4,71 @@ import numpy as np
 from scipy import stats
 
 from afpjax.jobs.shared.records import Record
-from afpjax.online.environment import State
-from afpjax.online.operation import Operation
-from afpjax.online.stream import Mapping
-from afpjax.online.watch import count_alarms
+from afpjax.online.controller import OnlineController
+from afpjax.online.environment import MappingKey, PlatformState
 
 BATCHES = 10_000
 _HALVINGS = 8  # of the rates between which the limit lies
 
 
-def false_alarms(operation: Operation, built: State, first: Mapping, seed: int) -> list[Record]:
+def false_alarms(controller: OnlineController, first: MappingKey, seed: int) -> list[Record]:
     """Alarms in streams of `BATCHES` steps under the first mapping, at constant rates.
 
     As the system was built; and with all devices' rates raised until just as many canaries fail as
     are tolerated, or a few less. Only where that is so: an alarm above the limit is no false one.
     """
-    found, limit = [], operation.rule.limit
-    if operation.stream.expected(first, built) <= limit:
-        found.append(_alarms(operation, built, first, seed) | {"environment": "as built"})
-        below = _just_below(operation, built, first)
-        found.append(_alarms(operation, below, first, seed) | {"environment": "just below theta"})
-    return found
+    nominal = controller.nominal
+    if controller.stream.expected_failing_share(first, nominal) > controller.rule.limit:
+        return []
+    environments = {
+        "as built": nominal,
+        "just below theta": _just_below(controller, nominal, first),
+    }
+    return [
+        _alarms(controller, state, first, seed) | {"environment": name}
+        for name, state in environments.items()
+    ]
 
 
-def _just_below(operation: Operation, built: State, first: Mapping) -> State:
+def _just_below(
+    controller: OnlineController, built: PlatformState, first: MappingKey
+) -> PlatformState:
     """The highest rates, no device's below its own, under which the limit still holds."""
     low, high = 0.0, 1.0
     for _ in range(_HALVINGS):
         middle = (low + high) / 2
-        tolerated = operation.stream.expected(first, _raised(built, middle)) <= operation.rule.limit
+        tolerated = (
+            controller.stream.expected_failing_share(first, _raised(built, middle))
+            <= controller.rule.limit
+        )
         low, high = (middle, high) if tolerated else (low, middle)
     return _raised(built, low)
 
 
-def _raised(built: State, rate: float) -> State:
+def _raised(built: PlatformState, rate: float) -> PlatformState:
     return built._replace(
         weight_rate=tuple(max(own, rate) for own in built.weight_rate),
         activation_rate=tuple(max(own, rate) for own in built.activation_rate),
     )
 
 
-def _alarms(operation: Operation, state: State, first: Mapping, seed: int) -> Record:
-    stream, hours = operation.stream, BATCHES * operation.step_ms / 3600e3
+def _alarms(
+    controller: OnlineController, state: PlatformState, first: MappingKey, seed: int
+) -> Record:
+    stream, hours = controller.stream, BATCHES * controller.step_ms / 3600e3
     shares = np.array(
-        [stream.failing(first, state, operation.canaries, seed, step) for step in range(BATCHES)]
+        [
+            stream.failing_share(first, state, controller.canaries, seed, step)
+            for step in range(BATCHES)
+        ]
     )
-    alarms = count_alarms(operation.rule, shares)
-    low = (
-        float(stats.chi2.ppf(0.025, 2 * alarms)) / 2 if alarms else 0.0
-    )  # exact for a Poisson count
+    alarms = controller.rule.count_alarms(shares)
+    # The exact interval of a Poisson count.
+    low = float(stats.chi2.ppf(0.025, 2 * alarms)) / 2 if alarms else 0.0
     high = float(stats.chi2.ppf(0.975, 2 * alarms + 2)) / 2
     return {
         "batches": BATCHES,
-        "failing": stream.expected(first, state),
+        "failing": stream.expected_failing_share(first, state),
         "alarms": alarms,
         "alarms_per_hour": alarms / hours,
         "alarms_per_hour_interval": [low / hours, high / hours],

@@ -7,31 +7,31 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.jobs.shared.records import Record, as_list, estimate, price
-from afpjax.online.costs_now import Front
-from afpjax.online.environment import State, Trace
-from afpjax.online.operation import Event, Operation, Streamed, means, time_above
-from afpjax.online.stream import Mapping
+from afpjax.online.controller import OnlineController
+from afpjax.online.environment import MappingKey, PlatformState, Trace
+from afpjax.online.policies import StreamEvent, StreamResult
+from afpjax.online.runtime_costs import MappingKeys
 from afpjax.search.partition import measure
 
 #: By trace and policy, the streams of all seeds.
-Found = Table[tuple[str, str], Sequence[Streamed]]
+Runs = Table[tuple[str, str], Sequence[StreamResult]]
 _MEASURES = ("accuracy", "above", "latency_ms", "energy_mj", "switches")
 
 
-def settings(experiment: Experiment, operation: Operation) -> Record:
+def settings(experiment: Experiment, controller: OnlineController) -> Record:
     """The stream, the alarm, and the search while the system runs."""
-    given, rule = experiment.config.online, operation.rule
+    given, rule = experiment.config.online, controller.rule
     return {
         "stream": {
             "batch": given.batch,
             "fps": given.fps,
             "seeds": given.seeds,
-            "canaries": operation.canaries,
-            "pool": len(operation.stream.pool),
+            "canaries": controller.canaries,
+            "pool": len(controller.stream.pool),
             "labels": given.labels,
-            "steps_per_hour": 3600e3 / operation.step_ms,
+            "steps_per_hour": 3600e3 / controller.step_ms,
         },
         "watch": {
             "limit": rule.limit,
@@ -48,15 +48,15 @@ def settings(experiment: Experiment, operation: Operation) -> Record:
     }
 
 
-def searching(operation: Operation) -> Record:
+def searching(controller: OnlineController) -> Record:
     """How long searches took on this machine, which decides nothing: see `online.passes_per_s`."""
-    took = operation.system.took_ms
+    took = controller.search.took_ms
     if not took:
         return {}
     return {"throughput": {"searches": len(took), "search_ms": {"longest": max(took)}}}
 
 
-def first(experiment: Experiment, mapping: Mapping) -> Record:
+def first(experiment: Experiment, mapping: MappingKey) -> Record:
     """The mapping that every stream begins with, measured on held-out images."""
     faults, chosen = experiment.scenario("both"), np.array(mapping, np.int32)
     trials = experiment.config.search.final_trials
@@ -70,45 +70,45 @@ def first(experiment: Experiment, mapping: Mapping) -> Record:
     }
 
 
-def front(experiment: Experiment, mappings: Front) -> list[Record]:
+def front(experiment: Experiment, mappings: MappingKeys) -> list[Record]:
     """The offline front that searches begin from."""
     return [
-        {"mapping": list(each), **price(experiment.tables, np.array(each, np.int32))}
-        for each in mappings
+        {"mapping": list(mapping), **price(experiment.tables, np.array(mapping, np.int32))}
+        for mapping in mappings
     ]
 
 
 def trace(of_seeds: Sequence[Trace]) -> Record:
     """One environment; those drawn from the seed have one for each."""
-    one = of_seeds[0]
-    return {"trace": one.name, "description": one.description, "steps": one.steps}
+    first = of_seeds[0]
+    return {"trace": first.name, "description": first.description, "steps": first.steps}
 
 
-def policies(found: Found, operation: Operation) -> list[Record]:
+def policies(runs: Runs, controller: OnlineController) -> list[Record]:
     """Every trace and policy, means over its streams with 95 % intervals; then all traces."""
-    values = _values(found, operation)
-    rows = [_row(name, policy, values[name, policy], found[name, policy]) for name, policy in found]
-    every_policy = list(dict.fromkeys(policy for _, policy in found))
-    for policy in every_policy if len(found) > len(every_policy) else ():
-        names = [name for name, of in found if of == policy]
+    values = _values(runs, controller)
+    rows = [_row(name, policy, values[name, policy], runs[name, policy]) for name, policy in runs]
+    every_policy = list(dict.fromkeys(policy for _, policy in runs))
+    for policy in every_policy if len(runs) > len(every_policy) else ():
+        names = [name for name, of in runs if of == policy]
         every = {
             key: np.concatenate([values[name, policy][key] for name in names]) for key in _MEASURES
         }
-        rows.append(_row("all", policy, every, [s for n in names for s in found[n, policy]]))
+        rows.append(_row("all", policy, every, [s for n in names for s in runs[n, policy]]))
     return rows
 
 
-def gains(found: Found, operation: Operation) -> list[Record]:
+def gains(runs: Runs, controller: OnlineController) -> list[Record]:
     """What the online policy has more than each other one, paired stream by stream."""
-    values, rows = _values(found, operation), []
-    names = list(dict.fromkeys(name for name, _ in found))
+    values, rows = _values(runs, controller), []
+    names = list(dict.fromkeys(name for name, _ in runs))
     for name in [*names, *(["all"] if len(names) > 1 else [])]:
         of = names if name == "all" else [name]
-        for other in dict.fromkeys(policy for _, policy in found if policy != "online"):
+        for other in dict.fromkeys(policy for _, policy in runs if policy != "online"):
             row: Record = {"trace": name, "over": other}
             for key in _MEASURES:
                 mine, theirs = (
-                    np.concatenate([values[each, policy][key] for each in of])
+                    np.concatenate([values[trace, policy][key] for trace in of])
                     for policy in ("online", other)
                 )
                 row |= _mean(key, mine - theirs)
@@ -116,17 +116,17 @@ def gains(found: Found, operation: Operation) -> list[Record]:
     return rows
 
 
-def events(found: Found, devices: Sequence[str], operation: Operation) -> list[Record]:
+def events(runs: Runs, devices: Sequence[str], controller: OnlineController) -> list[Record]:
     """Every step of the first stream under the online policy."""
-    stream = next(streams[0] for (_, policy), streams in found.items() if policy == "online")
-    whole = operation.theta / operation.rule.limit  # what canaries are right of without faults
+    stream = next(streams[0] for (_, policy), streams in runs.items() if policy == "online")
+    whole = controller.theta / controller.rule.limit  # what canaries are right of without faults
     return [_event(event, devices, whole) for event in stream.events]
 
 
-def timelines(found: Found) -> list[Record]:
+def timelines(runs: Runs) -> list[Record]:
     """The first seed of every trace and policy: a row where anything changes, and the last."""
     rows = []
-    for (name, policy), streams in found.items():
+    for (name, policy), streams in runs.items():
         before: Any = None
         every = streams[0].events
         for event in every:
@@ -150,7 +150,7 @@ def timelines(found: Found) -> list[Record]:
     return rows
 
 
-def _event(event: Event, devices: Sequence[str], whole: float) -> Record:
+def _event(event: StreamEvent, devices: Sequence[str], whole: float) -> Record:
     row: Record = {
         "step": event.step,
         **_environment(event.state),
@@ -174,14 +174,14 @@ def _event(event: Event, devices: Sequence[str], whole: float) -> Record:
         row["expected_drop"] = event.expected_drop
     if event.estimated:
         row["estimated"] = [
-            {"device": name, "rate": made.rate, "rate_interval": list(made.interval)}
-            for name, made in zip(devices, event.estimated, strict=True)
-            if made is not None
+            {"device": name, "rate": estimate.rate, "rate_interval": list(estimate.interval)}
+            for name, estimate in zip(devices, event.estimated, strict=True)
+            if estimate is not None
         ]
     return row
 
 
-def _environment(state: State) -> Record:
+def _environment(state: PlatformState) -> Record:
     return {
         "rates": {"weight": list(state.weight_rate), "activation": list(state.activation_rate)},
         "latency": list(state.latency),
@@ -190,23 +190,25 @@ def _environment(state: State) -> Record:
     }
 
 
-def _values(found: Found, operation: Operation) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+def _values(
+    runs: Runs, controller: OnlineController
+) -> dict[tuple[str, str], dict[str, np.ndarray]]:
     """Every measure of every stream."""
     values = {}
-    for key, streams in found.items():
-        each = [
+    for key, streams in runs.items():
+        measures = [
             {
-                **means(s, operation.batch / operation.per_inference),
-                "above": time_above(s.events, operation.theta),
+                **stream.means(controller.batch / controller.per_inference),
+                "above": stream.time_above(controller.theta),
             }
-            for s in streams
+            for stream in streams
         ]
-        values[key] = {name: np.array([one[name] for one in each], float) for name in _MEASURES}
+        values[key] = {name: np.array([m[name] for m in measures], float) for name in _MEASURES}
     return values
 
 
 def _row(
-    name: str, policy: str, values: dict[str, np.ndarray], streams: Sequence[Streamed]
+    name: str, policy: str, values: dict[str, np.ndarray], streams: Sequence[StreamResult]
 ) -> Record:
     row: Record = {"trace": name, "policy": policy, "seeds": len(streams)}
     for key in _MEASURES:

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Int
 
-from afpjax.data.dataset import Images
+from afpjax.data.images import Images
 from afpjax.evaluate.sensitivity import sensitivity
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import thresholds
 from afpjax.jobs.partition.result import Advantage, CleanResult, Flips, Row, Sensitivity, SweepPoint

@@ -11,7 +11,7 @@ from jaxtyping import Bool
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
-from afpjax.experiment.prepare import SCENARIOS, prepare
+from afpjax.experiment import SCENARIOS, prepare
 from afpjax.jobs.partition import measured
 from afpjax.jobs.partition.result import Draws, Effort, PartitionResult, Point, SearchResult
 from afpjax.jobs.partition.view import view

@@ -2,7 +2,7 @@
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
-from afpjax.experiment.prepare import prepare
+from afpjax.experiment import prepare
 from afpjax.jobs.profile.result import ProfileResult
 from afpjax.jobs.profile.view import view
 from afpjax.jobs.shared import plans, records

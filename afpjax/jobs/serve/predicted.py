@@ -8,12 +8,13 @@ from scipy import stats
 
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.service.requests import ImageRequest
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.hardware.board import load_board
 from afpjax.hardware.platform import load_link
 from afpjax.jobs.serve.measured import accuracy, is_right
 from afpjax.jobs.serve.result import LostSet, PredictedCost
 from afpjax.jobs.shared.result import Estimate
+from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons.resources import resources
 from afpjax.search.objectives import costs
 from afpjax.statistics.intervals import wilson
@@ -31,7 +32,7 @@ def right(
     if manifest.kind == "mapping":
         clean = experiment.held_out.clean()
         return dict.fromkeys(lost, clean)
-    evaluator = experiment.without(experiment.config.distribute.substitute)
+    evaluator = without_neurons(experiment, experiment.config.distribute.substitute)
     answering = [manifest.placement.answering(devices) for devices in lost]
     with experiment.work.progress.task("Predicting accuracy", len(lost)) as task:
         right = evaluator.evaluate_placements(answering, progress=task.advance)

@@ -13,9 +13,10 @@ from afpjax.config.work import SILENT, Work
 from afpjax.deploy.manifest import Manifest
 from afpjax.deploy.onnx.export import ExportInfo, export_mapping
 from afpjax.deploy.service.plan import ServedExport
-from afpjax.experiment.prepare import Experiment
-from afpjax.online.environment import State
-from afpjax.online.online import Front, System, repartition
+from afpjax.experiment import Experiment
+from afpjax.online.environment import PlatformState
+from afpjax.online.repartition import repartition
+from afpjax.online.runtime_costs import MappingKeys, OnlineSearch
 from afpjax.search.explore import Budget
 
 
@@ -28,27 +29,27 @@ class Replanner:
     no room for its part.
     """
 
-    system: System
+    search: OnlineSearch
     export: Callable[[np.ndarray], ServedExport]
     names: tuple[str, ...]
     faults: tuple[tuple[float, ...], tuple[float, ...]]  # of weights and activations, by device
     current: tuple[int, ...]
-    front: Front = ()
+    front: MappingKeys = ()
 
     def prepare(self) -> None:
         """Search once with all devices there, for as long as it takes."""
-        system = replace(self.system, budget_ms=float("inf"))
-        self.front = repartition(system, self._state(self.names), self.current, ()).front
+        search = replace(self.search, budget_ms=float("inf"))
+        self.front = repartition(search, self._state(self.names), self.current, ()).front
 
     def __call__(self, left: tuple[str, ...]) -> ServedExport:
-        search = repartition(self.system, self._state(left), self.current, self.front)
-        self.current = search.mapping
-        return self.export(np.array(search.mapping, np.int64))
+        decision = repartition(self.search, self._state(left), self.current, self.front)
+        self.current = decision.mapping
+        return self.export(np.array(decision.mapping, np.int64))
 
-    def _state(self, left: tuple[str, ...]) -> State:
+    def _state(self, left: tuple[str, ...]) -> PlatformState:
         unchanged = (1.0,) * len(self.names)
         present = tuple(name in left for name in self.names)
-        return State(*self.faults, unchanged, unchanged, present)
+        return PlatformState(*self.faults, unchanged, unchanged, present)
 
 
 def replanner(
@@ -67,7 +68,7 @@ def replanner(
         return ServedExport(*files, names).check_memory(limit_bytes, setting)
 
     online, faults = config.online, experiment.faults
-    system = System(
+    search = OnlineSearch(
         tables=experiment.tables,
         faults=faults,
         evaluator=experiment.search_evaluator,
@@ -85,4 +86,4 @@ def replanner(
         tuple(np.broadcast_to(rates, len(names)).tolist())
         for rates in (faults.weight_rate, faults.activation_rate)
     )
-    return Replanner(system, export, names, (weights, activations), current)
+    return Replanner(search, export, names, (weights, activations), current)

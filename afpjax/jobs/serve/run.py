@@ -22,7 +22,7 @@ from afpjax.deploy.service.kills import Kill, planned_kills
 from afpjax.deploy.service.plan import ServedExport
 from afpjax.deploy.service.ray_cluster import ray_cluster, require_ray
 from afpjax.deploy.service.service import Service, ServiceLimits
-from afpjax.experiment.prepare import Experiment, prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.hardware.board import load_board
 from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
@@ -46,7 +46,7 @@ def plan(config: Config, work: Work) -> object:
     exported = _exported_experiment(config, folder)
     names = _expected_devices(exported, folder)
     planned_kills(serve.kill, serve.kills, names, serve.requests, config.run.seed)
-    experiment = prepare(exported, work)
+    experiment = prepare(exported, work, batch=exported.export.batch)
     images, held = plans.counts(experiment)
     online = exported.online
     searched = online.population * (online.generations + 1) * exported.faults.trials * images
@@ -76,7 +76,8 @@ def run(config: Config, work: Work) -> Outcome:
             outcome = export.run(replace(exported, run=replace(exported.run, job="export")), work)
             for name, content in outcome.files.items():
                 (folder / name).write_bytes(content)
-        manifest, experiment = read_manifest(folder), prepare(exported, work)
+        manifest = read_manifest(folder)
+        experiment = prepare(exported, work, batch=exported.export.batch)
         names = _devices(experiment, manifest)
         limits = _memory_limits(experiment, manifest, names)
         files = ServedExport.of_folder(manifest, folder, names).check_memory(limits, setting)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.files import Kind, read_json, understood
 

@@ -7,7 +7,7 @@ from jaxtyping import Int
 
 from afpjax.campaigns import expected
 from afpjax.campaigns.masks import Cell
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.notes import Note
 

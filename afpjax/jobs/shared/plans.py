@@ -15,8 +15,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from afpjax.experiment.model_source import trains_here
-from afpjax.experiment.prepare import Experiment, image_counts
+from afpjax.experiment import Experiment
+from afpjax.experiment.network_source import trains_here
 from afpjax.inputs.image_size import rows_columns
 from afpjax.neurons import ablation
 from afpjax.neurons.failures import MOST
@@ -61,7 +61,7 @@ def shown(experiment: Experiment, steps: Iterable[Step], note: str = "") -> Rend
 
 def counts(experiment: Experiment) -> tuple[int, int]:
     """Images that a search sees, and images that are held out."""
-    return image_counts(len(experiment.dataset.test), experiment.config)
+    return experiment.image_counts
 
 
 def search(experiment: Experiment, kinds: int) -> list[Step]:

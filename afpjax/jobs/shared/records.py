@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Array, Bool, Int
 
-from afpjax.data.dataset import Images
-from afpjax.experiment.prepare import Experiment
+from afpjax.data.images import Images
+from afpjax.experiment import Experiment
 from afpjax.faults.model import layer_mask
 from afpjax.hardware.tables import CostTables
 from afpjax.jobs.shared.result import (

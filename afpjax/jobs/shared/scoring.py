@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from afpjax.experiment.prepare import Experiment
+from afpjax.config.work import counted
+from afpjax.data.images import Images
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.experiment import EvaluatorParts, Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.earlier import result_of, whole
+from afpjax.neurons.failures import NeuronValues, substitutes
 from afpjax.neurons.importance import NAMES
 from afpjax.neurons.scoring import HalfScores, half_scores, neuron_scores
 from afpjax.neurons.scoring_data import ScoringData
@@ -26,9 +30,45 @@ class Scored(NamedTuple):
     pairs: HalfScores = ()  # from either half of the images; none where they are not known
 
 
+def images_of(experiment: Experiment) -> tuple[Images, str]:
+    """Images that neurons are scored on, and where they are from: "training" or "search".
+
+    Training images drawn from the seed, else those that a search sees.
+    """
+    return experiment.once(_images)
+
+
+def substitutes_of(experiment: Experiment, kind: str) -> NeuronValues:
+    """What lost neurons give, by layer. Means: over the images that neurons are scored on."""
+    images = None
+    if kind == "mean":
+        images = np.asarray(experiment.inputs(images_of(experiment)[0]))
+    return substitutes(experiment.quantized, kind, images)
+
+
+def without_neurons(experiment: Experiment, substitute: str, *, held: bool = True) -> Evaluator:
+    """Held-out (or searched) images where neurons can be lost: see `neurons.failures`."""
+    return experiment.evaluator(_losing_neurons, substitute, held)
+
+
+def _losing_neurons(experiment: Experiment, substitute: str, held: bool) -> EvaluatorParts:
+    images, name = (experiment.held, "held out") if held else (experiment.searched, "search")
+    values = substitutes_of(experiment, substitute)
+    return EvaluatorParts(f"{name} without {substitute}", images, substitutes=values)
+
+
+def _images(experiment: Experiment) -> tuple[Images, str]:
+    split, wanted = experiment.train, experiment.config.importance.images
+    if split is None or len(split) == 0:
+        return experiment.searched.first(wanted), "search"
+    order = np.random.default_rng(experiment.config.run.seed).permutation(len(split))
+    with counted(experiment.work.progress, "Reading images to score on") as progress:
+        return split.take(order[:wanted], progress), "training"
+
+
 def subject(experiment: Experiment) -> tuple[ScoringData, str]:
     """The network in floating point on the images that neurons are scored on."""
-    images, source = experiment.scored
+    images, source = images_of(experiment)
     inputs = np.asarray(experiment.inputs(images))
     return ScoringData(experiment.network, inputs, images.labels, experiment.work.memory), source
 

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Int
 
-from afpjax.experiment.prepare import Experiment
+from afpjax.experiment import Experiment
 from afpjax.search import partition
 from afpjax.search.baselines import cnnparted, fault_unaware, most_robust_within
 from afpjax.search.objectives import Caps, costs

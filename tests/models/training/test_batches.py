@@ -8,8 +8,7 @@ import warnings
 import numpy as np
 import pytest
 
-from afpjax.data import dataset as data
-from afpjax.data.images import UnreadableWarning
+from afpjax.data.images import Unreadable, UnreadableWarning
 from afpjax.models.training import batches
 from afpjax.models.training.batches import Batches
 
@@ -80,10 +79,10 @@ def test_an_image_that_stops_the_run_stops_it_from_the_background_too(streaming)
     split = numbered(8)
 
     def image(place):
-        raise data.Unreadable("image 5 is broken", "5")
+        raise Unreadable("image 5 is broken", "5")
 
     broken = tiny.Split(split.labels, split.shape, image, split.stamp, parallel=False)
-    with pytest.raises(data.Unreadable, match="image 5 is broken"):
+    with pytest.raises(Unreadable, match="image 5 is broken"):
         epoch(Batches(broken, 4), (0,), 0)
 
 

@@ -24,10 +24,11 @@ from afpjax.statistics.intervals import wilson
 #: Bets, as shares of the largest: small ones see small excesses, large ones see large ones soon.
 _BETS = (0.02, 0.04, 0.08, 0.15, 0.3, 0.5, 0.7)
 
+#: M_t for each bet b.
 Evidence = Float[np.ndarray, " bets"]
 
 
-class Rule(NamedTuple):
+class AlarmRule(NamedTuple):
     """Share of failing canaries that is tolerated, and the evidence (c) at which an alarm comes."""
 
     limit: float
@@ -37,8 +38,25 @@ class Rule(NamedTuple):
     def bets(self) -> Evidence:
         return np.array(_BETS) / self.limit
 
+    def updated(self, evidence: Evidence, share: float) -> Evidence:
+        """The evidence after one more batch, of which this share of canaries failed."""
+        return np.maximum(evidence, 1.0) * (1.0 + self.bets * (share - self.limit))
 
-def rule(limit: float, batches_per_hour: float, false_alarms_per_hour: float) -> Rule:
+    def alarms(self, evidence: Evidence) -> bool:
+        """Whether the evidence suffices for an alarm."""
+        return float(evidence.mean()) >= self.alarm
+
+    def count_alarms(self, shares: Sequence[float] | Float[np.ndarray, " T"]) -> int:
+        """Alarms over a stream of batches; evidence begins anew after each alarm."""
+        count, evidence = 0, no_evidence()
+        for share in shares:
+            evidence = self.updated(evidence, float(share))
+            if self.alarms(evidence):
+                count, evidence = count + 1, no_evidence()
+        return count
+
+
+def alarm_rule(limit: float, batches_per_hour: float, false_alarms_per_hour: float) -> AlarmRule:
     """The rule whose false alarms are so many per hour at most, on average.
 
     Raises `InputError` for a limit outside (0, 1), and for false alarms that every batch gives.
@@ -51,35 +69,15 @@ def rule(limit: float, batches_per_hour: float, false_alarms_per_hour: float) ->
             f"online.false_alarms: {false_alarms_per_hour:g} an hour, but there are only "
             f"{batches_per_hour:g} batches; give fewer"
         )
-    return Rule(limit, alarm)
+    return AlarmRule(limit, alarm)
 
 
-def nothing_seen() -> Evidence:
+def no_evidence() -> Evidence:
     """The evidence before the first batch."""
     return np.zeros(len(_BETS))
 
 
-def seen(rule: Rule, evidence: Evidence, share: float) -> Evidence:
-    """The evidence after a batch of which this share of canaries failed."""
-    return np.maximum(evidence, 1.0) * (1.0 + rule.bets * (share - rule.limit))
-
-
-def alarms(rule: Rule, evidence: Evidence) -> bool:
-    """Whether the evidence suffices."""
-    return float(evidence.mean()) >= rule.alarm
-
-
-def count_alarms(rule: Rule, shares: Sequence[float] | Float[np.ndarray, " T"]) -> int:
-    """Alarms over a stream that begins anew after each."""
-    count, evidence = 0, nothing_seen()
-    for share in shares:
-        evidence = seen(rule, evidence, float(share))
-        if alarms(rule, evidence):
-            count, evidence = count + 1, nothing_seen()
-    return count
-
-
-def observed(
+def observed_share(
     shares: Sequence[float] | Float[np.ndarray, " W"], canaries: int
 ) -> tuple[float, tuple[float, float]]:
     """Share of failing canaries over the last batches, and its 95 % interval.

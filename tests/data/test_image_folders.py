@@ -2,36 +2,14 @@
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from afpjax.config.sections import Data
 from afpjax.data.dataset import load
-from afpjax.inputs.errors import InputError
-
-RNG = np.random.default_rng(0)
-
-
-def pixels(*shape):
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
-
-
-def paint(path, array):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(array).save(path)
+from tests.data.helpers import paint, pixels, read, refused
 
 
 def shade(path, level):
     paint(path, np.full((8, 8), level, np.uint8))
-
-
-def read(split):
-    return split.take(range(len(split)))
-
-
-def refused(data, match, **options):
-    with pytest.raises(InputError, match=match) as caught:
-        load(data, **{"image_size": 8, "classes": 10, **options})
-    assert "\n" not in str(caught.value)
 
 
 def test_folders_are_classes_in_sorted_order_and_take_turns(tmp_path):
@@ -174,9 +152,3 @@ def test_folders_without_images_or_with_other_classes_are_refused(tmp_path):
     refused(Data(name="imagenet", path=str(tmp_path / "file")), "is no readable folder: Not a dir")
     shade(tmp_path / "a" / "1.png", 1)
     refused(data, "photographs have 1 or 3 channels, the network reads 2", classes=1, channels=2)
-
-
-def test_a_training_folder_without_images_is_named(tmp_path):
-    shade(tmp_path / "val" / "a" / "1.png", 1)
-    (tmp_path / "train" / "a").mkdir(parents=True)
-    refused(Data(name="folder", path=str(tmp_path)), "no images in .*/train ", classes=1)

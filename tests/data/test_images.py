@@ -14,17 +14,13 @@ from PIL import Image
 
 from afpjax.config.sections import Data
 from afpjax.data import image_files
-from afpjax.data.dataset import Split, Unreadable, UnreadableWarning, load
+from afpjax.data.dataset import load
 from afpjax.data.image_arrays import in_memory
-from afpjax.data.images import Images
+from afpjax.data.images import Images, Split, Unreadable, UnreadableWarning
 from afpjax.inputs.errors import InputError
+from tests.data.helpers import RNG, pixels
 
-RNG = np.random.default_rng(0)
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-
-
-def pixels(*shape):
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
 
 
 @pytest.fixture

@@ -34,16 +34,17 @@ def preset_of(config: Config) -> Preset | None:
     return _zoo().preset(config.model.name) if _in_zoo(config) else None
 
 
-def check_source(config: Config) -> None:
+def check_source(config: Config, *, weights: bool) -> None:
     """Raise `InputError` for a source that leads nowhere, or is told what it has no use for.
 
-    No parameters are made.
+    No parameters are made; with `weights`, their file is read, so that a bad one is refused now,
+    whatever comes first.
     """
     model = config.model
     if _in_zoo(config):
         _zoo().refuse_unknown(model.name)
-        if model.weights and config.run.job != "profile":  # which has no use for it
-            _zoo().read(Path(model.weights))  # a bad file is refused now, whatever comes first
+        if model.weights and weights:
+            _zoo().read(Path(model.weights))
         return
     if model.weights:
         raise InputError(f"model.weights: `{model.name}` brings its own parameters; leave it empty")
@@ -81,10 +82,10 @@ def network_of(
     apply_fn, params = _source(config, dataset, faults, fmt, work)
     fold = config.model.fold
     network = _traced(config, lambda sample: trace(apply_fn, params, sample, fold=fold))
-    found = jax.eval_shape(network, _sample(config)).shape[1]
-    if found != config.model.classes:
+    classes = jax.eval_shape(network, _sample(config)).shape[1]
+    if classes != config.model.classes:
         raise InputError(
-            f"model.classes: {config.model.classes}, but the network tells {found} classes apart"
+            f"model.classes: {config.model.classes}, but the network tells {classes} classes apart"
         )
     return network
 
@@ -92,7 +93,6 @@ def network_of(
 def _source(
     config: Config, dataset: Callable[[], Dataset], faults: FaultModel, fmt: QFormat, work: Work
 ) -> Source:
-    check_source(config)
     model = config.model
     if not _in_zoo(config):
         return _from_function(config) if ":" in model.name else _from_onnx(config)
@@ -151,23 +151,23 @@ def _from_function(config: Config) -> Source:
     except (Exception, SystemExit) as error:  # a module may do anything while it is imported
         raise InputError(f"model.name: `{name}` cannot be imported: {one_line(error)}") from error
     try:
-        made = make() if callable(make) else None
+        pair = make() if callable(make) else None
     except (Exception, SystemExit) as error:
         kind = type(error).__name__
         raise InputError(
             f"model.name: `{name}()` raised {kind}: {one_line(error)}; it must return "
             "(apply_fn, params) without arguments"
         ) from error
-    if not (isinstance(made, tuple) and len(made) == 2 and callable(made[0])):
+    if not (isinstance(pair, tuple) and len(pair) == 2 and callable(pair[0])):
         raise InputError(f"model.name: `{name}()` must return (apply_fn, params)")
-    return made
+    return pair
 
 
 def _sample(config: Config) -> jax.ShapeDtypeStruct:
-    return _images(config.model.image_size, config.model.channels)
+    return _one_image(config.model.image_size, config.model.channels)
 
 
-def _images(size: ImageSize, channels: int) -> jax.ShapeDtypeStruct:
+def _one_image(size: ImageSize, channels: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((1, *rows_columns(size), channels), jnp.float32)
 
 
@@ -196,14 +196,14 @@ def _fitting(config: Config, tracing: Callable[[jax.ShapeDtypeStruct], Any]) -> 
     ]
     for size, channels in tried:
         try:
-            tracing(_images(size, channels))
+            tracing(_one_image(size, channels))
         except Exception:
             continue
-        wrong = {"model.image_size": (size, model.image_size)}
-        wrong |= {"model.channels": (channels, model.channels)}
-        named = [(name, value) for name, (value, given) in wrong.items() if value != given]
-        values = " and ".join(f"{name} = {value}" for name, value in named)
-        return " and ".join(name for name, _ in named), f"; it does with {values}"
+        fitting = {"model.image_size": size, "model.channels": channels}
+        asked = {"model.image_size": model.image_size, "model.channels": model.channels}
+        wrong = {name: value for name, value in fitting.items() if value != asked[name]}
+        values = " and ".join(f"{name} = {value}" for name, value in wrong.items())
+        return " and ".join(wrong), f"; it does with {values}"
     return "model.image_size", ""
 
 

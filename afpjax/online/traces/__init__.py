@@ -1,1 +1,0 @@
-"""Environments that come with afpjax, a TOML file each."""
