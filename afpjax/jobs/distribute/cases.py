@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from afpjax.config.job_sections import Distribute
 from afpjax.experiment.prepare import Experiment
+from afpjax.jobs.distribute.settings import Distribute
 from afpjax.jobs.shared.records import Record
 from afpjax.jobs.shared.scoring import Scored
 from afpjax.neurons import failures, methods
