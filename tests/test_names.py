@@ -8,7 +8,7 @@ from .test_imports import LIBRARY
 STATED: set[str] = {
     *("Campaign", "Device", "Draws", "Estimate", "Exported", "Flips", "Front", "Images"),
     *("Kind", "Limits", "Model", "Page", "Part", "Plan", "Request", "Row"),
-    *("Rule", "Run", "Sensitivity", "Source", "Split", "State", "Task", "Tensor"),
+    *("Run", "Sensitivity", "Source", "Split", "State", "Task", "Tensor"),
     *("Value", "Work"),
 }
 

@@ -11,9 +11,8 @@ import numpy as np
 from afpjax.campaigns import masks, strata
 from afpjax.campaigns.counts import OutcomeCounts
 from afpjax.campaigns.walk import Rules, Trials, Walk
-from afpjax.command.store import summed
 from afpjax.config.config import Config
-from afpjax.config.work import Work
+from afpjax.config.work import Work, summed
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import outcomes
 from afpjax.experiment import EvaluatorParts, Experiment, prepare
