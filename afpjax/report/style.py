@@ -18,17 +18,17 @@ PAPER: Final = "#ffffff"
 
 # Tools: Okabe and Ito's palette. Devices: Tol's muted scheme, so that the two never share a colour.
 TOOLS: Final = {"afarepart": "#0072b2", "fault-unaware": "#d55e00", "cnnparted": "#8a6d9b"}
-# Ways to distribute a network: Okabe and Ito's again, the yellow darkened until it stands out.
-METHODS: Final = {
-    "robustdice": TOOLS["afarepart"],
-    "topk": "#a87900",
-    "random": TOOLS["cnnparted"],
-    "randomk": "#b0477e",
-    "lop": TOOLS["fault-unaware"],
-    "cdc": "#009e73",
-    "cdc-safe-spare": "#009e73",
-    "replication": MUTED,
-}
+# Ways to distribute a network, our own first: Okabe and Ito's again, the yellow darkened until it
+# stands out.
+METHODS: Final = (
+    TOOLS["afarepart"],
+    TOOLS["cnnparted"],
+    "#b0477e",
+    "#a87900",
+    "#009e73",
+    TOOLS["fault-unaware"],
+    MUTED,
+)
 DEVICES: Final = (
     "#ddaa33",
     "#44aa99",
@@ -71,9 +71,9 @@ _DARK: Final = {
     "afarepart": "#4db2ec",
     "fault-unaware": "#f48a3c",
     "cnnparted": "#b9a0c9",
-    "topk": "#e0b95a",
-    "randomk": "#e08ab8",
-    "cdc": "#2fc79a",
+    "method-2": "#e08ab8",
+    "method-3": "#e0b95a",
+    "method-4": "#2fc79a",
     "device-0": "#ddaa33",
     "device-1": "#44aa99",
     "device-2": "#c4608f",
@@ -92,9 +92,7 @@ COLOURS: Final = {
     "grid": GRID,
     "paper": PAPER,
     **TOOLS,
-    "topk": METHODS["topk"],
-    "randomk": METHODS["randomk"],
-    "cdc": METHODS["cdc"],
+    **{f"method-{index}": METHODS[index] for index in (2, 3, 4)},
     **{f"device-{index}": colour for index, colour in enumerate(DEVICES)},
     **{f"heat-{index}": colour for index, colour in enumerate(HEAT)},
 }

@@ -10,8 +10,8 @@ import pytest
 from afpjax.config.work import SILENT, Work
 from afpjax.experiment.prepare import prepare
 from afpjax.inputs.errors import InputError
-from afpjax.jobs.distribute import chance as distribute_chance
 from afpjax.jobs.distribute import run as job
+from afpjax.jobs.distribute.compared import of_devices
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
 from afpjax.neurons.distribute import distribute
@@ -155,7 +155,7 @@ def test_both_by_chance_are_no_better_than_lost_devices_alone(result_of):
 def test_platform_devices_lend_their_rates_in_turn(config_of):
     experiment = prepare(config_of(), Work({}, SILENT))
     own = np.ravel(experiment.faults.weight_rate)
-    faults = distribute_chance.of_devices(experiment.faults, 5)
+    faults = of_devices(experiment.faults, 5)
     np.testing.assert_array_equal(np.ravel(faults.weight_rate), np.resize(own, 5))
 
 
@@ -222,22 +222,13 @@ def test_scores_of_something_else_are_refused(tmp_path, config_of, content, said
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--distribute.devices", "1"], "distribute.devices"),
         (["--distribute.devices", "2"], "cdc needs 3 devices"),
-        (["--distribute.devices", "3", "3"], "list each once"),
-        (["--distribute.thresholds", "-0.1"], "is outside [0, 1e+12]"),
-        (["--distribute.thresholds", "nan"], "finite"),
         (["--distribute.thresholds", "0.1", "0.2"], "distribute.thresholds: 2 for"),
-        (["--distribute.failure", "1.5"], "outside [0, 1]"),
         (["--distribute.failure", "0.1", "0.2"], "2 probabilities for 4 devices"),
         (["--distribute.lost", "4"], "leave none"),
-        (["--distribute.scores", "l2"], "no choice"),
-        (["--distribute.normalise", "max"], "no choice"),
-        (["--distribute.methods", "best"], "no choice"),
         (["--distribute.weights", "1", "1"], "give four"),
         (["--distribute.board", "abacus"], "abacus"),
         (["--distribute.link", "string"], "string"),
-        (["--distribute.importance", "nowhere"], "nowhere"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(words, said, file, tmp_path, monkeypatch, capsys):

@@ -11,14 +11,30 @@ from afpjax.config.work import Work
 from afpjax.experiment.prepare import Experiment, prepare
 from afpjax.hardware.board import Board, load_board
 from afpjax.hardware.platform import Link, load_link
-from afpjax.jobs.distribute import chance, compared
-from afpjax.jobs.distribute.cases import Case, Distribution, Right, difference, full
+from afpjax.jobs.distribute import compared
+from afpjax.jobs.distribute.cases import Case, Distribution, difference
+from afpjax.jobs.distribute.cases import Outcome as Lost
+from afpjax.jobs.distribute.result import (
+    BoardUsed,
+    DistributeResult,
+    HeldOutImages,
+    Kept,
+    LayerPlacement,
+    MethodResult,
+    NumberFormat,
+    ResourcesResult,
+    ScoresUsed,
+    StabilityResult,
+    Throughput,
+    WholeNetwork,
+)
 from afpjax.jobs.distribute.search import searched
-from afpjax.jobs.distribute.summary import summary
+from afpjax.jobs.distribute.view import view
 from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.jobs.shared.records import Record
-from afpjax.neurons.placement import Placement, largest_share
+from afpjax.jobs.shared.result import Estimate
+from afpjax.neurons.distribute import NORMALISATIONS
+from afpjax.neurons.methods import method
 from afpjax.neurons.resources import resources
 from afpjax.statistics.intervals import wilson
 
@@ -29,22 +45,25 @@ _LOADED_ALIKE = ("robustdice", "random", "topk")  # what they hold follows from 
 
 def plan(config: Config, work: Work) -> object:
     """Scores, and every method's placement under every set of lost devices."""
-    experiment, given = prepare(config, work), config.distribute
-    _ = load_board(given.board), load_link(given.link)  # refused now, if at all
+    experiment, settings = prepare(config, work), config.distribute
+    _ = load_board(settings.board), load_link(settings.link)  # refused now, if at all
     images, held = plans.counts(experiment)
-    losses = {n: [lost for lost in given.lost or range(1, n) if lost < n] for n in given.devices}
-    first = given.devices[0]
+    losses = {
+        n: [lost for lost in settings.lost or range(1, n) if lost < n] for n in settings.devices
+    }
+    first, names = settings.devices[0], settings.methods
     some = sum(plans.failures(first, lost) for lost in losses[first])
-    every = sum(plans.failures(n, lost) for n, each in losses.items() for lost in each)
-    rows = every * (len(given.methods) + ("cdc" in given.methods))
-    rows += some * (len(compared.RIVALS) * len(given.curve) + 2 * bool(given.curve))
-    rows += some * compared.CASES * given.compare
-    chance = len(given.methods) * bool(given.failure) * min(2**first, plans.MOST)
-    flips = len(given.methods) * given.flips * (some + chance) * config.search.final_trials
-    mappings = config.search.population * (config.search.generations + 1) * (given.search != 0)
-    scores = [] if given.importance else plans.scoring(experiment)
+    every = sum(plans.failures(n, lost) for n, counts in losses.items() for lost in counts)
+    known = [method(name) for name in names]
+    rows = every * (len(names) + sum(way.spare for way in known))
+    on_curve = sum(way.by_threshold for way in known)
+    rows += some * (on_curve * len(settings.curve) + 2 * bool(settings.curve))
+    rows += some * compared.CASES * settings.compare
+    chance = len(names) * bool(settings.failure) * min(2**first, plans.MOST)
+    flips = len(names) * settings.flips * (some + chance) * config.search.final_trials
+    mappings = config.search.population * (config.search.generations + 1) * (settings.search != 0)
     steps = [
-        *scores,
+        *([] if settings.importance else plans.scoring(experiment)),
         plans.Step("losing devices", (rows + chance) * held, every * held),
         plans.Step("losing devices, bits flipped too", flips * held),
         plans.Step("searching thresholds", mappings * some * images, 0),
@@ -54,146 +73,153 @@ def plan(config: Config, work: Work) -> object:
 
 def run(config: Config, work: Work) -> Outcome:
     """Accuracy of every method when devices are lost, what it costs, and who computes what."""
-    experiment, given = prepare(config, work), config.distribute
-    board, link = (
-        load_board(given.board),
-        load_link(given.link, "distribute.link"),
-    )  # refused now, if at all
+    experiment, settings = prepare(config, work), config.distribute
+    board, link = load_board(settings.board), load_link(settings.link, "distribute.link")
     link = link.resending(experiment.faults.sent_times)
     distribution = Distribution(experiment, scoring.scored(experiment))
-    placements = list(distribution.methods())  # these too
-    parts = {**compared.parts(distribution), "methods": placements}
-    cases = [case for part in parts.values() for case in part]
-    rights, throughput = _timed(distribution, cases)
-    found = dict(zip(map(id, cases), rights, strict=True))
-    distinct = {(c.placement.method, c.placement.devices): c.placement for c in placements}
-    stable = [row for count in distribution.given.devices if (row := distribution.stability(count))]
-    result: Record = {
-        "model": records.model(experiment),
-        "data": {"name": config.data.name, "images": len(experiment.held.labels)},
-        "format": {"kind": config.format.kind, "bits": experiment.format.width},
-        "clean": _clean(experiment),
-        "scores": _scores(distribution),
-        "substitute": given.substitute,
-        "classifier": given.classifier,
-        "thresholds": list(distribution.thresholds),
-        "methods": _intervals(
-            _methods(distribution, [(case, found[id(case)]) for case in placements]), stable
-        ),
-        **({"stability": stable} if stable else {}),
-        **compared.records(distribution, parts, found),
-        **_costs(distribution, list(distinct.values()), board, link),
-        "placement": _where(distribution),
-        **chance.found(distribution),
-        **searched(distribution, board, link),
-        "throughput": throughput,
+    parts = {
+        "curve": list(compared.curve_cases(distribution)),
+        "scores": compared.scores_cases(distribution) if settings.compare else [],
+        "scales": compared.scale_cases(distribution) if settings.compare else [],
+        "methods": list(distribution.cases()),
     }
-    result["notes"] = [*records.notes(experiment), *result.get("notes", ())]
-    return Outcome(result, summary(result))
+    measured, throughput = _timed(distribution, parts)
+    stable = [row for n in settings.devices if (row := distribution.stability(n)) is not None]
+    substitutes = compared.substitutes(distribution) if settings.compare else None
+    result = DistributeResult(
+        model=records.model(experiment),
+        data=HeldOutImages(config.data.name, len(experiment.held.labels)),
+        format=NumberFormat(config.format.kind, experiment.format.width),
+        clean=_clean(experiment),
+        scores=_scores(distribution),
+        substitute=settings.substitute,
+        classifier=settings.classifier,
+        thresholds=distribution.thresholds,
+        methods=_methods(distribution, measured["methods"], stable),
+        stability=stable or None,
+        curve=compared.curve(measured["curve"]) or None,
+        ablation=[
+            Kept(scores="+".join(names), **case.kept(right))
+            for names, (case, right) in zip(compared.SUBSETS, measured["scores"], strict=False)
+        ]
+        or None,
+        normalisations=[
+            Kept(normalise=scale, **case.kept(right))
+            for scale, (case, right) in zip(NORMALISATIONS, measured["scales"], strict=False)
+        ]
+        or None,
+        substitutes=substitutes,
+        resources=_resources(distribution, parts["methods"], board, link),
+        board=BoardUsed(board.name, link.name, settings.stream, config.platform.batch),
+        placement=_placement(distribution),
+        notes=[*records.notes(experiment), *compared.notes(distribution)],
+        expected=compared.expected(distribution) or None,
+        flips=compared.flips(distribution) or None,
+        search=searched(distribution, board, link),
+        throughput=throughput,
+    )
+    return Outcome(result, view=view(result))
 
 
-def _timed(distribution: Distribution, cases: Sequence[Case]) -> tuple[list[Right], Record]:
-    """What was measured, and its speed: over all attempts, where it was interrupted."""
+def _timed(
+    distribution: Distribution, parts: dict[str, list[Case]]
+) -> tuple[dict[str, list[Lost]], Throughput]:
+    """What was measured, all together, and its speed: over all attempts, where interrupted."""
     experiment = distribution.experiment
-    evaluator = experiment.without(distribution.given.substitute)
+    evaluator = experiment.without(distribution.settings.substitute)
     before, start = evaluator.evaluations, monotonic()
 
     def spent() -> tuple[float, float]:
         return monotonic() - start, float((evaluator.evaluations - before) * evaluator.count)
 
+    cases = [case for part in parts.values() for case in part]
     with summed(experiment.work.memory, _SPENT, spent) as total:
-        rights = distribution.measured(cases, "Losing devices")
+        rights = iter(distribution.measured(cases, "Losing devices"))
         seconds, passes = total()
-    return rights, {
-        "inferences_per_second": passes / seconds,
-        "clean_inferences_per_second": evaluator.clean_rate(losing=True),
-        "passes": int(passes),
-    }
+    measured = {name: list(zip(part, rights, strict=False)) for name, part in parts.items()}
+    speed = Throughput(passes / seconds, evaluator.clean_rate(losing=True), int(passes))
+    return measured, speed
 
 
-def _clean(experiment: Experiment) -> Record:
+def _clean(experiment: Experiment) -> WholeNetwork:
     right = experiment.without(experiment.config.distribute.substitute).whole()
     bounds = wilson(int(right.sum()), len(right))
-    return {"accuracy": right.mean(), "accuracy_interval": list(bounds)}
+    return WholeNetwork(Estimate(float(right.mean()), *bounds))
 
 
-def _scores(distribution: Distribution) -> Record:
-    scored, given = distribution.scored, distribution.given
-    return {
-        "names": list(given.scores),
-        "normalise": given.normalise,
-        "images": scored.images,
-        "from": scored.source,
-        "divergence": scored.divergence,
-        "target": scored.target,
-    }
+def _scores(distribution: Distribution) -> ScoresUsed:
+    scored, settings = distribution.scored, distribution.settings
+    return ScoresUsed(
+        settings.scores,
+        settings.normalise,
+        scored.images,
+        scored.source,
+        scored.divergence,
+        scored.target,
+    )
 
 
-def _methods(distribution: Distribution, pairs: Sequence[tuple[Case, Right]]) -> list[Record]:
+def _methods(
+    distribution: Distribution, measured: Sequence[Lost], stable: Sequence[StabilityResult]
+) -> list[MethodResult]:
+    """Every method beside RobustDiCE with as many devices, as many of them lost."""
     own = {
-        (case.about["devices"], case.about["failed"]): (case, right)
-        for case, right in pairs
-        if case.about["method"] == "robustdice"
+        (case.placement.devices, case.failed): (case, right)
+        for case, right in measured
+        if case.method == "robustdice"
     }
+    spread = {row.devices: row.memory.bounds for row in stable}
     rows = []
-    for case, right in pairs:
-        row, key = full(case, right), (case.about["devices"], case.about["failed"])
-        if case.about["method"] == "lop":
-            row |= _optimistic(distribution, case, right)
-        if key in own and case.about["method"] != "robustdice":
-            row |= difference(own[key], (case, right))
-        rows.append(row)
+    for case, right in measured:
+        rival = own.get((case.placement.devices, case.failed))
+        beside = rival is not None and case.method != "robustdice"
+        alike = case.method in _LOADED_ALIKE
+        rows.append(
+            MethodResult(
+                **case.kept_by_sets(right),
+                optimistic=_optimistic(distribution, case, right),
+                difference=difference(rival, (case, right)) if rival and beside else None,
+                memory_interval=spread.get(case.placement.devices) if alike else None,
+            )
+        )
     return rows
 
 
-def _intervals(rows: list[Record], stable: Sequence[Record]) -> list[Record]:
-    """With the memory's interval over scoring images, where it is RobustDiCE's by construction."""
-    known = {row["devices"]: row["memory_interval"] for row in stable}
-    return [
-        row | {"memory_interval": known[row["devices"]]}
-        if row["devices"] in known and row["method"] in _LOADED_ALIKE
-        else row
-        for row in rows
-    ]
+def _optimistic(distribution: Distribution, case: Case, right: np.ndarray) -> float | None:
+    """LOP's accuracy where the devices with the least important neurons fail, as its paper has it.
 
-
-def _optimistic(distribution: Distribution, case: Case, right: Right) -> Record:
-    """The accuracy where the devices with the least important neurons fail: the paper's LOP."""
+    None for other methods, and where sets are a sample without this one.
+    """
+    if case.method != "lop":
+        return None
     worth = np.zeros(case.placement.devices)
     for name, held in zip(case.placement.layers, case.placement.holds, strict=True):
         points = distribution.points(name).sum(axis=1)
         worth += held @ points / max(points.sum(), np.finfo(np.float64).tiny)
-    least = tuple(sorted(np.argsort(worth, kind="stable")[: case.about["failed"]].tolist()))
-    if least not in case.failures.sets:  # where sets are a sample
-        return {}
-    return {"optimistic": float(right[case.failures.sets.index(least)].mean())}
+    least = tuple(sorted(np.argsort(worth, kind="stable")[: case.failed].tolist()))
+    if least not in case.failures.sets:
+        return None
+    return float(right[case.failures.sets.index(least)].mean())
 
 
-def _costs(
-    distribution: Distribution, placements: Sequence[Placement], board: Board, link: Link
-) -> Record:
-    """Memory, energy and frames per second of every method, with no device lost."""
-    given, batch = distribution.given, distribution.experiment.config.platform.batch
-    graph, rows = distribution.experiment.graph, []
-    for placement in placements:
-        cost = resources(graph, placement.loads(), board, link, batch=batch, images=given.stream)
-        rows.append(
-            {
-                "method": placement.method,
-                "devices": placement.devices,
-                "memory_mb": float(cost.memory_mb.max()),
-                "energy_j": float(cost.energy_j.max()),
-                "fps": cost.fps,
-                "memory": largest_share(placement, distribution.layers),
-            }
-        )
-    of = {"name": board.name, "link": link.name, "images": given.stream, "batch": batch}
-    return {"resources": rows, "board": of}
+def _resources(
+    distribution: Distribution, cases: Sequence[Case], board: Board, link: Link
+) -> list[ResourcesResult]:
+    """Memory, energy and frames per second of every placement, with no device lost."""
+    graph, images = distribution.experiment.graph, distribution.settings.stream
+    batch, rows = distribution.experiment.config.platform.batch, []
+    distinct = {(case.placement.method, case.placement.devices): case for case in cases}
+    for (name, devices), case in distinct.items():
+        loads = case.placement.loads()
+        cost = resources(graph, loads, board, link, batch=batch, images=images)
+        memory, energy = float(cost.memory_mb.max()), float(cost.energy_j.max())
+        rows.append(ResourcesResult(name, devices, memory, energy, cost.fps, case.memory))
+    return rows
 
 
-def _where(distribution: Distribution) -> list[Record]:
-    """Which devices hold each neuron: bit d of a neuron's number is device d."""
-    devices = distribution.given.devices[0]
+def _placement(distribution: Distribution) -> list[LayerPlacement]:
+    """Which devices hold each neuron, on the first number of devices."""
+    devices = distribution.settings.devices[0]
     placement = distribution.place("robustdice", devices)
     rows = []
     for name, threshold, held in zip(
@@ -201,13 +227,13 @@ def _where(distribution: Distribution) -> list[Record]:
     ):
         masks = (held * (1 << np.arange(devices, dtype=object))[:, None]).sum(axis=0)
         rows.append(
-            {
-                "layer": name,
-                "neurons": held.shape[1],
-                "threshold": threshold,
-                "clusters": len(distribution.clusters(name, threshold)),
-                "copies": held.sum() / held.shape[1],
-                "held": [int(mask) for mask in masks],
-            }
+            LayerPlacement(
+                name,
+                held.shape[1],
+                threshold,
+                distribution.clusters(name, threshold),
+                float(held.sum() / held.shape[1]),
+                [int(mask) for mask in masks],
+            )
         )
     return rows

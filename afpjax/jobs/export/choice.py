@@ -12,8 +12,10 @@ from afpjax.experiment.prepare import Experiment
 from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
+from afpjax.jobs.distribute.result import StabilityResult
 from afpjax.jobs.shared import scoring, searched
 from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
+from afpjax.jobs.shared.result import read
 from afpjax.neurons.placement import Placement
 
 #: What a run of a job has chosen.
@@ -27,7 +29,7 @@ class Choice(NamedTuple):
     devices: tuple[str, ...]
     method: str
     source: str  # "given", "searched", "distributed", or "partition run", "distribute run"
-    stability: Mapping[str, Any] = {}  # of a placement: how much it depends on scoring images
+    stability: StabilityResult | None = None  # how much a placement depends on scoring images
 
 
 def choice(experiment: Experiment) -> Choice:
@@ -65,7 +67,7 @@ def _distributed(experiment: Experiment) -> Choice:
     distribution = Distribution(experiment, scoring.scored(experiment))
     method, devices = config.export.method, config.distribute.devices[0]
     placement = distribution.place(method, devices)
-    stable = distribution.stability(devices) if method == "robustdice" else {}
+    stable = distribution.stability(devices) if method == "robustdice" else None
     return Choice(placement, numbered(devices), method, "distributed", stable)
 
 
@@ -132,5 +134,5 @@ def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Pat
         holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
     placement = Placement("robustdice", experiment.graph.names, tuple(holds))
     rows = result.get("stability", ())
-    stable = next((dict(row) for row in rows if row["devices"] == devices), {})
+    stable = next((read(StabilityResult, row) for row in rows if row["devices"] == devices), None)
     return Choice(placement, numbered(devices), "robustdice", "distribute run", stable)

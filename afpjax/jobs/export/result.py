@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from afpjax.jobs.distribute.result import StabilityResult
 from afpjax.jobs.shared.result import Estimate, ModelResult, NoteResult, named
 
 
@@ -114,4 +114,4 @@ class ExportResult:
     sends: Sequence[SendResult]
     agreement: Agreement | None
     lost: Sequence[LostDevice] | None
-    stability: Sequence[dict[str, Any]] | None  # of a placement: how far it depends on images
+    stability: Sequence[StabilityResult] | None  # of a placement: how far it depends on images

@@ -94,7 +94,7 @@ def run(config: Config, work: Work) -> Outcome:
         sends=[SendResult(s.tensor, s.source, s.target, s.bytes) for s in manifest.sends],
         agreement=agreed,
         lost=lost,
-        stability=[dict(chosen.stability)] if chosen.stability else None,
+        stability=[chosen.stability] if chosen.stability else None,
     )
     return Outcome(result, files=exported.files, view=view(result))
 

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from afpjax.jobs.distribute.summary import stability_note
-from afpjax.jobs.distribute.view_words import SUBSTITUTES, method_name
+from afpjax.jobs.distribute.charts import look
+from afpjax.jobs.distribute.parts import SUBSTITUTES
+from afpjax.jobs.distribute.view import stability_note
 from afpjax.jobs.export.result import Agreement, ExportResult, FileResult, LostDevice, SendResult
 from afpjax.jobs.shared import view as shared
 from afpjax.report.render import pieces
@@ -51,7 +52,7 @@ def answer(result: ExportResult) -> Markup:
 
 
 def lead(result: ExportResult) -> str:
-    how = _CHOICES[result.source].format(method=method_name(result.method))
+    how = _CHOICES[result.source].format(method=look(result.method).name)
     images = f"{result.batch:,} images" if result.batch > 1 else "1 image"
     bits = f" of {result.format.bits} bits" if result.format.kind == "fixed" else ""
     return (

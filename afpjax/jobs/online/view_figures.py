@@ -24,7 +24,7 @@ NAMES: Final = {
 _COLOURS: Final = {
     "never": TOOLS["fault-unaware"],
     "online": TOOLS["afarepart"],
-    "safest": METHODS["cdc"],
+    "safest": METHODS[4],
     "stored": TOOLS["cnnparted"],
     "oracle": MUTED,
 }
