@@ -5,7 +5,15 @@ import re
 import numpy as np
 import pytest
 
-from afpjax.jobs.distribute.charts import Row, Series, copies, lanes, over_memory, rows, runs
+from afpjax.jobs.distribute.charts import (
+    AccuracyRow,
+    Series,
+    copies,
+    lanes,
+    over_memory,
+    rows,
+    runs,
+)
 from afpjax.jobs.distribute.result import LayerPlacement, ThresholdsResult
 from afpjax.jobs.shared.result import Estimate
 from afpjax.report import style
@@ -43,8 +51,8 @@ def about(value: float) -> Estimate:
     return Estimate(value, max(value - 0.02, 0.0), min(value + 0.02, 1.0))
 
 
-def row(name: str, accuracy: float, colour: str = BLUE, **more: object) -> Row:
-    return Row(name, colour, about(accuracy), **more)  # pyright: ignore
+def row(name: str, accuracy: float, colour: str = BLUE, **more: object) -> AccuracyRow:
+    return AccuracyRow(name, colour, about(accuracy), **more)  # pyright: ignore
 
 
 def layer(name: str, held: list[int]) -> LayerPlacement:

@@ -69,7 +69,7 @@ def _order() -> list[str]:
     return [way.name for way in known]
 
 
-class Row(NamedTuple):
+class AccuracyRow(NamedTuple):
     """One accuracy of a figure; `aside` stands at its right."""
 
     name: str
@@ -81,13 +81,13 @@ class Row(NamedTuple):
     quantiles: Sequence[float] = ()  # 5, 25, 50, 75 and 95 % of the runs are lower
 
 
-def rows(groups: Mapping[str, Sequence[Row]], clean: float, aside: str = "") -> bytes:
+def rows(groups: Mapping[str, Sequence[AccuracyRow]], clean: float, aside: str = "") -> bytes:
     """Accuracies from the top down, below their groups' headings; dashed: `clean`.
 
     A dot in the band of its interval; of quantiles a line from 5 to 95 % of the runs, the middle
     half as the band, the median as the dot and the mean as a diamond.
     """
-    placed: list[tuple[float, Row]] = []
+    placed: list[tuple[float, AccuracyRow]] = []
     headings: dict[float, str] = {}
     place = 0.0
     for heading, own in groups.items():
@@ -109,7 +109,7 @@ def rows(groups: Mapping[str, Sequence[Row]], clean: float, aside: str = "") -> 
     return draw(paint, height=0.62 + _ROW * max(size, 3))
 
 
-def _row(axes: Axes, place: float, row: Row) -> None:
+def _row(axes: Axes, place: float, row: AccuracyRow) -> None:
     (low, high), middle, diamond = row.accuracy.bounds, row.accuracy.value, row.hollow
     if row.quantiles:
         least, low, middle, high, most = row.quantiles
@@ -128,7 +128,7 @@ def _row(axes: Axes, place: float, row: Row) -> None:
 
 def _frame(
     axes: Axes,
-    placed: Sequence[tuple[float, Row]],
+    placed: Sequence[tuple[float, AccuracyRow]],
     headings: Mapping[float, str],
     size: float,
     aside: str,
@@ -202,7 +202,7 @@ def over_memory(series: Sequence[Series], clean: float, *, from_zero: bool = Fal
     return draw(paint, height=2.75)
 
 
-class Run(NamedTuple):
+class NeuronRun(NamedTuple):
     """Neurons of a layer that the same devices hold, as a part of its width, from 0 to 1."""
 
     start: float
@@ -210,14 +210,14 @@ class Run(NamedTuple):
     mask: int
 
 
-def runs(held: Sequence[int]) -> list[Run]:
+def runs(held: Sequence[int]) -> list[NeuronRun]:
     """Neurons by the devices that hold them: those of few copies first, then by device."""
     counts = Counter(held)
     order = sorted(counts, key=lambda mask: (mask.bit_count(), mask & -mask, mask))
     parts, start = [], 0
     for mask in order:
         end = start + counts[mask]
-        parts.append(Run(start / len(held), end / len(held), mask))
+        parts.append(NeuronRun(start / len(held), end / len(held), mask))
         start = end
     return parts
 

@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from afpjax.jobs.distribute import charts
-from afpjax.jobs.distribute.charts import Row, look, ordered
+from afpjax.jobs.distribute.charts import AccuracyRow, look, ordered
 from afpjax.jobs.distribute.result import (
     SAFE_SPARE,
     DistributeResult,
@@ -95,14 +95,14 @@ def all_numbers(
     return Details(f"{title} ({len(rows)})", [Table(columns, rows), *notes])
 
 
-def row_of(row: Any, aside: str, hollow: float | None) -> Row:
+def row_of(row: Any, aside: str, hollow: float | None) -> AccuracyRow:
     """A method's row of a figure, with the worst and the best set."""
     name, colour, *_ = look(row.method)
     ends = row.accuracy_worst, row.accuracy_best
-    return Row(name, colour, row.accuracy, aside, hollow, ends)
+    return AccuracyRow(name, colour, row.accuracy, aside, hollow, ends)
 
 
-def groups(rows: Sequence[Any], row: Callable[[Any], Row]) -> dict[str, list[Row]]:
+def groups(rows: Sequence[Any], row: Callable[[Any], AccuracyRow]) -> dict[str, list[AccuracyRow]]:
     """Rows of a figure by what is lost, as many as fit."""
     return {
         lost(setting): [row(result) for result in at(rows, setting)]
@@ -219,7 +219,9 @@ def _compared(
     def label(row: Any) -> str:
         return name(getattr(row, attribute))
 
-    drawn = groups(rows, lambda row: Row(label(row), METHODS[0], row.accuracy, share(row.memory)))
+    drawn = groups(
+        rows, lambda row: AccuracyRow(label(row), METHODS[0], row.accuracy, share(row.memory))
+    )
     svg = charts.rows(drawn, result.clean.accuracy.value, "memory")
     caption = f"Bands are 95{GAP}% intervals; dashed: no device lost."
     table = Table([Column(heading, label), LOST, THRESHOLD, MEMORY, RIGHT, *more], rows)
@@ -234,7 +236,7 @@ def expected(result: DistributeResult) -> list[Block]:
     for index, flipped in enumerate(dict.fromkeys(row.trials is not None for row in rows)):
         own = [row for row in rows if (row.trials is not None) == flipped]
         drawn = [
-            Row(
+            AccuracyRow(
                 *look(row.method)[:2], row.accuracy, percent(row.accuracy.value),
                 quantiles=[*row.quantiles.values()],
             )

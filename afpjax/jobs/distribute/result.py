@@ -215,7 +215,7 @@ class ThresholdSearch:
 
 
 @dataclass(frozen=True)
-class Throughput:
+class LossesSpeed:
     """Passes of an image a second, under lost devices and with none."""
 
     inferences_per_second: float
@@ -248,7 +248,7 @@ class DistributeResult:
     expected: Sequence[ExpectedResult] | None = None
     flips: Sequence[FlipsResult] | None = None
     search: ThresholdSearch | None = None
-    throughput: Throughput
+    throughput: LossesSpeed
 
     @property
     def setting(self) -> tuple[int, int]:

@@ -20,12 +20,12 @@ from afpjax.jobs.distribute.result import (
     HeldOutImages,
     Kept,
     LayerPlacement,
+    LossesSpeed,
     MethodResult,
     NumberFormat,
     ResourcesResult,
     ScoresUsed,
     StabilityResult,
-    Throughput,
     WholeNetwork,
 )
 from afpjax.jobs.distribute.search import searched
@@ -123,7 +123,7 @@ def run(config: Config, work: Work) -> Outcome:
 
 def _timed(
     distribution: Distribution, parts: dict[str, list[Case]]
-) -> tuple[dict[str, list[Lost]], Throughput]:
+) -> tuple[dict[str, list[Lost]], LossesSpeed]:
     """What was measured, all together, and its speed: over all attempts, where interrupted."""
     experiment = distribution.experiment
     evaluator = experiment.without(distribution.settings.substitute)
@@ -137,7 +137,7 @@ def _timed(
         rights = iter(distribution.measured(cases, "Losing devices"))
         seconds, passes = total()
     measured = {name: list(zip(part, rights, strict=False)) for name, part in parts.items()}
-    speed = Throughput(passes / seconds, evaluator.clean_rate(losing=True), int(passes))
+    speed = LossesSpeed(passes / seconds, evaluator.clean_rate(losing=True), int(passes))
     return measured, speed
 
 
