@@ -19,6 +19,8 @@ from afpjax.jobs.shared.outcome import result_text, tables
 from afpjax.jobs.shared.result import plain
 from afpjax.neurons import ablation
 from afpjax.neurons import importance as scores
+from afpjax.report.render import terminal
+from afpjax.report.wording import number
 
 NEURONS = {"stem": 6, "hidden": 6, "head": 4}
 ESTIMATE = {"importance__exact_passes": 0, "importance__sample": 3, "importance__classes": 3}
@@ -268,13 +270,13 @@ def test_the_summary_names_the_layers_and_says_how(outcome_of):
     ):
         outcome = outcome_of("importance", **changes)
         with console.capture() as captured:
-            console.print(outcome.summary)
+            console.print(terminal(outcome.view))
         text = " ".join(captured.get().split())
         assert words in text and "Rank correlation over all neurons: l1 and Taylor" in text
         for layer in plain(outcome.result)["layers"]:
             heaviest = int(np.argmax(layer["jsd"]))
             assert layer["name"] in text
-            assert f"{max(layer['jsd']):.3g} {heaviest}" in text
+            assert f"{number(max(layer['jsd']))} {heaviest}" in text
 
 
 def test_logits_that_are_not_finite_are_refused(config_of, monkeypatch):

@@ -6,6 +6,7 @@ layer's neurons is left out for real, to say how good the estimate is.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -15,16 +16,29 @@ from jaxtyping import Float, Int
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.experiment.prepare import Experiment, prepare
-from afpjax.jobs.importance.summary import summary
+from afpjax.jobs.importance.result import (
+    CleanAccuracy,
+    Correlations,
+    DataName,
+    Divergence,
+    ImportanceResult,
+    LayerCorrelations,
+    LayerScores,
+    Neuron,
+    ScoredImages,
+)
+from afpjax.jobs.importance.view import view
 from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.shared.result import real
 from afpjax.neurons import ablation
 from afpjax.neurons.importance import NAMES
 from afpjax.neurons.left_out import LeftOut, left_out
 from afpjax.neurons.scoring import NeuronScores, estimate, neuron_scores
 from afpjax.neurons.scoring_data import ScoringData
 from afpjax.neurons.stability import agreement, spearman
+
+_UNIT = "nats"  # of divergences
 
 
 class Neurons(NamedTuple):
@@ -59,29 +73,27 @@ def run(config: Config, work: Work) -> Outcome:
         classes=settings.classes,
         task=work.progress.task,
     )
-    layers, about = (_exact if scores.exact else _estimated)(experiment, subject, scores)
-    result = {
-        "model": records.model(experiment),
-        "data": {"name": config.data.name},
-        "images": {"count": len(subject.images), "from": source},
-        "clean": {"accuracy": clean},
-        "notes": records.chance(experiment, experiment.scored[0]),
-        "target": settings.target,
-        "divergence": {"unit": "nats", "method": "exact" if scores.exact else "estimate"}
-        | {"exact_passes": cost, "limit": settings.exact_passes}
-        | about,
-        "layers": [_record(layer) for layer in layers],
-        "correlations": _correlations(layers),
-        "neurons": [row for layer in layers for row in _neurons(layer)],
-    }
-    return Outcome(result, summary(result))
+    layers, divergence = (_exact if scores.exact else _estimated)(experiment, subject, scores, cost)
+    result = ImportanceResult(
+        model=records.model(experiment),
+        data=DataName(config.data.name),
+        images=ScoredImages(len(subject.images), source),
+        clean=CleanAccuracy(float(clean)),
+        notes=records.chance(experiment, experiment.scored[0]),
+        target=settings.target,
+        divergence=divergence,
+        layers=[_layer(layer) for layer in layers],
+        correlations=_correlations(layers),
+        neurons=[row for layer in layers for row in _neurons(layer)],
+    )
+    return Outcome(result, view=view(result))
 
 
 def _exact(
-    experiment: Experiment, subject: ScoringData, scores: NeuronScores
-) -> tuple[list[Neurons], Record]:
+    experiment: Experiment, subject: ScoringData, scores: NeuronScores, passes: float
+) -> tuple[list[Neurons], Divergence]:
     """Every neuron of every layer left out."""
-    return [
+    layers = [
         Neurons(
             layer.name,
             _float32(scores.scores[layer.name]),
@@ -90,12 +102,13 @@ def _exact(
             None,
         )
         for number, layer in enumerate(experiment.graph.layers)
-    ], {}
+    ]
+    return layers, Divergence(_UNIT, "exact", passes, experiment.config.importance.exact_passes)
 
 
 def _estimated(
-    experiment: Experiment, subject: ScoringData, scores: NeuronScores
-) -> tuple[list[Neurons], Record]:
+    experiment: Experiment, subject: ScoringData, scores: NeuronScores, passes: float
+) -> tuple[list[Neurons], Divergence]:
     """All divergences estimated, and some of every layer's neurons left out to check them."""
     layers, settings = experiment.graph.layers, experiment.config.importance
     checked = subject.first(settings.sample_images)
@@ -110,8 +123,9 @@ def _estimated(
         own, out = _float32(scores.scores[layer.name]), some[number]
         found.append(Neurons(layer.name, own, out, lost[number], same[layer.name][out]))
     classes = min(settings.classes, experiment.config.model.classes)
-    about = {"classes": classes, "neglected": scores.neglected}
-    return found, about | {"sample_images": len(checked.images)}
+    limit, neglected = settings.exact_passes, real(scores.neglected)
+    count = len(checked.images)
+    return found, Divergence(_UNIT, "estimate", passes, limit, classes, neglected, count)
 
 
 def _sample(experiment: Experiment, number: int, neurons: int) -> Int[np.ndarray, " N"]:
@@ -125,19 +139,24 @@ def _float32(scores: Mapping[str, Any]) -> dict[str, Float[np.ndarray, " C"]]:
     return {name: np.asarray(values, np.float32) for name, values in scores.items()}
 
 
-def _record(layer: Neurons) -> Record:
+def _layer(layer: Neurons) -> LayerScores:
     """A layer's scores, and how good its estimate is where there is one."""
-    record: Record = {"name": layer.name, **layer.scores}
+    scores = (layer.scores[name] for name in NAMES)
     if layer.estimated is None:
-        return record | {"drop": layer.lost.drop, "jsd_method": "exact"}
-    off = layer.estimated - layer.lost.divergence
-    record |= {"jsd_method": "estimate", "jsd_error": np.sqrt(np.mean(off**2))}
-    record |= {"jsd_sample_mean": layer.lost.divergence.mean(), "jsd_sampled": len(layer.out)}
-    order = spearman(layer.estimated, layer.lost.divergence)
-    return record if order is None else record | {"jsd_rank_correlation": order}
+        return LayerScores(layer.name, *scores, layer.lost.drop, "exact")
+    return LayerScores(
+        layer.name,
+        *scores,
+        drop=None,
+        jsd_method="estimate",
+        jsd_error=real(np.sqrt(np.mean((layer.estimated - layer.lost.divergence) ** 2))),
+        jsd_sample_mean=real(layer.lost.divergence.mean()),
+        jsd_sampled=len(layer.out),
+        jsd_rank_correlation=spearman(layer.estimated, layer.lost.divergence),
+    )
 
 
-def _correlations(layers: Sequence[Neurons]) -> Record:
+def _correlations(layers: Sequence[Neurons]) -> Correlations:
     """Over all neurons, and within each layer."""
 
     def all_of(parts: Sequence[Any]) -> Float[np.ndarray, " N"]:
@@ -146,12 +165,12 @@ def _correlations(layers: Sequence[Neurons]) -> Record:
     scores = {name: all_of([layer.scores[name] for layer in layers]) for name in NAMES}
     out = {name: all_of([layer.scores[name][layer.out] for layer in layers]) for name in NAMES}
     whole = _agreement(scores, out, all_of([layer.lost.drop for layer in layers]))
-    return {"all": whole, "layers": [_within(layer) for layer in layers]}
+    return Correlations(whole, [_within(layer) for layer in layers])
 
 
-def _within(layer: Neurons) -> Record:
+def _within(layer: Neurons) -> LayerCorrelations:
     out = {name: scores[layer.out] for name, scores in layer.scores.items()}
-    return {"layer": layer.name} | _agreement(layer.scores, out, layer.lost.drop)
+    return LayerCorrelations(layer.name, _agreement(layer.scores, out, layer.lost.drop))
 
 
 def _agreement(
@@ -165,15 +184,14 @@ def _agreement(
     return found
 
 
-def _neurons(layer: Neurons) -> list[Record]:
-    """A record for each neuron; where divergences are estimated, what was measured beside them."""
-    rows: list[Record] = [
-        {"layer": layer.name, "neuron": neuron}
-        | {name: scores[neuron] for name, scores in layer.scores.items()}
-        for neuron in range(len(layer.scores["l1"]))
+def _neurons(layer: Neurons) -> list[Neuron]:
+    """Every neuron; where divergences are estimated, what was measured beside them."""
+    rows = [
+        Neuron(layer.name, number, *(real(layer.scores[name][number]) for name in NAMES))
+        for number in range(len(layer.scores["l1"]))
     ]
-    for place, neuron in enumerate(layer.out):
-        rows[neuron]["drop"] = layer.lost.drop[place]
-        if layer.estimated is not None:
-            rows[neuron]["jsd_left_out"] = layer.lost.divergence[place]
+    for index, neuron in enumerate(layer.out):
+        drop, divergence = real(layer.lost.drop[index]), real(layer.lost.divergence[index])
+        left_out = None if layer.estimated is None else divergence
+        rows[neuron] = replace(rows[neuron], drop=drop, jsd_left_out=left_out)
     return rows

@@ -1,16 +1,18 @@
-"""The report of job `importance`: which neurons matter, and whether cheap scores know them."""
+"""What job `importance` says: which neurons matter, and whether cheap scores know them."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from afpjax.jobs.importance.view_figures import SHOWN, spread
-from afpjax.report.markup import Html, details, figure, html, join, paragraph, table
-from afpjax.report.story import Block, Part, Result, Story
-from afpjax.report.wording import number, percent, points, short
+from markupsafe import Markup
 
-__all__ = ["STORY"]
+from afpjax.jobs.importance import charts
+from afpjax.jobs.importance.result import ImportanceResult, LayerScores, Neuron
+from afpjax.jobs.shared import view as shared
+from afpjax.report.view import Beside, Block, Chart, Column, Details, Paragraph, Part, Table, View
+from afpjax.report.wording import number, percent, points, short
 
 #: Score -> what the page calls it, and its axis.
 SCORES = {
@@ -35,189 +37,195 @@ LISTED = 20  # neurons that are listed
 SHARE = 0.1  # of all neurons that count as the most important
 
 
-def answer(result: Result) -> Html:
+def view(result: ImportanceResult) -> View:
+    """The neurons of each layer, the heaviest of all, and how far the scores agree."""
+    layers = layer_table(result.layers)
+    return View(
+        answer=answer(result),
+        lead=[lead(result)],
+        parts=[
+            Part("The neurons of each layer", spreads(result, layers)),
+            Part("Where the most important neurons are", heaviest(result)),
+            Part("Do the scores agree?", agreement(result)),
+            Part("How the divergence was measured", checked(result)),
+        ],
+        summary=[layers, *summary(result)],
+        subject=shared.subject(result.model, result.data.name),
+        warnings=shared.warnings(result.notes),
+        remarks=shared.coverage(result.model),
+    )
+
+
+def answer(result: ImportanceResult) -> Markup:
     """Which layer holds the neuron that matters most, and whether the weights' size tells."""
-    rows = result.get("neurons", ())
-    if not rows:
-        return html("How much each neuron matters")
-    most = max(rows, key=lambda row: row["jsd"])
-    first = (
-        f"The neuron that matters most is number {most['neuron']} of "
-        f"<b>{html(short(most['layer'], 40))}</b>: without it the network's answer moves by "
-        f"{number(most['jsd'])}\u00a0of at most {number(math.log(2))}\u00a0nats"
-    )
-    found = result.get("correlations", {}).get("all", {})
-    if "l1_jsd" not in found:
-        return Html(f"{first}.")
-    return Html(
-        f"{first}; the size of the weights orders all {len(rows):,} neurons as this divergence "
-        f"does with a rank correlation of {_signed(found['l1_jsd'])}."
-    )
+    most = max(result.neurons, key=lambda neuron: neuron.jsd)
+    text = Markup(
+        "The neuron that matters most is number {} of <b>{}</b>: without it the network's answer "
+        "moves by {}\u00a0of at most {}\u00a0nats"
+    ).format(most.neuron, short(most.layer, 40), number(most.jsd), number(math.log(2)))
+    if (rank := result.correlations.all.get("l1_jsd")) is not None:
+        text += (
+            f"; the size of the weights orders all {len(result.neurons):,} neurons as this "
+            f"divergence does with a rank correlation of {_signed(rank)}"
+        )
+    return text + "."
 
 
-def lead(result: Result) -> Html:
-    images, about = result.get("images", {}), result.get("divergence", {})
-    if not images or not about:
-        return Html()
-    clean = result.get("clean", {}).get("accuracy")
-    right = "" if clean is None else f", {percent(clean)} of which the network has right"
+def lead(result: ImportanceResult) -> str:
+    """What was scored on which images."""
     how = (
         "every neuron was left out in turn"
-        if about["method"] == "exact"
+        if result.divergence.method == "exact"
         else "divergences are estimated from the first-order change of the logits"
     )
-    target = TARGETS.get(result.get("target", ""), "")
-    return paragraph(
-        f"Scores of the network in floating point on {images['count']:,} {images['from']} images"
-        f"{right}; {how}.",
-        f" The Taylor score is that of {target}, averaged over the images." if target else "",
+    return (
+        f"Scores of the network in floating point on {result.images.count:,} "
+        f"{result.images.source} images, {percent(result.clean.accuracy)} of which the network has "
+        f"right; {how}. The Taylor score is that of {TARGETS[result.target]}, averaged over the "
+        "images."
     )
 
 
-def spreads(result: Result) -> Block:
-    """One figure for each score."""
-    layers = result["layers"]
-    drawn = {f"{key}.svg": spread(layers, key, axis) for key, (_, axis) in SCORES.items()}
-    some = f" The {SHOWN} layers with the highest of {len(layers)}." if len(layers) > SHOWN else ""
-    caption = "Line: all neurons; bar: the middle half; dot: median; tick: the highest."
-    shown = [
-        figure(drawn[f"{key}.svg"], title, f"{caption}{some}" if key == "jsd" else some.strip())
-        for key, (title, _) in SCORES.items()
+def layer_table(layers: Sequence[LayerScores]) -> Table[LayerScores]:
+    """Means of each layer, and its heaviest neuron."""
+    columns = [
+        Column("layer", lambda layer: layer.name),
+        Column("neurons", lambda layer: f"{len(layer.jsd):,}"),
+        Column("l1, mean", lambda layer: number(float(layer.l1.mean()))),
+        Column("Taylor, mean", lambda layer: number(float(layer.taylor.mean()))),
+        Column("divergence, mean", lambda layer: number(float(layer.jsd.mean()))),
+        Column("largest", lambda layer: number(float(layer.jsd.max()))),
+        Column("neuron", lambda layer: int(layer.jsd.argmax())),
     ]
-    return Block(join([Html(f"<div class=pair>{join(shown)}</div>"), _layers(layers)]), drawn)
+    return Table(columns, layers)
 
 
-def _layers(layers: Sequence[Mapping[str, Any]]) -> Html:
-    rows = [
-        (layer["name"], len(layer["jsd"]), *(_mean(layer[key]) for key in SCORES))
-        for layer in layers
+def summary(result: ImportanceResult) -> list[str]:
+    """What the command prints below the table."""
+    found = result.correlations.all
+    ranks = [f"{words} {_signed(found[name])}" for name, words in PAIRS.items() if name in found]
+    said = [lead(result)]
+    if ranks:
+        said.append(f"Rank correlation over all neurons: {', '.join(ranks)}.")
+    if result.divergence.method == "estimate":
+        said.append(how_estimated(result))
+    return said
+
+
+def spreads(result: ImportanceResult, means: Table[LayerScores]) -> list[Block]:
+    """One figure for each score, and the means."""
+    layers, most = result.layers, charts.SHOWN
+    some = f" The {most} layers with the highest of {len(layers)}." if len(layers) > most else ""
+    caption = f"Line: all neurons; bar: the middle half; dot: median; tick: the highest.{some}"
+    drawn = [
+        Chart(key, charts.spread(layers, key, axis), title, caption if key == "jsd" else some)
+        for key, (title, axis) in SCORES.items()
     ]
-    head = ("layer", "neurons", "divergence", "Taylor", "l1")
-    return details(f"Means, layer by layer ({len(rows)})", table(head, rows))
+    return [Beside(drawn), Details(f"Means, layer by layer ({len(layers)})", [means])]
 
 
-def heaviest(result: Result) -> Block:
+def heaviest(result: ImportanceResult) -> list[Block]:
     """The layers that hold the most important neurons, and these neurons."""
-    rows = sorted(result["neurons"], key=lambda row: -row["jsd"])
-    count = max(1, round(SHARE * len(rows)))
-    layers = [layer["name"] for layer in result.get("layers", ())]
-    sizes = {name: sum(row["layer"] == name for row in rows) for name in layers}
-    held = {name: sum(row["layer"] == name for row in rows[:count]) for name in layers}
-    listed = [
-        (name, f"{held[name]:,}", percent(held[name] / sizes[name]))
-        for name in sorted(held, key=lambda name: -held[name])
-        if held[name]
+    ranked = sorted(result.neurons, key=lambda neuron: -neuron.jsd)
+    count = max(1, round(SHARE * len(ranked)))
+    sizes = {layer.name: len(layer.jsd) for layer in result.layers}
+    held = Counter(neuron.layer for neuron in ranked[:count])
+    by_layer = [
+        Column("layer", lambda name: name),
+        Column("of these", lambda name: f"{held[name]:,}"),
+        Column("share of the layer", lambda name: percent(held[name] / sizes[name])),
     ]
-    keys = (*SCORES, "drop") if any("drop" in row for row in rows) else tuple(SCORES)
-    heads = {"jsd": "divergence", "taylor": "Taylor", "l1": "l1", "drop": "accuracy lost, points"}
-    best = [
-        (f"{row['layer']} · {row['neuron']}", *(_cell(row, key) for key in keys))
-        for row in rows[:LISTED]
+    order = {name: index for index, name in enumerate(sizes)}
+    homes = sorted(held, key=lambda name: (-held[name], order[name]))
+
+    def lost(neuron: Neuron) -> str | None:
+        return None if neuron.drop is None else points(neuron.drop)
+
+    columns = [
+        Column("neuron", lambda neuron: f"{neuron.layer} · {neuron.neuron}"),
+        Column("divergence", lambda neuron: number(neuron.jsd)),
+        Column("Taylor", lambda neuron: number(neuron.taylor)),
+        Column("l1", lambda neuron: number(neuron.l1)),
+        Column("accuracy lost, points", lost),
     ]
-    return Block(
-        join(
-            [
-                paragraph(
-                    f"The tenth of all {len(rows):,} neurons with the highest divergence "
-                    f"({count:,}), by layer:"
-                ),
-                table(("layer", "of these", "share of the layer"), listed),
-                details(
-                    f"The {len(best)} neurons with the highest divergence",
-                    table(("neuron", *(heads[key] for key in keys)), best),
-                ),
-            ]
-        )
-    )
-
-
-def agreement(result: Result) -> Block:
-    """Spearman's rank correlations, over all neurons and within layers."""
-    found = result["correlations"]
-    rows = [
-        (words, _dash(found["all"].get(key)), *_within(found["layers"], key))
-        for key, words in PAIRS.items()
-        if key in found["all"] or any(key in layer for layer in found["layers"])
-    ]
-    if not rows:
-        return Block(paragraph("No two scores could be ranked: each is the same for all neurons."))
-    each = [
-        (layer["layer"], *(_dash(layer.get(key)) for key in PAIRS)) for layer in found["layers"]
-    ]
-    note = paragraph(
-        "Spearman's rank correlation: 1 where both order the neurons alike, 0 where one says "
-        "nothing of the other. Accuracy lost is that of neurons that were left out for real.",
-        kind="note",
-    )
-    head = ("", "all neurons", "median layer", "lowest", "highest")
-    inside = table(("layer", *PAIRS.values()), each)
-    return Block(join([table(head, rows), note, details("Within each layer", inside)]))
-
-
-def _within(layers: Sequence[Mapping[str, Any]], key: str) -> Iterator[str]:
-    values = [layer[key] for layer in layers if key in layer]
-    for pick in (median, min, max):
-        yield _signed(pick(values)) if values else "–"
-
-
-def checked(result: Result) -> Block:
-    """Exact, or how far the estimate is from neurons left out for real."""
-    about = result["divergence"]
-    passes = f"{about['exact_passes']:,.0f}"
-    if about["method"] == "exact":
-        return Block(
-            paragraph(
-                "Every neuron's output was set to zero in turn, after its bias and before the "
-                f"activation, and what follows ran again: the work of {passes} images."
-            )
-        )
+    listed = ranked[:LISTED]
     text = (
-        f"Leaving out every neuron would be the work of {passes} images, and the experiment allows "
-        f"{about['limit']:,} (importance.exact_passes). Estimates follow the "
-        f"{about['classes']} likeliest classes; the others hold {percent(about['neglected'])} of "
-        f"the probability. Some neurons of each layer were left out on {about['sample_images']:,} "
-        "images to check them."
+        f"The tenth of all {len(ranked):,} neurons with the highest divergence ({count:,}), by "
+        "layer:"
     )
-    rows = [
-        (
-            layer["name"],
-            layer["jsd_sampled"],
-            number(layer["jsd_sample_mean"]),
-            number(layer["jsd_error"]),
-            _dash(layer.get("jsd_rank_correlation")),
-        )
-        for layer in result.get("layers", ())
-        if layer.get("jsd_method") == "estimate"
+    title = f"The {len(listed)} neurons with the highest divergence"
+    return [Paragraph(text), Table(by_layer, homes), Details(title, [Table(columns, listed)])]
+
+
+def agreement(result: ImportanceResult) -> list[Block]:
+    """Spearman's rank correlations, over all neurons and within layers."""
+    found = result.correlations
+
+    def within(key: str, pick: Any) -> str | None:
+        values = [layer.pairs[key] for layer in found.layers if key in layer.pairs]
+        return _signed(pick(values)) if values else None
+
+    rows = [k for k in PAIRS if k in found.all or any(k in layer.pairs for layer in found.layers)]
+    if not rows:
+        return [Paragraph("No two scores could be ranked: each is the same for all neurons.")]
+    columns = [
+        Column("scores", lambda key: PAIRS[key]),
+        Column("all neurons", lambda key: _signed(found.all.get(key))),
+        Column("median layer", lambda key: within(key, median)),
+        Column("lowest", lambda key: within(key, min)),
+        Column("highest", lambda key: within(key, max)),
     ]
-    head = ("layer", "left out", "divergence, mean", "error, rms", "rank correlation")
-    return Block(join([paragraph(text), details("Layer by layer", table(head, rows))]))
+    inside = [Column("layer", lambda layer: layer.layer)]
+    for key, words in PAIRS.items():
+        inside.append(Column(words, lambda layer, key=key: _signed(layer.pairs.get(key))))
+    note = (
+        "Spearman's rank correlation: 1 where both order the neurons alike, 0 where one says "
+        "nothing of the other. Accuracy lost is that of neurons that were left out for real."
+    )
+    return [
+        Table(columns, rows),
+        Paragraph(note, "note"),
+        Details("Within each layer", [Table(inside, found.layers)]),
+    ]
 
 
-def _mean(values: Sequence[float]) -> str:
-    return number(sum(values) / len(values))
+def checked(result: ImportanceResult) -> list[Block]:
+    """Exact, or how far the estimate is from neurons left out for real."""
+    if result.divergence.method == "exact":
+        return [
+            Paragraph(
+                "Every neuron's output was set to zero in turn, after its bias and before the "
+                "activation, and what follows ran again: the work of "
+                f"{result.divergence.exact_passes:,.0f} images."
+            )
+        ]
+    columns = [
+        Column("layer", lambda layer: layer.name),
+        Column("left out", lambda layer: layer.jsd_sampled),
+        Column("divergence, mean", lambda layer: number(layer.jsd_sample_mean)),
+        Column("error, rms", lambda layer: number(layer.jsd_error)),
+        Column("rank correlation", lambda layer: _signed(layer.jsd_rank_correlation)),
+    ]
+    return [
+        Paragraph(how_estimated(result)),
+        Details("Layer by layer", [Table(columns, result.layers)]),
+    ]
 
 
-def _cell(row: Mapping[str, Any], key: str) -> str:
-    if key not in row:
-        return "–"
-    return points(row[key]) if key == "drop" else number(row[key])
+def how_estimated(result: ImportanceResult) -> str:
+    """Why divergences are estimates, and what they were checked with."""
+    about = result.divergence
+    ranks = [layer.jsd_rank_correlation for layer in result.layers]
+    known = [rank for rank in ranks if rank is not None]
+    against = f"; rank correlation {_signed(median(known))} in the median layer" if known else ""
+    return (
+        f"Divergences are estimated: leaving out every neuron would be the work of "
+        f"{about.exact_passes:,.0f} images, and importance.exact_passes allows {about.limit:,}. "
+        f"Estimates follow the {about.classes} likeliest classes; the others hold "
+        f"{percent(about.neglected or 0.0)} of the probability. Some neurons of each layer were "
+        f"left out on {about.sample_images} images to check them{against}."
+    )
 
 
-def _signed(value: float) -> str:
-    return f"{value:.2f}".replace("-", "−")
-
-
-def _dash(value: float | None) -> str:
-    return "–" if value is None else _signed(value)
-
-
-STORY = Story(
-    answer,
-    lead,
-    (
-        Part("The neurons of each layer", ("layers",), spreads),
-        Part("Where the most important neurons are", ("neurons", "layers"), heaviest),
-        Part("Do the scores agree?", ("correlations",), agreement),
-        Part("How the divergence was measured", ("divergence",), checked),
-    ),
-)
+def _signed(value: float | None) -> str | None:
+    return None if value is None else f"{value:.2f}".replace("-", "−")

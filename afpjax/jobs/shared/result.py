@@ -138,7 +138,8 @@ def _nested(kind: Any, value: Any) -> Any:
     for each in fields(kind):
         key, hint = each.metadata.get("key", each.name), hints[each.name]
         if each.metadata.get("inline"):
-            made[each.name] = _nested(hint, value)
+            rest = {k: item for k, item in value.items() if k not in hints}
+            made[each.name] = _nested(hint, value) if is_dataclass(hint) else rest
         elif Estimate in (hint, *get_args(hint)):
             if key in value:
                 made[each.name] = Estimate(value[key], *value[_interval(key)])
