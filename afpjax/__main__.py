@@ -8,7 +8,7 @@ from afpjax.command import interrupts
 def entry() -> NoReturn:
     """The command as a process of its own."""
     interrupts.start()  # before what takes long to import
-    from afpjax.run import main
+    from afpjax.command.main import main
 
     interrupts.end(main())
 

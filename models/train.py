@@ -18,8 +18,8 @@ from flax import nnx
 from afpjax.config import sections
 from afpjax.data.dataset import Dataset
 from afpjax.faults import bits
-from afpjax.inputs.cache import cache_folder
 from afpjax.inputs.errors import InputError
+from afpjax.inputs.files import cache_folder
 
 from . import zoo
 from .training.batches import Batches, Reading
@@ -49,7 +49,7 @@ def trained(
 
     From scratch, or, where `model.weights` names a file, from there. Where `settings.faults` is set
     it then learns on under `conditions`. Each of the two is an `.npz` state dict in the cache
-    folder (`afpjax.inputs.cache`), named after everything that its weights depend on; one that
+    folder (`afpjax.inputs.files`), named after everything that its weights depend on; one that
     cannot be read is made again. Beside it lies a folder with the checkpoints of a training under
     way, from which the next call goes on; it goes when the weights are there.
 

@@ -11,9 +11,8 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from afpjax.config.settings import listed
 from afpjax.inputs.array_files import read_npz
-from afpjax.inputs.errors import InputError, one_line
+from afpjax.inputs.errors import InputError, listed, one_line
 from afpjax.inputs.files import MIB, Kind, opened, understood
 
 from .state_dict import Params, state_dict

@@ -9,9 +9,8 @@ import jax
 from flax import nnx
 from jaxtyping import Array, PRNGKeyArray
 
-from afpjax.config.settings import listed, nearest
 from afpjax.data.dataset import Preset
-from afpjax.inputs.errors import InputError
+from afpjax.inputs.errors import InputError, listed, nearest
 from afpjax.inputs.image_size import ImageSize, pixels, rows_columns
 
 from .alexnet import alexnet

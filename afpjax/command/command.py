@@ -1,42 +1,21 @@
 """The command line: what it asks for, its help, and one-line errors for what it cannot mean."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, fields, make_dataclass
+from dataclasses import field, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
 
 from afpjax import __version__
-from afpjax.config.config import all_settings, find_file, sections, shipped
-from afpjax.config.sections import JOB_NAMES
-from afpjax.config.settings import (
-    Rule,
-    from_words,
-    is_list,
-    item_types,
-    listed,
-    nearest,
-    range_text,
-)
-from afpjax.inputs.errors import InputError
-from afpjax.inputs.image_size import ImageSize
+from afpjax.config.config import all_settings, find_file, sections, shipped, use_of
+from afpjax.config.jobs import job_names, job_settings
+from afpjax.config.settings import Setting, from_words, range_text
+from afpjax.inputs.errors import InputError, listed, nearest
 
-__all__ = ["JOB_LINES", "PROGRAM", "Request", "read"]
+__all__ = ["PROGRAM", "Request", "read"]
 
 PROGRAM = "python -m afpjax.run"
-
-#: What each job of the contract does, for `--help`.
-JOB_LINES: Mapping[str, str] = {
-    "partition": "which layer runs where: latency, energy and accuracy under faults",
-    "online": "the same while the faults change: watch, search again, switch",
-    "distribute": "spread and replicate neurons, so that devices may be lost",
-    "campaign": "how vulnerable each layer and bit is, by fault injection",
-    "importance": "how much each neuron matters",
-    "profile": "the layers, and what they cost on every device",
-    "export": "one deployable model per device, from an earlier run",
-    "serve": "run an export for real: every device a process",
-}
 _SHORT = {"run.out": ("--out",), "run.seed": ("--seed",), "run.cluster": ("--cluster",)}
 _METAVARS = {int: "N", float: "X", str: "TEXT", bool: "true|false"}
 
@@ -54,13 +33,14 @@ class Request(NamedTuple):
     dry_run: bool = False
 
 
-def read(argv: Sequence[str], jobs: Iterable[str] = JOB_NAMES) -> Request:
-    """What `argv`, without the program's name, asks for; `jobs` are those that the help lists.
+def read(argv: Sequence[str], jobs: Iterable[str] | None = None) -> Request:
+    """What `argv`, without the program's name, asks for; the help lists `jobs`, or all of them.
 
-    Raises `InputError` for words that mean nothing, `SystemExit` after --help and --version.
+    The help of a command that names a job shows that job's settings alone. Raises `InputError` for
+    words that mean nothing, `SystemExit` after --help and --version.
     """
     given, unknown = tyro.cli(
-        _options(jobs),
+        _options(jobs or job_settings(), argv),
         args=list(argv),
         prog=PROGRAM,
         description="Fault-aware placement of neural networks on edge accelerators.",
@@ -80,11 +60,11 @@ def _request(given: Any) -> Request:
     stray = list(given.job)
     overrides: dict[str, object] = {}
     for name, words in _words_given(given):
-        kind, _ = all_settings()[name]
-        if not words and kind is not bool:
+        setting = all_settings()[name]
+        if not words and setting.types != (bool,):
             raise InputError(f"--{name}: needs a value")
-        own = _own(words, kind)
-        overrides[name] = from_words(words[:own], kind)
+        own = _own(words, setting)
+        overrides[name] = from_words(words[:own], setting)
         stray += words[own:]
     file = None
     if given.config is not None:
@@ -95,28 +75,28 @@ def _request(given: Any) -> Request:
     return Request(file, _with_job(overrides, stray), given.resume, given.dry_run)
 
 
-def _own(words: Sequence[str], kind: Any) -> int:
+def _own(words: Sequence[str], setting: Setting) -> int:
     """How many words are the option's; what it leaves over may be the job: `--seed 3 profile`."""
-    if not is_list(kind):
+    if not setting.many:
         return 1
-    if kind != ImageSize:
+    if not setting.is_size:
         return len(words)
-    job = (place for place, word in enumerate(words) if place and word in JOB_NAMES)
+    job = (place for place, word in enumerate(words) if place and word in job_names())
     return next(job, len(words))
 
 
 def _words_given(given: Any) -> Iterator[tuple[str, tuple[str, ...]]]:
     for name in all_settings():
         section, _, key = name.partition(".")
-        words = getattr(getattr(given, section), key)
+        words = getattr(getattr(given, section, None), key, None)
         if words is not None:
             yield name, words
 
 
 def _with_job(overrides: dict[str, object], stray: Sequence[str]) -> dict[str, object]:
     for word in stray:
-        if word not in JOB_NAMES:
-            hint = nearest(word, JOB_NAMES) or f"; the jobs are {', '.join(JOB_NAMES)}"
+        if word not in job_names():
+            hint = nearest(word, job_names()) or f"; the jobs are {', '.join(job_settings())}"
             raise InputError(f"`{word}` is no job, and no option takes it{hint}")
     if not stray:
         return overrides
@@ -139,59 +119,71 @@ def _what_it_might_be(unknown: Sequence[str]) -> str:
     return f"{wrong}: there is no such option{hint or f'; {PROGRAM} --help lists them'}"
 
 
-def _options(jobs: Iterable[str]) -> type:
+def _options(jobs: Iterable[str], argv: Sequence[str]) -> type:
     """A dataclass for tyro: the job, the command's own options, and a group for each section."""
     resume = _help("go on with an interrupted run: of --out, or the last in runs/")
-    own: list[tuple[str, Any, Any]] = [
+    dry_run = _help("say what the job would take, and do not begin it")
+    options: list[tuple[str, Any, Any]] = [
         ("job", tyro.conf.Positional[Annotated[tuple[str, ...], _job_help(jobs)]], ()),
         ("config", Annotated[_Words, _config_help()], None),
         ("resume", Annotated[bool, resume], False),
-        (
-            "dry_run",
-            Annotated[bool, _help("say what the job would take, and do not begin it")],
-            False,
-        ),
+        ("dry_run", Annotated[bool, dry_run], False),
         ("version", Annotated[bool, _help("show the version and exit")], False),
     ]
-    return _dataclass("Options", own + [_group(*section) for section in sections().items()])
+    for section, kind in sections().items():
+        keys = [
+            (name.partition(".")[2], Annotated[_Words, _setting_help(name, setting)], None)
+            for name, setting in all_settings().items()
+            if name.startswith(f"{section}.") and _is_wanted(name, argv)
+        ]
+        if keys:
+            group = _dataclass(section, keys)
+            # With the help said here, tyro does not go looking for the sources of what has none.
+            options.append((section, Annotated[group, tyro.conf.arg(help=kind.__doc__)], group()))
+    return _dataclass("Options", options)
 
 
-def _group(section: str, kind: type[Any]) -> tuple[str, Any, Any]:
-    keys = [(key.name, _setting_help(f"{section}.{key.name}", key.default)) for key in fields(kind)]
-    group = _dataclass(section, [(key, Annotated[_Words, text], None) for key, text in keys])
-    # With the help said here, tyro does not go looking for the sources of what has none.
-    return section, Annotated[group, tyro.conf.arg(help=kind.__doc__)], group()
+def _is_wanted(name: str, argv: Sequence[str]) -> bool:
+    """Whether tyro has to know the setting: it takes milliseconds over each.
+
+    All for the help, of a job those that it uses; else those of sections that are spoken of.
+    """
+    if {"--help", "-h"} & {*argv}:
+        job = next((word for word in argv if word in job_names()), "")
+        return not job or use_of(name, job) is not None
+    section = name.partition(".")[0]
+    return name in _SHORT or any(word.startswith(f"--{section}.") for word in argv)
 
 
 def _dataclass(name: str, options: Iterable[tuple[str, Any, Any]]) -> type:
     """A dataclass of (name, annotation, default)."""
-    made = [(option, kind, field(default=default)) for option, kind, default in options]
-    return make_dataclass(name, made, frozen=True)
+    members = [(option, kind, field(default=default)) for option, kind, default in options]
+    return make_dataclass(name, members, frozen=True)
 
 
-def _setting_help(name: str, default: object) -> Any:
-    kind, rule = all_settings()[name]
-    allowed = f"one of {', '.join(rule.choices)}" if rule.choices else range_text(rule)
-    meaning = f"{rule.help}, {allowed}" if allowed else rule.help
+def _setting_help(name: str, setting: Setting) -> Any:
+    choices = setting.choices
+    allowed = f"one of {', '.join(choices)}" if choices else range_text(setting.range)
     return tyro.conf.arg(
-        metavar=_metavar(kind, rule),
-        help=meaning,
-        help_behavior_hint=f"(default: {_default_text(default, rule)})",
+        metavar=_metavar(setting),
+        help=f"{setting.help}, {allowed}" if allowed else setting.help,
+        help_behavior_hint=f"(default: {_default_text(setting)})",
         aliases=_SHORT.get(name),
     )
 
 
-def _metavar(kind: Any, rule: Rule) -> str:
-    one = rule.metavar or (
-        "NAME" if rule.choices else "|".join(_METAVARS[each] for each in item_types(kind))
-    )
-    return f"{one} ..." if is_list(kind) and not rule.metavar else one
+def _metavar(setting: Setting) -> str:
+    if setting.metavar:
+        return setting.metavar
+    one = "NAME" if setting.choices else "|".join(_METAVARS[kind] for kind in setting.types)
+    return f"{one} ..." if setting.many else one
 
 
-def _default_text(default: object, rule: Rule) -> str:
+def _default_text(setting: Setting) -> str:
     """The default as one would type it."""
+    default = setting.default
     if default in ("", ()):
-        return rule.empty
+        return setting.empty
     if isinstance(default, tuple):
         return " ".join(map(str, default))
     return str(default).lower() if isinstance(default, bool) else str(default).removesuffix(".0")
@@ -202,8 +194,9 @@ def _help(text: str, metavar: str | None = None) -> Any:
 
 
 def _job_help(jobs: Iterable[str]) -> Any:
-    lines = [f"{name}: {JOB_LINES[name]}" for name in jobs]
-    return _help("What to do, partition if not said; name it first.\n" + "\n".join(lines), "[JOB]")
+    lines = [f"{name}: {job.line}" for name, job in job_settings().items() if name in jobs]
+    about = "What to do, partition if not said; name it first. JOB --help shows its settings alone."
+    return _help("\n".join([about, *lines]), "[JOB]")
 
 
 def _config_help() -> Any:

@@ -2,9 +2,8 @@
 
 import os
 import sqlite3
-import struct
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -30,7 +29,9 @@ class RowStore(MutableMapping[bytes, bytes]):
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.sums: dict[bytes, Callable[[], bytes]] = {}  # rows written with every other: `summed`
+        self.sums: dict[
+            bytes, Callable[[], bytes]
+        ] = {}  # rows written with every other: `work.summed`
         if os.path.lexists(path) and not os.path.isfile(path):
             raise InputError(f"{path}: cannot be used as a store: it is no file")
         try:
@@ -150,37 +151,6 @@ class RowStore(MutableMapping[bytes, bytes]):
                 self._rows.execute("ROLLBACK")
             raise
         self._rows.execute("COMMIT")
-
-
-@contextmanager
-def summed(
-    memory: MutableMapping[bytes, bytes], name: bytes, now: Callable[[], Sequence[float]]
-) -> Iterator[Callable[[], tuple[float, ...]]]:
-    """What `now` counts while inside `with`, and with it what earlier attempts of the run counted.
-
-    For times and counts of work, which one attempt of several alone does not know. A `RowStore`
-    keeps the sums with every row that it takes, so that a process that is killed takes nothing
-    along but what it has not kept either.
-    """
-    known = memory.get(name)
-    before = None if known is None else struct.unpack(f"{len(known) // 8}d", known)
-
-    def total() -> tuple[float, ...]:
-        mine = now()
-        return tuple(map(sum, zip(mine, before or [0.0] * len(mine), strict=True)))
-
-    def packed() -> bytes:
-        values = total()
-        return struct.pack(f"{len(values)}d", *values)
-
-    if isinstance(memory, RowStore):
-        memory.sums[name] = packed
-    try:
-        yield total
-    finally:
-        if isinstance(memory, RowStore):
-            del memory.sums[name]
-        memory[name] = packed()
 
 
 class _Damaged(Exception):

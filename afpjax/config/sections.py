@@ -1,355 +1,389 @@
-"""What an experiment file may say: one frozen dataclass per TOML section.
+"""The sections of an experiment file that jobs share: one frozen dataclass each.
 
-Each field's first argument is its default and the second what `--help` shows. Relative paths are
-relative to the folder where the command runs, wherever the experiment file lies.
+A field is `key: type and limits = setting(default, help)`; what must fit together within a section
+is checked below its fields. Sections of one job each stand in `afpjax/jobs/JOB/settings.py`.
+Relative paths are relative to the folder where the command runs, wherever the file lies.
 """
 
-from dataclasses import dataclass
+from typing import Annotated
 
-from afpjax.config.deploy_sections import Export, Online, Serve
-from afpjax.config.job_sections import Campaign, Distribute, Importance
-from afpjax.config.settings import setting
+from pydantic.dataclasses import dataclass
 
-#: Every job of the contract; `afpjax.run` knows which of them this version has.
-JOB_NAMES = (
-    "partition",
-    "online",
-    "distribute",
-    "campaign",
-    "importance",
-    "profile",
-    "export",
-    "serve",
+from afpjax.config.jobs import LEARNS_FAULTS, ZOO, When, empty, given, is_, job_names
+from afpjax.config.settings import (
+    STRICT,
+    FilePath,
+    Many,
+    OneOf,
+    Pixels,
+    Range,
+    Text,
+    setting,
 )
+from afpjax.inputs.errors import InputError
+from afpjax.inputs.image_size import rows_columns
+
 _RATE_HELP = "one number for all devices or one per device"
+_UNTRAINED = empty("model.weights")
+_TRAINS = When(
+    "the network is trained here (a name of the zoo without model.weights, or train.faults)",
+    lambda config: ZOO.holds(config) and (not config.model.weights or config.train.faults),
+)
+_FILED = is_("data.name", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder")
+_FIXED = is_("format.kind", "fixed")
+_CALIBRATED = is_("format.scale", "tensor", "channel")
+_PACKETS = When(
+    "faults.kind is lost or lost-last, or faults.link is zero, last or resent",
+    lambda config: config.faults.kind in ("lost", "lost-last") or config.faults.link != "bits",
+)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Run:
     """What is done, from which seed, and where the answer goes."""
 
-    job: str = setting("partition", "job to run", choices=JOB_NAMES)
-    seed: int = setting(0, "start of every random draw", low=0, high=2**32 - 1)
-    out: str = setting(
-        "", "run folder to write", path=True, empty="runs/JOB-N, next free N", metavar="FOLDER"
+    job: Annotated[str, OneOf(*job_names())] = setting("partition", "job to run")
+    seed: Annotated[int, Range(0, 2**32 - 1)] = setting(0, "start of every random draw")
+    out: FilePath = setting(
+        "", "run folder to write", empty="runs/JOB-N, next free N", metavar="FOLDER"
     )
-    memory_gb: float = setting(
-        0.0,
-        "memory that fault evaluation may fill on each device, GB, 0 for half of what is free",
-        low=0.0,
-        high=1e6,
+    memory_gb: Annotated[float, Range(0, 1e6)] = setting(
+        0.0, "memory that fault evaluation may fill on each device, GB, 0 for half of what is free"
     )
-    cluster: str = setting(
+    cluster: Text = setting(
         "",
-        "Ray cluster that fault evaluation runs on, HOST:PORT or auto (this machine's own, begun "
-        "if there is none); needs the extra `cluster`",
+        "Ray cluster that fault evaluation runs on, HOST:PORT or auto (this machine's own, "
+        "begun if there is none); needs the extra `cluster`",
         empty="this process alone",
         metavar="ADDRESS",
     )
-    workers: int = setting(
-        0, "workers on the cluster, 0 for one on each machine, or on each GPU", low=0, high=10_000
+    workers: Annotated[int, Range(0, 10_000)] = setting(
+        0,
+        "workers on the cluster, 0 for one on each machine, or on each GPU",
+        when=[given("run.cluster")],
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Model:
     """The network. Paths here and below are relative to the current folder."""
 
-    name: str = setting(
-        "resnet18", "zoo name, path to an .onnx file, or package.module:function", path=True
+    name: FilePath = setting(
+        "resnet18", "zoo name, path to an .onnx file, or package.module:function"
     )
-    weights: str = setting(
+    weights: FilePath = setting(
         "",
         "file with trained weights, .safetensors, .npz or .pth",
-        path=True,
         empty="train once and cache, or the .onnx file's own",
         metavar="FILE",
+        when=[ZOO],
     )
-    classes: int = setting(10, "classes that the network tells apart", low=2, high=1_000_000)
-    image_size: int | tuple[int, int] = setting(
+    classes: Annotated[int, Range(2, 1_000_000)] = setting(
+        10, "classes that the network tells apart"
+    )
+    image_size: Annotated[Pixels, Range(1, 16_384)] = setting(
         32,
         "size of its images, pixels: one number where they are square, else rows and columns",
-        low=1,
-        high=16_384,
         metavar="ROWS [COLUMNS]",
     )
-    channels: int = setting(
-        3, "channels of its images; grey images fill all of them", low=1, high=4096
+    channels: Annotated[int, Range(1, 4096)] = setting(
+        3, "channels of its images; grey images fill all of them"
     )
     fold: bool = setting(
         True,
         "batch norm is part of the layer before it, whose weights it scales; false: it stays "
-        "outside, and faults strike the weights that the network came with",
+        "outside, and faults are in the weights that the network came with",
     )
-    width: float = setting(
-        0.25, "channels of a zoo network, as a share of the original", low=0.001, high=16.0
+    width: Annotated[float, Range(0.001, 16)] = setting(
+        0.25, "channels of a zoo network, as a share of the original", when=[ZOO]
     )
 
+    def __post_init__(self) -> None:
+        if not self.name:
+            raise InputError("model.name: must not be empty")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class Train:
     """Training of a zoo network that has no weights; done once, then cached."""
 
-    epochs: int = setting(20, "passes over the training images", low=1, high=100_000)
-    batch: int = setting(64, "images per step", low=1, high=65_536)
-    learning_rate: float = setting(0.01, "AdamW's highest step size", low=1e-9, high=1e3)
-    weight_decay: float = setting(0.01, "AdamW's weight decay per step", low=0.0, high=1e3)
-    augmentation: str = setting(
+    epochs: Annotated[int, Range(1, 100_000)] = setting(
+        20, "passes over the training images", when=[ZOO, _UNTRAINED]
+    )
+    batch: Annotated[int, Range(1, 65_536)] = setting(64, "images per step", when=[_TRAINS])
+    learning_rate: Annotated[float, Range(1e-9, 1e3)] = setting(
+        0.01, "AdamW's highest step size", when=[ZOO, _UNTRAINED]
+    )
+    weight_decay: Annotated[float, Range(0, 1e3)] = setting(
+        0.01, "AdamW's weight decay per step", when=[_TRAINS]
+    )
+    augmentation: Annotated[str, OneOf("none", "shift", "shift-flip", "crop-flip")] = setting(
         "shift",
         "images moved by up to an eighth; also mirrored; or a random part of each, mirrored",
-        choices=("none", "shift", "shift-flip", "crop-flip"),
+        when=[_TRAINS],
     )
-    faults: bool = setting(False, "train on with the experiment's faults injected")
-    fault_epochs: int = setting(
-        20, "passes with faults, after train.epochs without", low=1, high=100_000
+    faults: bool = setting(False, "train on with the experiment's faults injected", when=[ZOO])
+    fault_epochs: Annotated[int, Range(1, 100_000)] = setting(
+        20, "passes with faults, after train.epochs without", when=[ZOO, LEARNS_FAULTS]
     )
-    fault_learning_rate: float = setting(
-        0.003, "AdamW's highest step size in these", low=1e-9, high=1e3
+    fault_learning_rate: Annotated[float, Range(1e-9, 1e3)] = setting(
+        0.003, "AdamW's highest step size in these", when=[ZOO, LEARNS_FAULTS]
     )
-    checkpoint_minutes: float = setting(
+    checkpoint_minutes: Annotated[float, Range(0, 525_600)] = setting(
         2.0,
         "time between checkpoints, from which a killed training goes on, minutes, 0 for every step",
-        low=0.0,
-        high=525_600.0,
+        when=[_TRAINS],
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Data:
     """Labelled images."""
 
-    name: str = setting(
-        "digits",
-        "data set; digits comes with scikit-learn, the others need data.path",
-        choices=("digits", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder"),
-    )
-    path: str = setting("", "where the data set lies", path=True, metavar="PATH")
-    train_path: str = setting(
+    name: Annotated[
+        str, OneOf("digits", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder")
+    ] = setting("digits", "data set; digits comes with scikit-learn, the others need data.path")
+    path: FilePath = setting("", "where the data set lies", metavar="PATH", when=[_FILED])
+    train_path: FilePath = setting(
         "",
         "another .npz with images to train and calibrate on, for data.name = npz",
-        path=True,
         metavar="FILE",
+        when=[is_("data.name", "npz")],
     )
-    images: int = setting(0, "how many test images to use, 0 for all", low=0, high=10**9)
-    order: str = setting(
+    images: Annotated[int, Range(0, 10**9)] = setting(0, "how many test images to use, 0 for all")
+    order: Annotated[str, OneOf("seed", "file")] = setting(
         "seed",
-        "test images in an order drawn from run.seed, or as they lie in the files: the first are "
-        "measured on, the last searched with",
-        choices=("seed", "file"),
+        "test images in an order drawn from run.seed, or as they lie in the files: the first "
+        "are measured on, the last searched with",
     )
-    mean: tuple[float, ...] = setting(
+    mean: Annotated[Many[float], Range(-1e3, 1e3)] = setting(
         (),
         "mean per channel, of values in [0, 1]",
         empty="the zoo model's at its own image size, else the data set's",
-        low=-1e3,
-        high=1e3,
     )
-    std: tuple[float, ...] = setting(
-        (),
-        "standard deviation per channel, of values in [0, 1]",
-        low=1e-6,
-        high=1e3,
-        empty="as data.mean",
+    std: Annotated[Many[float], Range(1e-6, 1e3)] = setting(
+        (), "standard deviation per channel, of values in [0, 1]", empty="as data.mean"
     )
-    resize: int = setting(
+    resize: Annotated[int, Range(0, 16_384)] = setting(
         0,
-        "shorter side after resizing, pixels, 0 for the zoo model's own or the least that covers "
-        "model.image_size",
-        low=0,
-        high=16_384,
+        "shorter side after resizing, pixels, 0 for the zoo model's own or the least that "
+        "covers model.image_size",
     )
-    crop: int | tuple[int, int] = setting(
-        0,
-        "centre to keep, as model.image_size, 0 for just that",
-        low=0,
-        high=16_384,
-        metavar="ROWS [COLUMNS]",
+    crop: Annotated[Pixels, Range(0, 16_384)] = setting(
+        0, "centre to keep, as model.image_size, 0 for just that", metavar="ROWS [COLUMNS]"
     )
-    corrupt: str = setting(
-        "stop", "what an unreadable image does: stop the run, or skip it", choices=("stop", "skip")
+    corrupt: Annotated[str, OneOf("stop", "skip")] = setting(
+        "stop",
+        "what an unreadable image does: stop the run, or skip it",
+        when=[is_("data.name", "tiny-imagenet", "imagenet", "folder")],
     )
-    calibration: int = setting(
-        256, "training images that set the format's scales", low=1, high=10**7
+    calibration: Annotated[int, Range(1, 10**7)] = setting(
+        256, "training images that set the format's scales", when=[_FIXED, _CALIBRATED]
     )
 
+    def __post_init__(self) -> None:
+        if self.name != "digits" and not self.path:
+            raise InputError(f"data.path: say where the {self.name} images lie")
+        if self.mean and self.std and len(self.mean) != len(self.std):
+            raise InputError(
+                f"data.std: {len(self.std)} values for {len(self.mean)} of data.mean; give as many"
+            )
+        shorter = min(rows_columns(self.crop))
+        if self.resize and shorter > self.resize:
+            raise InputError(f"data.crop: {shorter} pixels do not fit data.resize = {self.resize}")
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class Format:
     """The numbers that weights and activations are stored in."""
 
-    kind: str = setting("fixed", "number format", choices=("fixed", "float32", "bfloat16"))
-    bits: int = setting(16, "width of a fixed-point number, bits", low=4, high=16)
-    frac: int = setting(7, "bits after the binary point, for scale = global", low=0, high=15)
-    scale: str = setting(
+    kind: Annotated[str, OneOf("fixed", "float32", "bfloat16")] = setting("fixed", "number format")
+    bits: Annotated[int, Range(4, 16)] = setting(
+        16, "width of a fixed-point number, bits", when=[_FIXED]
+    )
+    frac: Annotated[int, Range(0, 15)] = setting(
+        7,
+        "bits after the binary point, for scale = global",
+        when=[_FIXED, is_("format.scale", "global")],
+    )
+    scale: Annotated[str, OneOf("global", "tensor", "channel")] = setting(
         "global",
         "global: format.frac everywhere; tensor or channel: a scale from calibration images",
-        choices=("global", "tensor", "channel"),
+        when=[_FIXED],
     )
-    step: str = setting(
+    step: Annotated[str, OneOf("power-of-two", "maximum")] = setting(
         "power-of-two",
         "a calibrated scale: the next power of two, or the very maximum",
-        choices=("power-of-two", "maximum"),
+        when=[_FIXED, _CALIBRATED],
     )
 
+    def __post_init__(self) -> None:
+        if self.kind == "fixed" and self.frac >= self.bits:
+            raise InputError(
+                f"format.frac: {self.frac} fraction bits do not fit a signed number of "
+                f"{self.bits} bits, use {self.bits - 1} or fewer"
+            )
 
-@dataclass(frozen=True)
+    @property
+    def width(self) -> int:
+        """Bits of a stored number."""
+        return {"float32": 32, "bfloat16": 16}.get(self.kind, self.bits)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Faults:
     """Soft errors: bits that flip in what a layer reads."""
 
-    strategy: str = setting(
+    strategy: Annotated[str, OneOf("platform", "layerwise")] = setting(
         "platform",
-        "platform: each layer at its device's rates, and the link; layerwise: one layer struck at "
-        "a time, without the link",
-        choices=("platform", "layerwise"),
+        "platform: each layer at its device's rates, and the link; layerwise: one layer "
+        "faulty at a time, without the link",
     )
-    bits: tuple[int, ...] = setting((0, 1, 2, 3), "bits that may flip, lowest is 0", low=0, high=31)
-    bit_profile: tuple[float, ...] = setting(
-        (),
-        "factor on the rate for each of faults.bits",
-        low=0.0,
-        high=1.0,
-        empty="every bit at the full rate",
+    bits: Annotated[Many[int], Range(0, 31)] = setting(
+        (0, 1, 2, 3), "bits that may flip, lowest is 0"
     )
-    weight_rate: tuple[float, ...] = setting(
-        (),
-        f"chance that a faulty bit of a weight flips: {_RATE_HELP}",
-        low=0.0,
-        high=1.0,
-        empty="the devices' own",
+    bit_profile: Annotated[Many[float], Range(0, 1)] = setting(
+        (), "factor on the rate for each of faults.bits", empty="every bit at the full rate"
     )
-    activation_rate: tuple[float, ...] = setting(
+    weight_rate: Annotated[Many[float], Range(0, 1)] = setting(
+        (), f"chance that a faulty bit of a weight flips: {_RATE_HELP}", empty="the devices' own"
+    )
+    activation_rate: Annotated[Many[float], Range(0, 1)] = setting(
         (),
         f"chance that a faulty bit of an activation flips: {_RATE_HELP}",
-        low=0.0,
-        high=1.0,
         empty="the devices' own",
     )
-    link_rate: tuple[float, ...] = setting(
+    link_rate: Annotated[Many[float], Range(0, 1)] = setting(
         (),
         "chance of a fault on the way from one device to another, of a bit or of a packet "
         "(faults.link says which), one number",
-        low=0.0,
-        high=1.0,
         empty="the link's own bit_error_rate or packet_loss_rate",
     )
-    link: str = setting(
+    link: Annotated[str, OneOf("bits", "zero", "last", "resent")] = setting(
         "bits",
-        "what the link does to values that cross: bits of their words flip (any of them, not only "
-        "faults.bits); packets of faults.packet values are lost and read as zeros, or as the last "
-        "value that arrived; or lost packets are sent again, which changes no value but takes "
-        "1/(1 - rate) of the link's latency and energy",
-        choices=("bits", "zero", "last", "resent"),
+        "what the link does to values that cross: bits of their words flip (any of them, not "
+        "only faults.bits); packets of faults.packet values are lost and read as zeros, or as "
+        "the last value that arrived; or lost packets are sent again, which changes no value "
+        "but takes 1/(1 - rate) of the link's latency and energy",
     )
-    layers: tuple[int | str, ...] = setting(
-        ("all",),
-        "layers that faults strike: all, how many first ones, or names",
-        low=1,
-        high=1_000_000,
+    layers: Annotated[Many[int | Text], Range(1, 1_000_000)] = setting(
+        ("all",), "layers that have faults: all, how many first ones, or names"
     )
-    budget: int = setting(
-        0, "most flips in the whole model in one inference, 0 for no budget", low=0, high=2**31 - 1
+    budget: Annotated[int, Range(0, 2**31 - 1)] = setting(
+        0, "most flips in the whole model in one inference, 0 for no budget"
     )
-    trials: int = setting(
-        2, "fault draws behind each accuracy that the search sees", low=1, high=1_000_000
+    trials: Annotated[int, Range(1, 1_000_000)] = setting(
+        2, "fault draws behind each accuracy that the search sees"
     )
-    kind: str = setting(
+    kind: Annotated[
+        str,
+        OneOf("flip", "stuck-at-0", "stuck-at-1", "burst", "zero", "random", "lost", "lost-last"),
+    ] = setting(
         "flip",
-        "what a fault does: bits (each of faults.bits at its rate) flip or are stuck; faults.burst "
-        "adjacent bits flip; a value becomes zero or random; faults.packet values are lost on a "
-        "link and read as zeros or as the last that arrived",
-        choices=(
-            "flip",
-            "stuck-at-0",
-            "stuck-at-1",
-            "burst",
-            "zero",
-            "random",
-            "lost",
-            "lost-last",
-        ),
+        "what a fault does: bits (each of faults.bits at its rate) flip or are stuck; "
+        "faults.burst adjacent bits flip; a value becomes zero or random; faults.packet "
+        "values are lost on a link and read as zeros or as the last that arrived",
     )
-    burst: int = setting(2, "adjacent bits of a burst", low=1, high=32)
-    packet: int = setting(256, "values of a packet", low=1, high=2**31 - 1)
-    scope: str = setting(
+    burst: Annotated[int, Range(1, 32)] = setting(
+        2, "adjacent bits of a burst", when=[is_("faults.kind", "burst")]
+    )
+    packet: Annotated[int, Range(1, 2**31 - 1)] = setting(
+        256, "values of a packet", when=[_PACKETS]
+    )
+    scope: Annotated[str, OneOf("", "run", "trial", "image")] = setting(
         "",
         "how long a drawn fault stays: the whole run, a trial, or one image",
-        choices=("", "run", "trial", "image"),
         empty="weights a trial, activations an image",
     )
-    shared: str = setting(
+    shared: Annotated[str, OneOf("stored", "read")] = setting(
         "stored",
-        "weights that several layer calls share are struck as they are stored, in all calls alike, "
-        "or as each call reads them, in each by itself",
-        choices=("stored", "read"),
+        "weights that several layer calls share are faulty as they are stored, in all calls "
+        "alike, or as each call reads them, in each by itself",
     )
-    generator: str = setting(
-        "hash",
-        "fault bits from a counter hash (fast) or from threefry (JAX's own)",
-        choices=("hash", "threefry"),
+    generator: Annotated[str, OneOf("hash", "threefry")] = setting(
+        "hash", "fault bits from a counter hash (fast) or from threefry (JAX's own)"
     )
 
+    def __post_init__(self) -> None:
+        if not self.bits:
+            raise InputError("faults.bits: name one bit or more; for no faults set the rates to 0")
+        if list(self.bits) != sorted(set(self.bits)):
+            raise InputError(
+                f"faults.bits: list each bit once, lowest first, got {list(self.bits)}"
+            )
+        if len(self.bit_profile) not in (0, len(self.bits)):
+            raise InputError(
+                f"faults.bit_profile: {len(self.bit_profile)} factors for {len(self.bits)} "
+                "faulty bits; give one for each of faults.bits, or none"
+            )
+        counts = [layer for layer in self.layers if isinstance(layer, int)]
+        if not self.layers or (len(self.layers) > 1 and (counts or "all" in self.layers)):
+            raise InputError(
+                "faults.layers: give `all`, one count of first layers, or names, got "
+                f"{list(self.layers)}"
+            )
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, config=STRICT)
 class PlatformChoice:
     """The hardware."""
 
-    devices: tuple[str, ...] = setting(
-        ("eyeriss", "simba", "simba-ecc"), "shipped devices or paths to their TOML", path=True
+    devices: Many[FilePath] = setting(
+        ("eyeriss", "simba", "simba-ecc"), "shipped devices or paths to their TOML"
     )
-    link: str = setting("ucie", "link between devices, shipped or a path to its TOML", path=True)
-    batch: int = setting(1, "images per inference, for latency and energy", low=1, high=1_000_000)
+    link: FilePath = setting("ucie", "link between devices, shipped or a path to its TOML")
+    batch: Annotated[int, Range(1, 1_000_000)] = setting(
+        1, "images per inference, for latency and energy"
+    )
+
+    def __post_init__(self) -> None:
+        if not self.devices:
+            raise InputError("platform.devices: name one device or more")
+        if not self.link:
+            raise InputError("platform.link: must not be empty")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class Search:
     """The search for mappings of layers to devices, and the last measurement."""
 
-    population: int = setting(32, "mappings per generation", low=4, high=100_000)
-    generations: int = setting(24, "generations", low=1, high=1_000_000)
-    latency_cap_ms: float = setting(
-        0.0, "highest latency allowed, ms, 0 for none", low=0.0, high=1e12
+    population: Annotated[int, Range(4, 100_000)] = setting(32, "mappings per generation")
+    generations: Annotated[int, Range(1, 1_000_000)] = setting(24, "generations")
+    latency_cap_ms: Annotated[float, Range(0, 1e12)] = setting(
+        0.0, "highest latency allowed, ms, 0 for none"
     )
-    energy_cap_mj: float = setting(
-        0.0, "highest energy allowed, mJ, 0 for none", low=0.0, high=1e12
+    energy_cap_mj: Annotated[float, Range(0, 1e12)] = setting(
+        0.0, "highest energy allowed, mJ, 0 for none"
     )
-    allow_latency: float = setting(
-        0.10,
-        "latency to give for accuracy, as a share of the fault-unaware choice's",
-        low=0.0,
-        high=1e6,
+    allow_latency: Annotated[float, Range(0, 1e6)] = setting(
+        0.10, "latency to give for accuracy, as a share of the fault-unaware choice's"
     )
-    allow_energy: float = setting(
-        0.05,
-        "energy to give for accuracy, as a share of the fault-unaware choice's",
-        low=0.0,
-        high=1e6,
+    allow_energy: Annotated[float, Range(0, 1e6)] = setting(
+        0.05, "energy to give for accuracy, as a share of the fault-unaware choice's"
     )
-    images: int = setting(64, "images behind each accuracy that the search sees", low=1, high=10**7)
+    images: Annotated[int, Range(1, 10**7)] = setting(
+        64, "images behind each accuracy that the search sees"
+    )
     renew_draws: bool = setting(False, "draw new faults every generation")
-    effort: int = setting(
+    effort: Annotated[int, Range(0, 10**15)] = setting(
         0,
         "most passes of an image under faults in one search, spent where the ranking is open; "
         "0 for no limit: every mapping meets every draw",
-        low=0,
-        high=10**15,
     )
-    held_out: int = setting(
-        256, "images of the last measurement, 0 for all the rest", low=0, high=10**9
+    held_out: Annotated[int, Range(0, 10**9)] = setting(
+        256, "images of the last measurement, 0 for all the rest"
     )
-    final_trials: int = setting(
-        12, "fault draws of the last measurement, half as many of its curves", low=2, high=1_000_000
+    final_trials: Annotated[int, Range(2, 1_000_000)] = setting(
+        12, "fault draws of the last measurement, half as many of its curves"
     )
-    segments: int = setting(
-        0,
-        "most contiguous segments that CNNParted may cut, 0 for as many as devices",
-        low=0,
-        high=10_000,
+    segments: Annotated[int, Range(0, 10_000)] = setting(
+        0, "most contiguous segments that CNNParted may cut, 0 for as many as devices"
     )
 
 
-@dataclass(frozen=True)
-class Config:
-    """A whole experiment; every key has a default."""
+@dataclass(frozen=True, config=STRICT)
+class Sections:
+    """The shared sections of an experiment, and what two of them must be together."""
 
     run: Run = Run()
     model: Model = Model()
@@ -359,9 +393,23 @@ class Config:
     faults: Faults = Faults()
     platform: PlatformChoice = PlatformChoice()
     search: Search = Search()
-    campaign: Campaign = Campaign()
-    importance: Importance = Importance()
-    distribute: Distribute = Distribute()
-    online: Online = Online()
-    export: Export = Export()
-    serve: Serve = Serve()
+
+    def __post_init__(self) -> None:
+        faults, width, devices = self.faults, self.format.width, len(self.platform.devices)
+        if len(faults.bits) > width:
+            raise InputError(
+                f"faults.bits: {len(faults.bits)} faulty bits are more than the format has "
+                f"({width})"
+            )
+        if faults.bits[-1] >= width:
+            raise InputError(
+                f"faults.bits: there is no bit {faults.bits[-1]} in a format of {width} bits, "
+                f"the highest is {width - 1}"
+            )
+        for name in ("weight_rate", "activation_rate"):
+            rates = getattr(faults, name)
+            if len(rates) not in (0, 1, devices):
+                raise InputError(
+                    f"faults.{name}: {len(rates)} rates for {devices} devices; give one number, "
+                    "one per device, or none for the devices' own"
+                )

@@ -1,10 +1,9 @@
 """What a job works with: where rows are kept, and whom it tells how far it is."""
 
-from collections.abc import Callable, Iterator, MutableMapping
+import struct
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
-
-__all__ = ["SILENT", "Progress", "Task", "Work", "counted"]
 
 
 @runtime_checkable
@@ -57,3 +56,33 @@ def counted(progress: Progress, description: str) -> Iterator[Callable[[int, int
             bar[1] = done
 
         yield told
+
+
+@contextmanager
+def summed(
+    memory: MutableMapping[bytes, bytes], name: bytes, now: Callable[[], Sequence[float]]
+) -> Iterator[Callable[[], tuple[float, ...]]]:
+    """What `now` counts while inside `with`, and with it what earlier attempts of the run counted.
+
+    For times and counts of work, which one attempt of several alone does not know. A store on disk
+    keeps the sums with every row that it takes (`RowStore.sums`), so that a process that is killed
+    takes nothing along but what it has not kept either.
+    """
+    known = memory.get(name)
+    before = None if known is None else struct.unpack(f"{len(known) // 8}d", known)
+
+    def total() -> tuple[float, ...]:
+        mine = now()
+        return tuple(map(sum, zip(mine, before or [0.0] * len(mine), strict=True)))
+
+    def packed() -> bytes:
+        values = total()
+        return struct.pack(f"{len(values)}d", *values)
+
+    sums = getattr(memory, "sums", {})
+    sums[name] = packed
+    try:
+        yield total
+    finally:
+        del sums[name]
+        memory[name] = packed()

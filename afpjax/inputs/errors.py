@@ -1,5 +1,8 @@
 """The one error that is the user's to mend, and how what is quoted in it stays short."""
 
+import difflib
+from collections.abc import Iterable
+
 _WORD, _LINE = 600, 2000  # characters that a word, and a whole line, may have
 
 
@@ -52,3 +55,15 @@ def printable(text: str) -> str:
     return "".join(
         each if each.isprintable() or each.isspace() else ascii(each)[1:-1] for each in text
     )
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean \\`x\\`?` with the known word that is most like this one, or nothing."""
+    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean `{found[0]}`?" if found else ""
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last

@@ -132,10 +132,23 @@ def read_toml(path: Path, setting: str) -> dict[str, Any]:
         raise InputError(f"{where}{line}: is not valid TOML: {one_line(error)}") from error
 
 
-def refuse_pointer(path: Path, setting: str) -> None:
-    """Raise `InputError` where `path` is no readable file, or a git-LFS pointer instead of it."""
-    with opened(path, setting, Kind("file", 2**62)):
-        pass
+def cache_folder() -> Path:
+    """The user's cache folder for afpjax: `AFPJAX_CACHE`, else `afpjax` in the XDG cache folder.
+
+    Nothing is created; whoever writes there makes the folder. A leading `~` is expanded. Raises
+    `InputError` where that leads to nobody's home.
+    """
+    own, shared = os.environ.get("AFPJAX_CACHE"), os.environ.get("XDG_CACHE_HOME")
+    named = "AFPJAX_CACHE" if own else "XDG_CACHE_HOME"
+    try:
+        if own:
+            return Path(own).expanduser()
+        return (Path(shared).expanduser() if shared else Path.home() / ".cache") / "afpjax"
+    except RuntimeError as error:  # no such user, or one without a home
+        raise InputError(
+            f"{named}: {own or shared or 'no home folder'} leads nowhere ({error}); set "
+            "AFPJAX_CACHE to a folder that can be written"
+        ) from error
 
 
 def _at_once(path: str, flags: int) -> int:

@@ -1,39 +1,20 @@
-"""The jobs of the command, one module each; `JOBS` imports a module when its job runs."""
+"""The jobs of the command, a folder each; a job's own module is imported when it runs."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import TYPE_CHECKING
+from typing import Any
 
-from afpjax.config.sections import JOB_NAMES
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from afpjax.config.config import Config
-    from afpjax.config.work import Work
-    from afpjax.jobs.shared.outcome import Job, Outcome
+from afpjax.config.jobs import job_names
 
 
-def _late(name: str) -> "Job":
-    def job(config: "Config", work: "Work", /) -> "Outcome":
-        return import_module(f"{__name__}.{name}.run").run(config, work)
+def _late(name: str, function: str) -> Callable[[Any, Any], Any]:
+    def call(config: Any, work: Any, /) -> Any:
+        return getattr(import_module(f"{__name__}.{name}.run"), function)(config, work)
 
-    return job
-
-
-#: Name -> job; a new job is a module with `run(config, work) -> Outcome` and `plan`, and a name
-#: there.
-JOBS: Mapping[str, "Job"] = {name: _late(name) for name in JOB_NAMES}
+    return call
 
 
-def _late_plan(name: str) -> "Callable[[Config, Work], object]":
-    def plan(config: "Config", work: "Work", /) -> object:
-        return import_module(f"{__name__}.{name}.run").plan(config, work)
-
-    return plan
-
-
-#: Name -> what the job would take, for people: `plan(config, work)` in its module.
-PLANS: "Mapping[str, Callable[[Config, Work], object]]" = {
-    name: _late_plan(name) for name in JOB_NAMES
-}
+#: Name -> job, `run(config, work) -> Outcome` of `afpjax/jobs/NAME/run.py`.
+JOBS: Mapping[str, Callable[[Any, Any], Any]] = {name: _late(name, "run") for name in job_names()}
+#: Name -> what the job would take, for people: `plan(config, work)` there.
+PLANS: Mapping[str, Callable[[Any, Any], Any]] = {name: _late(name, "plan") for name in job_names()}

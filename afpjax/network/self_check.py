@@ -22,9 +22,8 @@ from jax import lax
 from jax.extend.backend import get_backend
 from jaxtyping import Array, Float
 
-from afpjax.inputs.cache import cache_folder
 from afpjax.inputs.errors import InputError
-from afpjax.inputs.files import DIGEST, read_text
+from afpjax.inputs.files import DIGEST, cache_folder, read_text
 from afpjax.network import compiler
 from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
 from afpjax.network.units import multiply, precision

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from afpjax.command import store
+from afpjax.command import finish, store
 from afpjax.command.store import RowStore
-from afpjax.config.sections import JOB_NAMES
+from afpjax.config.jobs import job_names
 from afpjax.evaluate import engine
 from afpjax.report import page
 from afpjax.run import main
@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch, module) -> Path:
     monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(page, "render", lambda result, config: page.Page("<html>", {}))
+    monkeypatch.setattr(finish, "render", lambda result, config: page.Page("<html>", {}))
     rate = engine.Engine.clean_rate
     monkeypatch.setattr(engine.Engine, "clean_rate", lambda self, draws: rate(self, draws, 0.01))
     return folder
@@ -195,7 +195,7 @@ def test_a_plan_is_refused_as_the_run_would_be(here, capsys, good, case):
     assert everything(here) == []
 
 
-@pytest.mark.parametrize("job", JOB_NAMES)
+@pytest.mark.parametrize("job", job_names())
 def test_every_job_has_a_plan_and_writes_nothing_for_it(here, capsys, file, job):
     """--dry-run was for one job, and trained the network for it."""
     words = [job, "--dry-run", "--model.name", "afpjax_tiny_model:tiny"]
@@ -210,7 +210,7 @@ def test_every_job_has_a_plan_and_writes_nothing_for_it(here, capsys, file, job)
 
 ZOO = "--model.name resnet18 --model.width 0.02 --model.image_size 16"
 PLANS = [
-    *JOB_NAMES,
+    *job_names(),
     "campaign --campaign.design neyman",
     "campaign --campaign.design exhaustive",
     "campaign --campaign.design bernoulli --campaign.rates 1e-3",

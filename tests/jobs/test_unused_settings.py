@@ -1,17 +1,14 @@
-"""What a job is said not to use changes nothing in its answer: `uses.py`, tried.
+"""What a job is said not to use changes nothing in its answer: its settings' `uses`, tried.
 
 Every setting that the table has no use for is changed, all of them in one run.
 """
 
-import dataclasses
 from typing import Any
 
 import pytest
 
 from afpjax.config import config as configuration
-from afpjax.config.config import Config
-from afpjax.config.settings import Rule
-from afpjax.config.uses import uses_of
+from afpjax.config.config import Config, all_settings, use_of
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
@@ -59,26 +56,16 @@ MORE = {
 CASES = {job: (job, {}) for job in SMALL} | MORE
 
 
-def rule_of(config: Config, name: str) -> Rule:
-    section, key = name.split(".")
-    (rule,) = [
-        each.metadata["rule"]
-        for each in dataclasses.fields(getattr(config, section))
-        if each.name == key
-    ]
-    return rule
-
-
 def another(config: Config, name: str) -> Any:
     """A value that the setting may have and has not, or None."""
     if name in OTHERS:
         return OTHERS[name]
     section, key = name.split(".")
-    now, rule = getattr(getattr(config, section), key), rule_of(config, name)
+    now, choices = getattr(getattr(config, section), key), all_settings()[name].choices
     if isinstance(now, bool):
         return not now
     if isinstance(now, str):
-        return next((choice for choice in rule.choices if choice not in ("", now)), None)
+        return next((choice for choice in choices if choice not in ("", now)), None)
     if isinstance(now, int):
         return now + 3
     return now * 1.5 or 0.25 if isinstance(now, float) else None
@@ -88,8 +75,8 @@ def unused(config: Config) -> dict[str, Any]:
     """Another value for each setting that the job is said not to use."""
     found = {}
     for name in configuration.all_settings():
-        own = [use for use in uses_of(name) if config.run.job in use.jobs]
-        if any(all(when.holds(config) for when in use.when) for use in own):
+        use = use_of(name, config.run.job)
+        if use is not None and all(when.holds(config) for when in use):
             continue
         if name.startswith("run.") or name in CONTRADICTING | FILES:
             continue

@@ -185,7 +185,8 @@ def test_a_step_size_that_destroys_the_network_is_an_error_and_nothing_is_kept(
     dataset, cache, faults
 ):
     name = "fault_learning_rate" if faults else "learning_rate"
-    wild = replace(SETTINGS, faults=faults, checkpoint_minutes=0.0, **{name: 1e30})
+    wild = replace(SETTINGS, faults=faults, checkpoint_minutes=0.0)
+    object.__setattr__(wild, name, 1e30)  # more than a setting may be, to overflow at once
     with pytest.raises(InputError, match=f"train.{name}: the loss is no number in epoch"):
         train.trained(MODEL, wild, dataset, seed=0, conditions=CONDITIONS)
     assert len(list(cache.iterdir())) == faults

@@ -6,8 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.config.settings import listed
-from afpjax.inputs.errors import InputError
+from afpjax.inputs.errors import InputError, listed
 from afpjax.inputs.image_size import image_size
 from afpjax.models import zoo
 from afpjax.network.trace import outline, trace

@@ -21,7 +21,7 @@ SETTINGS = sections.Train(
     learning_rate=0.02,
     fault_epochs=3,
     fault_learning_rate=0.01,
-    checkpoint_minutes=1e6,
+    checkpoint_minutes=525_600.0,
 )
 STEPS = 6 * 2  # 40 images in batches of 16
 CONDITIONS = train.Conditions(

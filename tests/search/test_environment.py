@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from afpjax.config.deploy_sections import TRACES
+from afpjax.config.jobs import names_in
 from afpjax.inputs.errors import InputError
 from afpjax.online.environment import (
     ROLES,
@@ -101,8 +101,8 @@ def test_toml_and_csv_say_the_same(tmp_path):
 
 
 def test_shipped_traces_fit_any_platform_and_bring_trouble():
-    assert set(shipped_traces()) == set(TRACES)
-    for name in TRACES:
+    assert set(shipped_traces()) == set(names_in("online.traces", ".toml"))
+    for name in shipped_traces():
         trace = read_trace(name)
         check_devices(trace, ("only",))
         assert trace.name == name and trace.description

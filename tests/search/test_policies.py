@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from afpjax.config.deploy_sections import POLICIES as OFFERED
+from afpjax.config.config import all_settings
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.faults.model import FaultModel
 from afpjax.online.costs_now import limits, safest_within
@@ -239,7 +239,7 @@ def test_the_safest_mapping_is_taken_without_a_search(run, operation):
 
 
 def test_every_policy_is_offered():
-    assert OFFERED == POLICIES
+    assert all_settings()["online.policies"].choices == POLICIES
 
 
 def test_an_oracle_is_there_first(run):

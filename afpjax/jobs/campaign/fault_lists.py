@@ -19,8 +19,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Int64
 
-from afpjax.config.settings import nearest
-from afpjax.inputs.errors import InputError
+from afpjax.inputs.errors import InputError, nearest
 from afpjax.inputs.files import FAULTS, opened, understood
 from afpjax.network.program import LayerCall
 from afpjax.network.quantized import Quantized

@@ -11,9 +11,8 @@ import numpy as np
 from afpjax.campaigns import masks, strata
 from afpjax.campaigns.tally import Tally
 from afpjax.campaigns.walk import Rules, Trials, Walk
-from afpjax.command.store import summed
 from afpjax.config.config import Config
-from afpjax.config.work import Work
+from afpjax.config.work import Work, summed
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.experiment.prepare import Experiment, prepare
 from afpjax.faults.model import layer_mask

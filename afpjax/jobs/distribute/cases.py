@@ -7,9 +7,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from afpjax.config.job_sections import Distribute
 from afpjax.experiment.prepare import Experiment
 from afpjax.jobs.distribute.result import SAFE_SPARE, StabilityResult
+from afpjax.jobs.distribute.settings import Distribute
 from afpjax.jobs.shared.result import Estimate
 from afpjax.jobs.shared.scoring import Scored
 from afpjax.network.layers import Layer

@@ -5,9 +5,8 @@ from time import monotonic
 
 import numpy as np
 
-from afpjax.command.store import summed
 from afpjax.config.config import Config
-from afpjax.config.work import Work
+from afpjax.config.work import Work, summed
 from afpjax.experiment.prepare import Experiment, prepare
 from afpjax.hardware.board import Board, load_board
 from afpjax.hardware.platform import Link, load_link

@@ -14,7 +14,7 @@ from afpjax.models import create, save, weight_files
 from afpjax.models.zoo import params_of
 from afpjax.run import main
 
-from .network.onnx.onnx_files import N, classifier, made
+from ..network.onnx.onnx_files import N, classifier, made
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 ONNX = ("--model.name", "net.onnx")
@@ -39,11 +39,9 @@ TWO_CHANNELS = ("--model.channels", "2", "--data.path", "two-channels.npz")
 ANOTHER_COUNT = r"model\.weights: \S+ does not fit `resnet18`, 6 classes.* is for 5 classes"
 CASES = {
     "an ONNX file cut short": Case(ONNX, r".*net\.onnx is no whole ONNX model", "net.onnx", 0.5),
-    "an empty ONNX file": Case(ONNX, r".*net\.onnx is no whole ONNX model", "net.onnx"),
     "a pointer for an ONNX file": Case(
         ONNX, r".*net\.onnx is a git-LFS pointer", "net.onnx", POINTER
     ),
-    "no such ONNX file": Case(("--model.name", "none.onnx"), r".*none\.onnx does not exist"),
     "an ONNX file without layers": Case(
         ("--model.name", "layerless.onnx"), "the ONNX file: .* has no convolution or dense layer"
     ),
@@ -57,33 +55,22 @@ CASES = {
         f"a pointer for {name}": Case(
             (*WEIGHTS, name), f"model.weights: {name} is a git-LFS pointer", name, POINTER
         )
-        for name in ("five.npz", "five.safetensors", "five.pth")
+        for name in ("five.npz", "five.pth")
     },
-    **{
-        f"{name} cut short": Case(
-            (*WEIGHTS, name), f"model.weights: {name} is no readable", name, 0.7
-        )
-        for name in ("five.npz", "five.safetensors")
-    },
-    **{
-        f"weights for other classes in {name}": Case(
-            (*WEIGHTS, name, "--model.classes", "6"), ANOTHER_COUNT
-        )
-        for name in ("five.npz", "five.safetensors")
-    },
+    "weights cut short": Case(
+        (*WEIGHTS, "five.safetensors"),
+        r"model\.weights: five\.safetensors is no readable",
+        "five.safetensors",
+        0.7,
+    ),
+    "weights for other classes": Case(
+        (*WEIGHTS, "five.npz", "--model.classes", "6"), ANOTHER_COUNT
+    ),
     "a PyTorch file where torch is not installed": Case(
         (*WEIGHTS, "five.pth"), "model.weights: five.pth is a PyTorch file and torch is not"
     ),
-    "weights of an unknown kind": Case(
-        (*WEIGHTS, "five.h5"), r"model\.weights: five\.h5 is no file of weights; .* \.safetensors,"
-    ),
     "weights that are data": Case(
         (*WEIGHTS, "images.npz"), "model.weights: .*missing: .*; unknown: `images`, `labels`"
-    ),
-    "no such weights": Case((*WEIGHTS, "none.npz"), "model.weights: none.npz does not exist"),
-    "a zoo network with weights, images of two channels": Case(
-        (*WEIGHTS, "five.npz", *TWO_CHANNELS),
-        "`resnet18` reads images of 9 x 9 x 3, these are 9 x 9 x 2",
     ),
     "a zoo network, images of two channels": Case(
         (*ZOO, *TWO_CHANNELS, "--data.train_path", "two-channels.npz"),
@@ -103,9 +90,6 @@ CASES = {
         (*ONNX, "--data.path", "label-5.npz"),
         r"data\.path: label-5\.npz: labels: label 5 is not in 0\.\.4",
     ),
-    "a label below 0": Case(
-        (*ONNX, "--data.path", "label-minus.npz"), r"data\.path: .*: label -1 is not in 0\.\.4"
-    ),
     "a pointer for an image": Case(
         (*ONNX, *FOLDER),
         r"data\.path: photographs/a/0\.png is a git-LFS pointer",
@@ -118,13 +102,9 @@ CASES = {
         "photographs/a/0.png",
         0.5,
     ),
-    "class folders without images": Case(
-        (*ONNX, *FOLDER[:-1], "empty"), r"data\.path: .*no images in empty"
-    ),
     "a folder without class folders": Case(
         (*ONNX, *FOLDER[:-1], "empty/a"), r"data\.path: empty/a has no class folders"
     ),
-    "no such folder": Case((*ONNX, *FOLDER[:-1], "none"), r"data\.path: none"),
 }
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from afpjax.command.store import RowStore, summed
+from afpjax.command.store import RowStore
+from afpjax.config.work import summed
 from afpjax.inputs.errors import InputError
 
 

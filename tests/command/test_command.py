@@ -7,9 +7,9 @@ import pytest
 
 from afpjax import __version__
 from afpjax.command import command
-from afpjax.command.command import JOB_LINES, read
-from afpjax.config.config import all_settings, load, sections
-from afpjax.config.sections import JOB_NAMES
+from afpjax.command.command import read
+from afpjax.config.config import all_settings, load, sections, use_of
+from afpjax.config.jobs import job_names, job_settings
 from afpjax.inputs.errors import InputError
 
 
@@ -118,34 +118,37 @@ def test_values_are_refused_as_in_a_file(words, message):
     assert str(caught.value).startswith(message)
 
 
-def help_text(capsys, monkeypatch, columns=80):
-    monkeypatch.setenv("COLUMNS", str(columns))
+def help_text(capsys, monkeypatch, *words):
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as caught:
-        read(["--help"])
+        read([*words, "--help"])
     assert caught.value.code in (0, None)
     text = capsys.readouterr().out
-    return text, " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
-
-
-def test_help_tells_every_setting(capsys, monkeypatch):
-    text, words = help_text(capsys, monkeypatch)
     assert max(map(len, text.splitlines())) <= 80
-    for name, (_, rule) in all_settings().items():
+    return " ".join(re.sub(r"[│╭╮╰╯─]", " ", text).split())
+
+
+def test_help_tells_every_setting_by_section_and_every_job(capsys, monkeypatch):
+    words = help_text(capsys, monkeypatch)
+    for name, setting in all_settings().items():
         assert f"--{name} " in words
-        assert " ".join(rule.help.split()) in words
-        assert all(choice in words for choice in rule.choices)
+        assert " ".join(setting.help.split()) in words
+        assert all(choice in words for choice in setting.choices)
     assert "mappings per generation, 4 to 100000 (default: 32)" in words
     assert "bits that may flip, lowest is 0, 0 to 31 (default: 0 1 2 3)" in words
     assert "(default: runs/JOB-N, next free N)" in words
-
-
-def test_help_groups_settings_and_tells_every_job(capsys, monkeypatch):
-    _, words = help_text(capsys, monkeypatch)
+    assert "--out FOLDER" in words and "--seed N" in words
     starts = [words.index(f"{section} options") for section in sections()]
     assert starts == sorted(starts)
-    for name, line in JOB_LINES.items():
-        assert f"{name}: {line}" in words
-    assert "--out FOLDER" in words and "--seed N" in words
+    for name, job in job_settings().items():
+        assert f"{name}: {job.line}" in words
+
+
+@pytest.mark.parametrize("job", ["profile", "serve"])
+def test_the_help_of_a_job_tells_its_settings_alone(capsys, monkeypatch, job):
+    words = help_text(capsys, monkeypatch, job)
+    told = {name for name in all_settings() if f"--{name} " in words}
+    assert told == {name for name in all_settings() if use_of(name, job) is not None}
 
 
 def test_help_tells_only_the_jobs_that_there_are(capsys):
@@ -155,13 +158,9 @@ def test_help_tells_only_the_jobs_that_there_are(capsys):
     assert "profile: " in text and "serve: " not in text
 
 
-def test_every_job_of_the_contract_has_its_line():
-    assert tuple(JOB_LINES) == JOB_NAMES
-
-
 def test_shipped_experiments_are_told(capsys, monkeypatch):
     monkeypatch.setattr(command, "shipped", lambda: ["paper", "small"])
-    assert "or one shipped with afpjax: paper, small" in help_text(capsys, monkeypatch)[1]
+    assert "or one shipped with afpjax: paper, small" in help_text(capsys, monkeypatch)
 
 
 def test_version(capsys):
@@ -174,9 +173,24 @@ def test_version(capsys):
 def test_any_words_are_read_or_refused_in_one_line():
     """Nothing but `InputError` comes out, whatever stands on the line."""
     draw = random.Random(0)
-    parts = [*(f"--{name}" for name in all_settings()), *JOB_NAMES, "--resume", "--config", "--out"]
-    parts += ["", "-", "--", "---", "-1", "1e999", "nan", ",", "=", "--=", "a=b", "[", "%s", "{}"]
-    parts += ["é", "\udcff", "\0", "--search.popul", "--seed=", "--resume=1", "1,2", "true"]
+    parts = [*(f"--{name}" for name in all_settings()), *job_names(), "--resume", "--config"]
+    parts += [
+        "--out",
+        "",
+        "-",
+        "--",
+        "---",
+        "-1",
+        "1e999",
+        "nan",
+        ",",
+        "=",
+        "--=",
+        "a=b",
+        "[",
+        "%s",
+    ]
+    parts += ["{}", "é", "\udcff", "\0", "--search.popul", "--seed=", "--resume=1", "1,2", "true"]
     for _ in range(40):
         words = draw.choices(parts, k=draw.randrange(6))
         try:

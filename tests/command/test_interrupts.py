@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from afpjax.command import finish
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.report import page
 from afpjax.run import main
@@ -25,7 +26,7 @@ BEFORE = "afpjax: interrupted before anything was begun\n"
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(page, "render", lambda result, config: page.Page("<html>", {}))
+    monkeypatch.setattr(finish, "render", lambda result, config: page.Page("<html>", {}))
     return tmp_path
 
 

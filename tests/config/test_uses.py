@@ -2,10 +2,8 @@
 
 import pytest
 
-from afpjax.config.config import Config, all_settings, load
-from afpjax.config.earlier_run import load_settings
-from afpjax.config.sections import JOB_NAMES
-from afpjax.config.uses import USES, refuse_unused, uses_of
+from afpjax.config.config import Config, all_settings, load, load_settings, refuse_unused, use_of
+from afpjax.config.jobs import job_names, job_settings
 from afpjax.inputs.errors import InputError
 
 
@@ -15,11 +13,12 @@ def config_of(job: str, **changes) -> Config:
     )
 
 
-@pytest.mark.parametrize("job", JOB_NAMES)
+@pytest.mark.parametrize("job", job_names())
 def test_what_no_use_names_is_refused_in_one_line_that_says_who_uses_it(job):
     config = config_of(job)
     for name in all_settings():
-        users = {each for use in uses_of(name) for each in use.jobs}
+        users = {user for user in job_names() if use_of(name, user) is not None}
+        assert users
         if job in users:
             continue
         with pytest.raises(InputError, match=f"^--{name}: job {job} does not use it, ") as said:
@@ -27,11 +26,11 @@ def test_what_no_use_names_is_refused_in_one_line_that_says_who_uses_it(job):
         assert all(user in str(said.value) for user in users)
 
 
-def test_every_use_is_of_a_setting_and_every_setting_has_one():
+@pytest.mark.parametrize("job", job_names())
+def test_every_use_is_of_a_setting(job):
     sections = {name.partition(".")[0] for name in all_settings()}
-    assert {*USES} <= sections | {*all_settings()}
-    for name in all_settings():
-        assert uses_of(name) and all({*use.jobs} <= {*JOB_NAMES} for use in uses_of(name))
+    own = job_settings()[job]
+    assert {*own.uses, *own.sources} <= sections | {*all_settings()}
 
 
 @pytest.mark.parametrize(
