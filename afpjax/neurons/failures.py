@@ -174,7 +174,8 @@ def expected(failures: Failures, right: Bool[np.ndarray, "F K B"]) -> Expected:
     mean = float(weights @ runs.mean(axis=1))
     spread = float(weights @ ((runs - mean) ** 2).mean(axis=1))
     of_image = np.tensordot(weights, right.mean(axis=1), axes=1)
-    single = float((of_image * (1 - of_image)).sum()) / images**2
+    # Rounding may leave a little less than nothing, whose root would be a complex number.
+    single = max(float((of_image * (1 - of_image)).sum()), 0.0) / images**2
     order = np.argsort(runs.ravel(), kind="stable")
     total = np.cumsum(np.repeat(weights / runs.shape[1], runs.shape[1])[order])
     ends = {
