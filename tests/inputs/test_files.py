@@ -31,6 +31,7 @@ ALLOWED = {
     "afpjax.network.digest": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
     "afpjax.command.store": {"sqlite3.connect"},
     "afpjax.command.terminal": {"open", "os.open"},  # the null device
+    "afpjax.report.style": {"read_text"},  # the style sheet that comes with afpjax
 }
 
 
