@@ -39,7 +39,7 @@ class Search:
         algorithm = NSGA2.reals(population, *bounds)
         params, key = algorithm.default_params, jax.random.key(KEY)
 
-        def generation(number: UInt32[Array, ""], state: NSGA2State) -> State:
+        def generation(number: UInt32[Array, ""], state: NSGA2State) -> NSGA2State:
             ask_key, tell_key = jax.random.split(jax.random.fold_in(key, number))
             offspring, state = algorithm.ask(ask_key, state, params)
             return algorithm.tell(tell_key, offspring, _fitness(offspring), state, params)[0]

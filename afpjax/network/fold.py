@@ -286,8 +286,8 @@ def with_shared(
 
 
 def _equal(one: FoldedLayer, other: FoldedLayer, values: Mapping[Value, Any]) -> bool:
-    kernels = (layer.arrays(values, np, np.float64).kernel for layer in (one, other))
-    return np.array_equal(*kernels)
+    left, right = (layer.arrays(values, np, np.float64).kernel for layer in (one, other))
+    return bool(np.array_equal(left, right))
 
 
 class _Expressions:

@@ -1,6 +1,6 @@
 """How a batch goes through devices: what can begin when, and who works out what with some lost."""
 
-from afpjax.deploy.service.plan import SERVICE, ImageBatch, execution_plan
+from afpjax.deploy.service.plan import SERVICE, ServedBatch, execution_plan
 from afpjax.deploy.service.worker import TensorSource
 
 from . import byhand
@@ -20,7 +20,7 @@ def plan(lost=(), tasks=TASKS, pieces=PIECES):
 
 
 def batch_of(plan):
-    return ImageBatch(0, [], plan, {TensorSource("image", SERVICE): "the image"})
+    return ServedBatch(0, [], plan, {TensorSource("image", SERVICE): "the image"})
 
 
 def begin(batch):

@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from afpjax.deploy.service.plan import SERVICE, ImageBatch, ServedExport
+from afpjax.deploy.service.plan import SERVICE, ServedBatch, ServedExport
 from afpjax.deploy.service.worker import MissingTensor, TaskRun, TensorSource
 
 from . import byhand
@@ -34,7 +34,7 @@ def through(exported: ServedExport, images, lost=()):
         return place
 
     plan = exported.plan(0, lost)
-    batch = ImageBatch(
+    batch = ServedBatch(
         0, [], plan, {TensorSource(plan.image, SERVICE): kept(exported.network_input(images))}
     )
     while not batch.is_through:

@@ -1,6 +1,8 @@
 """The zoo: networks by name, weights in and out under torchvision's names."""
 
 # pyright: reportMissingImports=false
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from afpjax.inputs.image_size import image_size
 from afpjax.models import zoo
 from afpjax.network.trace import outline, trace
 
-SMALL = dict(classes=3, width=0.05)
+SMALL: dict[str, Any] = dict(classes=3, width=0.05)
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_weights_for_another_class_count_say_so(params, tmp_path):
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_shapes_alone_give_the_layers_that_parameters_give(name):
     """Job profile once trained a network whose weights it does not look at."""
-    size = dict(classes=3, image_size=64, width=0.1)
+    size: dict[str, Any] = dict(classes=3, image_size=64, width=0.1)
     apply_fn, shapes = zoo.abstract(name, **size)
     rng = np.random.default_rng(5)
     params = jax.tree.map(lambda leaf: rng.uniform(0.1, 1, leaf.shape).astype(leaf.dtype), shapes)
@@ -91,7 +93,7 @@ def test_shapes_alone_give_the_layers_that_parameters_give(name):
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_images_need_not_be_square(name):
     """As many pixels in another shape: as many layers, and the same last one."""
-    size = dict(classes=3, width=0.1)
+    size: dict[str, Any] = dict(classes=3, width=0.1)
     graphs = []
     for rows, columns in ((96, 96), (72, 128)):
         apply_fn, shapes = zoo.abstract(name, image_size=image_size(rows, columns), **size)

@@ -13,6 +13,7 @@ from jax import lax
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat, change
+from afpjax.network.interpreter import execute
 from afpjax.network.quantized import LayerFaults, Quantized, encoded, layer_on_codes, quantize
 from afpjax.network.trace import trace
 

@@ -119,7 +119,7 @@ def case(request, normal):
     images = normal(3, 4, 4, 3)
     if request.param == "resnet18":
         images = normal(2, 33, 33, 3)
-        options = dict(classes=5, width=1 / 16)
+        options: dict[str, Any] = dict(classes=5, width=1 / 16)
         params = zoo.params_of(zoo.create("resnet18", seed=0, **options))
         return zoo.apply_fn_of("resnet18", image_size=33, **options), positive(params), images
     if request.param == "linen":

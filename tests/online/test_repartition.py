@@ -29,7 +29,7 @@ from afpjax.search.explore import Budget
 from afpjax.search.objectives import costs
 
 BUILT = nominal_state((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
-STRUCK = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))
+FAULTY = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 0.0))
 LOST = BUILT._replace(present=(False, True, True))
 ALONE = BUILT._replace(present=(False, False, True))
 HOT = BUILT._replace(latency=(3.0, 1.0, 1.0), energy=(1.0, 1.5, 0.5))
@@ -125,7 +125,7 @@ def test_limits_are_so_much_more_than_the_fault_unaware_choice(system, with_, ta
     caps = system.limits(BUILT)
     assert caps.latency_ms == pytest.approx(1.25 * cost.latency_ms[0])
     assert caps.energy_mj == pytest.approx(2.0 * cost.energy_mj[0])
-    assert system.limits(STRUCK) == caps  # fault rates cost nothing
+    assert system.limits(FAULTY) == caps  # fault rates cost nothing
 
 
 def test_layers_of_lost_devices_move_to_the_cheapest_one_left(system, tables):
@@ -140,20 +140,20 @@ def test_the_safest_mapping_is_on_the_safest_device_as_far_as_the_limits_go(
     system, with_, tables, every_mapping
 ):
     roomy = with_(allow_latency=99.0, allow_energy=99.0)
-    assert safest_mapping(roomy, STRUCK) == (2,) * 5
+    assert safest_mapping(roomy, FAULTY) == (2,) * 5
     assert safest_mapping(roomy, BUILT._replace(weight_rate=(0.0, 0.2, 0.5))) == (0,) * 5
     assert safest_mapping(roomy, LOST._replace(weight_rate=(0.0, 0.1, 0.5))) == (1,) * 5
     assert safest_mapping(system, ALONE) == (2,) * 5
     # Somewhat less may be spent: some layers move, no more than need be, and the limits hold.
     cost = costs(tables, every_mapping)
     whole = costs(tables, np.array([(2,) * 5]))
-    least = with_(allow_latency=0.0, allow_energy=0.0).limits(STRUCK)
+    least = with_(allow_latency=0.0, allow_energy=0.0).limits(FAULTY)
     share = 0.7 * float(whole.energy_mj[0]) / least.energy_mj - 1
     tight = with_(allow_latency=99.0, allow_energy=share)
-    caps = tight.limits(STRUCK)
+    caps = tight.limits(FAULTY)
     assert whole.energy_mj[0] > caps.energy_mj
-    found = safest_mapping(tight, STRUCK)
-    assert within(tight, STRUCK, [found])[0]
+    found = safest_mapping(tight, FAULTY)
+    assert within(tight, FAULTY, [found])[0]
     allowed = np.asarray(cost.energy_mj) <= caps.energy_mj
     fewest = (every_mapping[allowed] != 2).sum(axis=1).min()
     assert 0 < sum(device != 2 for device in found) <= fewest + 1
@@ -164,10 +164,10 @@ def test_a_search_begins_with_what_must_not_be_missed(system):
     front = tuple((a, b, c, 0, 0) for a in range(3) for b in range(3) for c in range(3))
     current, safest = (1, 0, 1, 0, 1), (2, 2, 2, 2, 0)
     devices = [(0,) * 5, (1,) * 5, (2,) * 5]
-    given = _initial(system, STRUCK, current, safest, front)
+    given = _initial(system, FAULTY, current, safest, front)
     assert given == (current, safest, *devices)
     wider = dataclasses.replace(system, budget=Budget(16, 3))
-    given = _initial(wider, STRUCK, current, safest, front)
+    given = _initial(wider, FAULTY, current, safest, front)
     assert given[:5] == (current, safest, *devices) and len(given) == len(set(given)) == 8
     assert set(given[5:]) <= set(front)
     # Where a device is lost, its layers are moved everywhere.
@@ -178,7 +178,7 @@ def test_a_search_begins_with_what_must_not_be_missed(system):
 def test_expected_drops_are_those_of_forward_runs(system, quantized, images, labels):
     mappings = [(0, 1, 2, 0, 1), (0,) * 5, (2,) * 5]
     clean = (np.asarray(quantized(images)).argmax(1) == labels).mean()
-    faults = STRUCK.faults(system.faults)
+    faults = FAULTY.faults(system.faults)
     trials = range(_FIRST_CHOICE_DRAW, _FIRST_CHOICE_DRAW + TRIALS)
     wanted = [
         clean - run_directly(quantized, images, labels, faults, np.array(each), trials)
@@ -198,9 +198,9 @@ def within(system, state, mappings):
 
 def test_the_choice_loses_least_of_what_is_within_the_limits(system, every_mapping):
     some = as_keys(every_mapping[::7])
-    found = choose(system, STRUCK, some[0], some)
-    drops = expected_drops(system, STRUCK, some)
-    allowed = within(system, STRUCK, some)
+    found = choose(system, FAULTY, some[0], some)
+    drops = expected_drops(system, FAULTY, some)
+    allowed = within(system, FAULTY, some)
     assert 0 < allowed.sum() < len(some)
     assert found.drop == drops[allowed].min()
     assert within(system, FAULTY, [found.mapping])[0]
@@ -217,7 +217,7 @@ def test_the_mapping_in_use_is_among_what_is_chosen_from(system, with_):
     assert found.mapping != best and found.drops == (0.0,)
 
 
-@pytest.mark.parametrize("state", [BUILT, STRUCK, LOST, HOT])
+@pytest.mark.parametrize("state", [BUILT, FAULTY, LOST, HOT])
 def test_a_search_ends_within_the_limits_on_devices_that_are_there(system, state):
     current = (0, 1, 0, 1, 0)
     found = repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,))

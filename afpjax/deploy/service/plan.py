@@ -168,7 +168,7 @@ class ServedExport:
 
 
 @dataclass(eq=False)
-class ImageBatch:
+class ServedBatch:
     """Images under way together. `refs` are to tensors that are there, or will be.
 
     `held` has the tensors, whole, that each device has from its finished tasks; to keep those that

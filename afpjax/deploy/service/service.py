@@ -18,7 +18,7 @@ from jaxtyping import UInt8
 
 from afpjax.deploy.service.deployment import Deployment, Replan
 from afpjax.deploy.service.kills import Kill
-from afpjax.deploy.service.plan import SERVICE, ImageBatch, ServedExport
+from afpjax.deploy.service.plan import SERVICE, ServedBatch, ServedExport
 from afpjax.deploy.service.pool import START_S, HeartbeatMonitor, Worker, WorkerPool
 from afpjax.deploy.service.requests import (
     ALL_DEAD,
@@ -78,7 +78,7 @@ class Service:
         self.pool = WorkerPool(ray, export.names)
         self.deployment = Deployment(ray, self.pool, export, replan)
         self._monitor = HeartbeatMonitor(ray, self.pool, limits.heartbeat_s, limits.timeout_s)
-        self._batches: list[ImageBatch] = []
+        self._batches: list[ServedBatch] = []
         self._numbers = count()
         self._reported = 0
 
@@ -177,11 +177,11 @@ class Service:
             images = [request.image for request in taken]
             ref = self._ray.put(self.deployment.export.network_input(images))
             image = TensorSource(plan.image, SERVICE)
-            batch = ImageBatch(next(self._numbers), taken, plan, {image: ref})
+            batch = ServedBatch(next(self._numbers), taken, plan, {image: ref})
             self._batches.append(batch)
             self._go_on(batch)
 
-    def _go_on(self, batch: ImageBatch) -> None:
+    def _go_on(self, batch: ServedBatch) -> None:
         plan, oldest = batch.plan, self._batches[0].number
         for index, task, needed in batch.ready():
             worker = self.pool.by_name[task.device]
@@ -221,7 +221,7 @@ class Service:
             self.deployment.devices_lost()
         self.deployment.go_on()
 
-    def _end(self, batch: ImageBatch) -> None:
+    def _end(self, batch: ServedBatch) -> None:
         """Answers, or an error: that of a device, or of one that died."""
         self._batches.remove(batch)
         errors, now = self._ray.exceptions, self._clock()

@@ -35,7 +35,7 @@ class WholeNetwork:
     accuracy: Estimate
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScoresUsed:
     """Which scores of neurons placements are made from, and what these were measured on."""
 

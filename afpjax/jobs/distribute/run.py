@@ -149,12 +149,12 @@ def _clean(experiment: Experiment) -> WholeNetwork:
 def _scores(distribution: Distribution) -> ScoresUsed:
     scored, settings = distribution.scored, distribution.settings
     return ScoresUsed(
-        settings.scores,
-        settings.normalise,
-        scored.images,
-        scored.source,
-        scored.divergence,
-        scored.target,
+        names=settings.scores,
+        normalise=settings.normalise,
+        images=scored.images,
+        source=scored.source,
+        divergence=scored.divergence,
+        target=scored.target,
     )
 
 

@@ -4,14 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from afpjax.jobs.distribute.result import StabilityResult
-from afpjax.jobs.shared.result import Estimate, ModelResult, NoteResult, named
-
-
-@dataclass(frozen=True)
-class DataName:
-    """Which images the files were checked on."""
-
-    name: str
+from afpjax.jobs.shared.result import DataName, Estimate, ModelResult, NoteResult, named
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from afpjax.jobs.shared.result import Array, ModelResult, NoteResult, inline, named
-
-
-@dataclass(frozen=True)
-class DataName:
-    name: str
+from afpjax.jobs.shared.result import Array, DataName, ModelResult, NoteResult, inline, named
 
 
 @dataclass(frozen=True)

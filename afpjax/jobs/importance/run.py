@@ -141,9 +141,9 @@ def _float32(scores: Mapping[str, Any]) -> dict[str, Float[np.ndarray, " C"]]:
 
 def _layer(layer: Neurons) -> LayerScores:
     """A layer's scores, and how good its estimate is where there is one."""
-    scores = (layer.scores[name] for name in NAMES)
+    scores = [layer.scores[name] for name in NAMES]
     if layer.estimated is None:
-        return LayerScores(layer.name, *scores, layer.lost.drop, "exact")
+        return LayerScores(layer.name, *scores, drop=layer.lost.drop, jsd_method="exact")
     return LayerScores(
         layer.name,
         *scores,

@@ -1,5 +1,6 @@
 """What job `partition` says: what the fault-aware mapping is worth, and what it looks like."""
 
+from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from itertools import groupby
@@ -208,19 +209,23 @@ def devices(result: PartitionResult) -> list[Block]:
     latency, energy = (
         shared.device_totals(result.costs, names, key) for key in ("latency_ms", "energy_mj")
     )
+    chosen = Counter(result.selected.mapping)
+    rows = list(
+        zip(range(len(names)), names, faults.weight_rate, faults.activation_rate, strict=True)
+    )
     columns = [
-        Column("device", lambda index: shared.device(index, names[index])),
-        Column("weight flips", lambda index: rate(faults.weight_rate[index])),
-        Column("activation flips", lambda index: rate(faults.activation_rate[index])),
-        Column("whole net, ms", lambda index: number(latency[names[index]])),
-        Column("whole net, mJ", lambda index: number(energy[names[index]])),
-        Column("its layers", lambda index: list(result.selected.mapping).count(index)),
+        Column("device", lambda row: shared.device(row[0], row[1])),
+        Column("weight flips", lambda row: rate(row[2])),
+        Column("activation flips", lambda row: rate(row[3])),
+        Column("whole net, ms", lambda row: number(latency[row[1]])),
+        Column("whole net, mJ", lambda row: number(energy[row[1]])),
+        Column("its layers", lambda row: chosen[row[0]]),
     ]
     note = (
         "Flips: chance that a faulty bit flips (the likeliest, where bits differ). Its layers: how "
         "many of them AFarePart's mapping puts there."
     )
-    return [Table(columns, range(len(names))), Paragraph(note, "note")]
+    return [Table(columns, rows), Paragraph(note, "note")]
 
 
 def mapping(result: PartitionResult) -> list[Block]:

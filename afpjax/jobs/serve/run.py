@@ -144,7 +144,7 @@ def _memory_limits(
     """Bytes that each device's part may take."""
     config = experiment.config
     if config.serve.memory_mb:
-        return dict.fromkeys(names, config.serve.memory_mb * 1e6)
+        return dict.fromkeys(names, float(config.serve.memory_mb) * 1e6)
     if manifest.kind == "placement":
         return dict.fromkeys(names, load_board(config.distribute.board).memory_mb * 1e6)
     return {device.name: float(device.memory_bytes) for device in experiment.platform.devices}

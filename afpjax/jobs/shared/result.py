@@ -123,6 +123,8 @@ def _interval(key: str) -> str:
 
 def _nested(kind: Any, value: Any) -> Any:
     """A record as the dataclass's constructor wants it, estimates and inlined parts apart."""
+    if is_dataclass(kind):
+        return _as_fields(kind, value)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         own = [each for each in arguments if each is not type(None)]
@@ -131,20 +133,23 @@ def _nested(kind: Any, value: Any) -> Any:
         return {key: _nested(arguments[1], item) for key, item in value.items()}
     if origin is not None and isinstance(value, list) and arguments:
         return [_nested(arguments[0], item) for item in value]
-    if not is_dataclass(kind):
-        return value
+    return value
+
+
+def _as_fields(kind: Any, record: Mapping[str, Any]) -> dict[str, Any]:
+    """A dataclass's fields by name, from the keys of result.json."""
     hints = get_type_hints(kind, include_extras=True)
     made: dict[str, Any] = {}
     for each in fields(kind):
         key, hint = each.metadata.get("key", each.name), hints[each.name]
         if each.metadata.get("inline"):
-            rest = {k: item for k, item in value.items() if k not in hints}
-            made[each.name] = _nested(hint, value) if is_dataclass(hint) else rest
+            rest = {k: item for k, item in record.items() if k not in hints}
+            made[each.name] = _nested(hint, record) if is_dataclass(hint) else rest
         elif Estimate in (hint, *get_args(hint)):
-            if key in value:
-                made[each.name] = Estimate(value[key], *value[_interval(key)])
-        elif key in value:
-            made[each.name] = _nested(hint, value[key])
+            if key in record:
+                made[each.name] = Estimate(record[key], *record[_interval(key)])
+        elif key in record:
+            made[each.name] = _nested(hint, record[key])
         elif type(None) in get_args(hint):
             made[each.name] = None
     return made
@@ -237,6 +242,13 @@ class DataResult:
     name: str
     search_images: int
     held_out_images: int
+
+
+@dataclass(frozen=True)
+class DataName:
+    """Which images."""
+
+    name: str
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,7 @@ def split(
     """Into these sizes, or into equal parts of which the last may be smaller."""
     if sizes is not None or split is not None:
         parts = split if sizes is None else numbers(sizes, "sizes")
-        return namespace(x).split(x, np.cumsum(parts)[:-1].tolist(), axis)
+        return namespace(x).split(x, np.cumsum(np.asarray(parts))[:-1].tolist(), axis)
     whole = -(-x.shape[axis] // num_outputs)
     return namespace(x).split(x, list(range(whole, whole * num_outputs, whole)), axis)
 

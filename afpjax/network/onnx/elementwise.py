@@ -8,7 +8,7 @@ have 64 bits, and on what the image reaches in JAX.
 
 from collections.abc import Callable
 from functools import reduce
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,8 @@ from jax import lax
 from jax.core import Tracer
 
 #: An operand that the image or the parameters reach is a JAX array; a known one is NumPy's, which
-#: makes scalars of arrays without axes.
-Value = jax.Array | np.ndarray | np.generic
+#: makes scalars of arrays without axes; type checkers know no type for both.
+Value: TypeAlias = Any
 Operator = Callable[..., Any]
 
 

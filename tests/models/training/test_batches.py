@@ -112,5 +112,5 @@ def test_leaving_an_epoch_half_way_leaves_no_reader_behind(streaming):
         warnings.simplefilter("error")
         stream = Batches(numbered(40), 4).epoch((0,), 0)
         next(stream)
-        stream.close()
+        stream.close()  # pyright: ignore[reportAttributeAccessIssue]
     assert threading.active_count() == before

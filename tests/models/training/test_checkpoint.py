@@ -64,7 +64,8 @@ def test_a_folder_may_be_given_relative_to_the_current_one(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     kept = Checkpoints(Path("here"), 0.0)
     kept.save(1, state())
-    assert kept.latest(state())[0] == 1
+    latest = kept.latest(state())
+    assert latest is not None and latest[0] == 1
 
 
 def test_the_time_between_two_is_in_minutes_and_zero_is_always(kept):
