@@ -38,7 +38,7 @@ class Conversion(NamedTuple):
         compact = [without_repeats(operand) for operand in operands]
         return self.graph.node(op, compact, self.shape, self.dtype, **attributes)
 
-    def constant(self, value: float) -> np.ndarray:
+    def constant(self, value: float | int) -> np.ndarray:
         """A number of the output's dtype."""
         return np.array(value, self.dtype)
 
