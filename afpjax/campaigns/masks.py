@@ -165,7 +165,8 @@ def _answers(
         alike.setdefault(limits.weights.shape[-1], {})[place] = limits
     found = {}
     for each in alike.values():
-        weights, inputs = (np.stack(part) for part in zip(*each.values(), strict=True))
+        weights = np.stack([limits.weights for limits in each.values()])
+        inputs = np.stack([limits.activations for limits in each.values()])
         weights = weights[:, keepers(faults.shared, evaluator.quantized.layers)]
         answers = evaluator.evaluate(faults, Thresholds(weights, inputs), range(trials))
         found |= dict(zip(each, answers, strict=True))
