@@ -22,9 +22,9 @@ def test_normalise_is_the_plain_formula():
 
 def test_own_mean_and_std_are_taken_one_for_all_channels_or_one_each(tmp_path):
     path = saved(tmp_path / "set.npz", images=pixels(2, 8, 8, 3), labels=np.zeros(2, int)).path
-    data = Data(name="npz", path=path, mean=(0.5,), std=(0.1, 0.2, 0.3))
-    found = load(data, image_size=8, classes=2)
-    assert (found.mean, found.std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
+    for mean, std in (((0.5,), (0.25,)), ((0.4, 0.5, 0.6), (0.1, 0.2, 0.3))):
+        found = load(Data(name="npz", path=path, mean=mean, std=std), image_size=8, classes=2)
+        assert (found.mean, found.std) == (mean * (3 // len(mean)), std * (3 // len(std)))
     refused(Data(name="npz", path=path, mean=(0.5, 0.5)), "data.mean: 2 values .* 3 channels")
 
 
