@@ -9,7 +9,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from afpjax.config.jobs import LEARNS_FAULTS, ZOO, When, empty, given, is_, job_names
+from afpjax.config.jobs import LEARNS_FAULTS, ZOO, When, empty, given, is_, job_names, names_in
 from afpjax.config.settings import (
     STRICT,
     FilePath,
@@ -36,6 +36,10 @@ _PACKETS = When(
     "faults.kind is lost or lost-last, or faults.link is zero, last or resent",
     lambda config: config.faults.kind in ("lost", "lost-last") or config.faults.link != "bits",
 )
+
+
+#: Kinds of fault: the files of the folder.
+FAULT_KINDS = tuple(name.replace("_", "-") for name in names_in("faults.kinds", ".py"))
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -277,7 +281,7 @@ class Faults:
     )
     kind: Annotated[
         str,
-        OneOf("flip", "stuck-at-0", "stuck-at-1", "burst", "zero", "random", "lost", "lost-last"),
+        OneOf(*FAULT_KINDS),
     ] = setting(
         "flip",
         "what a fault does: bits (each of faults.bits at its rate) flip or are stuck; "
