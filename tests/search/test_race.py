@@ -196,7 +196,7 @@ class Noted:
         return getattr(self._evaluator, name)
 
     def evaluate(self, faults, limits, trials, *rest):
-        tables = [np.asarray(part) for part in limits]
+        tables = [np.asarray(part) for part in limits if part is not None]
         for place, trial in itertools.product(range(len(tables[0])), trials):
             self.asked.add((b"".join(part[place].tobytes() for part in tables), trial))
         return self._evaluator.evaluate(faults, limits, trials, *rest)
