@@ -3,10 +3,12 @@
 import re
 
 import pytest
+from markupsafe import Markup
 
 from afpjax.report import style
 from afpjax.report.charts import device_look
-from afpjax.report.page import render
+from afpjax.report.render import page, pieces
+from afpjax.report.view import Part, View
 
 LIGHT, DARK = (
     dict(re.findall(r"--([\w-]+):(#\w{6})", block))
@@ -27,12 +29,15 @@ def test_light_and_dark_name_the_same_colours():
     assert "prefers-color-scheme:dark" in style.CSS
 
 
-def test_every_variable_that_a_page_uses_is_defined_in_both(make):
-    for result in (make(layers=29, devices=8) | {"sensitivity": []},):
-        used = set(re.findall(r"var\(--([\w-]+)\)", render(result, {}).html))
-        assert len(used) > 8
-        assert used <= LIGHT.keys()
-        assert used <= DARK.keys()
+def test_every_variable_that_a_page_uses_is_defined_in_both():
+    made = [pieces().device(n, "d") for n in range(9)]
+    made += [pieces().mapping_strip("m", range(8), 8, few) for few in (True, False)]
+    made += [pieces().range(0.1, 0.3, 0.2, tool, 0.5) for tool in style.TOOLS]
+    html = page(View("said", parts=[Part("part", [Markup("").join(made)])]), "job", {}).html
+    used = set(re.findall(r"var\(--([\w-]+)\)", html))
+    assert len(used) > 16
+    assert used <= LIGHT.keys()
+    assert used <= DARK.keys()
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
