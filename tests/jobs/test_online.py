@@ -279,7 +279,7 @@ BAD = {
     "out of order": ("step,device,weight_rate\n5,0,0.1\n4,0,0.2\n", "change 2: step 4 comes after"),
     "rate above 1": (
         "step,device,weight_rate\n5,0,1.5\n",
-        r"change 1: weight_rate 1\.5 is outside",
+        r"change 1: `weight_rate` is 1\.5: give 1 at most",
     ),
     "unknown device": ("step,device,weight_rate\n5,tpu,0.5\n", "change 1: no device `tpu`"),
     "all gone": (
