@@ -310,7 +310,7 @@ def test_trials_of_several_faults_are_no_census(quantized, pictures, labels):
     assert walk.most().tolist() == [24, 25, 16]  # 25: of a stratum without end
     single = walk_of(evaluator, made(quantized, by="layer", bits=[15]), margin=0.2)
     assert single.most().tolist() == [17, 18, 14]
-    with pytest.raises(InputError, match=r"campaign\.count: an exhaustive campaign strikes one"):
+    with pytest.raises(InputError, match=r"campaign\.count: an exhaustive campaign has one fault"):
         walk_of(evaluator, pairs, design="exhaustive")
 
 

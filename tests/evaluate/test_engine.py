@@ -241,7 +241,7 @@ def test_kernels_are_struck_once_per_layer_device_and_trial(
     together(network, pictures, truth, mappings)
     for layer in range(len(SHAPES)):
         faulty = set(mappings[:, layer]) - {0}
-        assert counted["strike", layer] == len(faulty) * len(TRIALS)
+        assert counted["kernel", layer] == len(faulty) * len(TRIALS)
 
 
 @pytest.mark.parametrize("rows", [64, 5])

@@ -33,7 +33,7 @@ def cluster():
 @pytest.fixture
 def maker(quantized, images, labels):
     """What a worker runs to build its engine; another network is as easily asked for."""
-    conftest, key = str(Path(__file__).with_name("conftest.py")), KEY
+    conftest, key = str(Path(__file__).parents[1] / "faults/conftest.py"), KEY
     given = np.asarray(images), np.asarray(labels)
 
     def of(frac=quantized.format.frac, slow=0.0):
