@@ -86,6 +86,6 @@ def check_rows(made: ours.Ours, what: str, limits: Thresholds, *, images: int, c
     places = np.linspace(0, len(limits.weights) - 1, count).astype(int)
     chosen = jax.tree.map(lambda table: np.asarray(table)[places], limits)
     together = made.evaluator(images).evaluate(ours.FAULTS, chosen, [ours.CHECKED])[:, 0]
-    for row, weights, inputs in zip(together, *chosen, strict=True):
+    for row, weights, inputs in zip(together, *chosen[:2], strict=True):
         alone = ours.correct_directly(made, images, Thresholds(weights, inputs), ours.CHECKED)
         check_equal(what, alone, row)

@@ -201,7 +201,7 @@ def test_costs_are_for_the_batch_and_the_formats_width(experiment_of):
         ({"model__image_size": 5}, "model.image_size: .* does not take images of 5 x 5 x 3: "),
         ({"faults__layers": ["thrid"]}, "no layer 'thrid'; layers: first, second"),
         ({"faults__layers": [3]}, "the first 3 of 2 layers do not exist"),
-        ({"platform__devices": ["eyeris"]}, "unknown device `eyeris`, did you mean `eyeriss`"),
+        ({"platform__devices": ["eyeris"]}, "unknown device `eyeris`; did you mean `eyeriss`"),
         ({"platform__link": "uci"}, "unknown link `uci`"),
     ],
 )

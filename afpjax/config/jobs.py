@@ -51,6 +51,13 @@ def names(name: str, value: str) -> When:
     return When(f"{name} names {value}", lambda config: value in value_of(config, name))
 
 
+#: What a job uses that runs a network in its format; and one that searches mappings of it.
+NETWORK: Mapping[str, tuple[When, ...]] = MappingProxyType(
+    dict.fromkeys(("run", "model", "train", "data", "format"), ())
+)
+SEARCHES: Mapping[str, tuple[When, ...]] = MappingProxyType(
+    {**NETWORK, **dict.fromkeys(("faults", "platform", "search"), ())}
+)
 ZOO = When(
     "model.name is of the zoo",
     lambda config: ":" not in config.model.name and not config.model.name.endswith(".onnx"),

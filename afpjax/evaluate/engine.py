@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int, Num, Shaped
 
 from afpjax.evaluate.execution import Execution, Kernels
 from afpjax.evaluate.metric import LOGITS, RIGHT, Metric
-from afpjax.evaluate.plan import CLEAN, Plan, Row, in_order
+from afpjax.evaluate.plan import CLEAN, Plan, PlanRow, in_order
 from afpjax.evaluate.programs import ImageBatch, Prepare, Programs, Shapes, compile_programs
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
@@ -107,8 +107,8 @@ class Engine:
         return self._reference
 
     @property
-    def _clean(self) -> Row:
-        return Row((0,) * self.trials, (CLEAN,) * len(self._network.layers))
+    def _clean(self) -> PlanRow:
+        return PlanRow((0,) * self.trials, (CLEAN,) * len(self._network.layers))
 
     def clean_rate(self, spec: FaultSpec, seconds: float = 0.5) -> float:
         """Fault-free images per second, with batches on every core at once."""
@@ -135,7 +135,7 @@ class Engine:
         return done * size / (monotonic() - start)
 
     def run(
-        self, spec: FaultSpec, rows: Sequence[Row]
+        self, spec: FaultSpec, rows: Sequence[PlanRow]
     ) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its number among `rows`, chunk by chunk, in any order.
 
@@ -165,7 +165,7 @@ class Engine:
         return 1
 
     def _attempt(
-        self, spec: FaultSpec, rows: Sequence[Row], numbers: list[int], most: int
+        self, spec: FaultSpec, rows: Sequence[PlanRow], numbers: list[int], most: int
     ) -> Iterator[tuple[list[int], list[Outcome] | None]]:
         """Chunks' row numbers and outcomes; None for chunks that memory had no room for."""
         execution, workers = self._execution(spec), compiler.workers()
@@ -197,7 +197,7 @@ class Engine:
     def _chunks(
         self,
         execution: Execution,
-        rows: Sequence[Row],
+        rows: Sequence[PlanRow],
         numbers: list[int],
         most: int,
         batches: int,

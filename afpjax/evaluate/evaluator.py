@@ -21,7 +21,7 @@ from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.fleet import Fleet
 from afpjax.evaluate.metric import RIGHT, Metric
 from afpjax.evaluate.placements import Answering, faults_of, links_of, side_by_side
-from afpjax.evaluate.plan import CLEAN, Row, StageFaults
+from afpjax.evaluate.plan import CLEAN, PlanRow, StageFaults
 from afpjax.evaluate.programs import Prepare
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget
@@ -39,7 +39,7 @@ from afpjax.network.softmax import before_softmax
 Progress = Callable[[int], Any]
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
 #: By the names that their outcomes are remembered by: rows, and the programs that they need.
-Rows = dict[tuple[bytes, ...], tuple[FaultSpec, Row]]
+Rows = dict[tuple[bytes, ...], tuple[FaultSpec, PlanRow]]
 
 
 class _Request(NamedTuple):
@@ -179,7 +179,7 @@ class Evaluator:
         rows, together = Rows(), self._engine.trials
         for start in range(0, len(missing), together):
             names = tuple(missing)[start : start + together]
-            row = Row((), side_by_side([missing[name] for name in names], together))
+            row = PlanRow((), side_by_side([missing[name] for name in names], together))
             rows[names] = spec, row
         self._run(rows, progress, len(of_all) * len(trials))
         outcomes = self._outcomes([request.name for request in requests])
@@ -205,12 +205,12 @@ class Evaluator:
         outcomes = self._outcomes([r.in_trial(trial) for r in requests for trial in trials])
         return outcomes.reshape(len(requests), len(trials), *outcomes.shape[1:])
 
-    def _row(self, spec: FaultSpec, request: _Request, trials: tuple[int, ...]) -> Row:
+    def _row(self, spec: FaultSpec, request: _Request, trials: tuple[int, ...]) -> PlanRow:
         faults, layers = request.faults, self.quantized.layers
         if request.thresholds is not None:
             own = request.thresholds, self.seed, trials, self.count
             faults = _by_layer(*rows_within_budget(spec, layers, *own))
-        return Row(trials, faults, request.links)
+        return PlanRow(trials, faults, request.links)
 
     def evaluate_sites(
         self,
@@ -240,7 +240,7 @@ class Evaluator:
                 part = tuple(missing)[start : start + together]
                 some = [missing[name] for name in part]
                 on_all_devices = some + some[-1:] * (together - len(some))
-                rows[part] = spec, Row((), self._at_sites(on_all_devices, spec.sites, how))
+                rows[part] = spec, PlanRow((), self._at_sites(on_all_devices, spec.sites, how))
         self._run(rows, progress, len(faults))
         return self._outcomes(names)
 

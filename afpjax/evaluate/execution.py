@@ -1,7 +1,7 @@
 """Runs a plan on one batch of images: call by call, values gone as soon as nobody needs them."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ from afpjax.evaluate.plan import (
     Kernel,
     Node,
     Plan,
-    Row,
+    PlanRow,
     groups,
     kernel_of,
     peak_bytes,
@@ -119,73 +119,74 @@ class Slots(NamedTuple):
         self,
         shape: tuple[int, ...],
         dtype: Any,
-        of_node: Callable[[Node], np.ndarray | None],
+        of_nodes: Iterable[np.ndarray | None],
         empty: int = 0,
     ) -> np.ndarray:
-        """What there is `of_node` in each slot: [D, images, *shape] or broadcast to that."""
+        """What each node has in its slot: [D, images, *shape] or broadcast to that."""
         whole = np.full((self.devices, self.slots, self._size, *shape), empty, dtype)
-        for slot, node in enumerate(self.nodes):
-            own = of_node(node)
+        for slot, own in enumerate(of_nodes):
             if own is not None:
                 whole[:, slot] = own
         return whole.reshape(self.devices, self.slots * self._size, *shape)
 
     def trials(self) -> np.ndarray:
         """The trial of every image."""
-
-        def own(node: Node) -> np.ndarray:
-            return np.array(node.trials or (0,) * self.devices, np.uint32)[:, None]
-
+        own = (np.uint32(node.trials or (0,) * self.devices)[:, None] for node in self.nodes)
         return self._filled((), np.uint32, own)
 
     def links(self, read: int, words: tuple[int, ...]) -> np.ndarray:
         """Thresholds of the `read` values that cross."""
-
-        def own(node: Node) -> np.ndarray | None:
-            if not node.links:
-                return None
-            return np.frombuffer(node.links, np.uint32).reshape(read, *words)
-
+        own = (
+            np.frombuffer(node.links, np.uint32).reshape(read, *words) if node.links else None
+            for node in self.nodes
+        )
         return self._filled((read, *words), np.uint32, own)
 
     def answering(self, neurons: int) -> np.ndarray:
         """Whose copy answers for each neuron: the first, where nothing else is said."""
-
-        def own(node: Node) -> np.ndarray | None:
-            if not node.faults.outputs:
-                return None  # else the same on all devices, or each its own
-            return np.frombuffer(node.faults.outputs, np.int8).reshape(-1, 1, neurons)
-
+        own = (  # of none: the same on all devices, or each its own
+            np.frombuffer(node.faults.outputs, np.int8).reshape(-1, 1, neurons)
+            if node.faults.outputs
+            else None
+            for node in self.nodes
+        )
         return self._filled((neurons,), np.int8, own)
 
     def thresholds(self, spec: FaultSpec) -> np.ndarray:
         """Of every image's inputs, or of every read copy."""
         shape = (spec.copies, spec.columns) if spec.copies else (spec.columns,)
-
-        def own(node: Node) -> np.ndarray | None:
-            inputs = node.faults.inputs
-            if not isinstance(inputs, bytes) or not inputs:
-                return None
-            words = np.frombuffer(inputs, np.uint32)
-            if spec.budget is None:
-                return words.reshape(shape)
-            of_images = words.reshape(self.devices, -1, spec.columns)  # for every trial's images
-            return of_images[:, np.minimum(self.indices[: self._size], of_images.shape[1] - 1)]
-
+        own = (self._thresholds_of(node, spec, shape) for node in self.nodes)
         return self._filled(shape, np.uint32, own)
 
-    def sites(self, spec: FaultSpec) -> FaultSites:
-        def own(node: Node, name: str) -> np.ndarray | None:
-            if not isinstance(node.faults.inputs, FaultSites):
-                return None
-            array = getattr(node.faults.inputs, name)
-            return array[:, np.minimum(self.indices[: self._size], array.shape[1] - 1)]
+    def _thresholds_of(
+        self, node: Node, spec: FaultSpec, shape: tuple[int, ...]
+    ) -> np.ndarray | None:
+        inputs = node.faults.inputs
+        if not isinstance(inputs, bytes) or not inputs:
+            return None
+        words = np.frombuffer(inputs, np.uint32)
+        if spec.budget is None:
+            return words.reshape(shape)
+        return self._by_image(words.reshape(self.devices, -1, spec.columns))  # of a trial's images
 
+    def sites(self, spec: FaultSpec) -> FaultSites:
+        """Where faults at sites are, and the bits that flip there."""
+        of_nodes = [
+            node.faults.inputs if isinstance(node.faults.inputs, FaultSites) else None
+            for node in self.nodes
+        ]
         elements, words = (
-            self._filled((spec.sites,), np.uint32, partial(own, name=name), empty)
-            for name, empty in (("elements", NOWHERE), ("words", 0))
+            self._filled((spec.sites,), np.uint32, own, empty)
+            for own, empty in (
+                ([s if s is None else self._by_image(s.elements) for s in of_nodes], NOWHERE),
+                ([s if s is None else self._by_image(s.words) for s in of_nodes], 0),
+            )
         )
         return FaultSites(elements, words)
+
+    def _by_image(self, array: np.ndarray) -> np.ndarray:
+        """[D, images of the trial, ...] at a slot's images; one for all where it has one."""
+        return array[:, np.minimum(self.indices[: self._size], array.shape[1] - 1)]
 
 
 class Execution:
@@ -231,7 +232,7 @@ class Execution:
     @cached_property
     def row_bytes(self) -> int:
         """The most memory that one row takes on a device, with a kernel in the making."""
-        row = Row((), (CLEAN,) * len(self._network.layers))
+        row = PlanRow((), (CLEAN,) * len(self._network.layers))
         plan = Plan.of(self.programs.stages, [row])
         return self.bytes_of(plan) + max(kernel.output_bytes for kernel in self.programs.kernels)
 
@@ -282,12 +283,12 @@ class Execution:
 
     def _repeated(self, batch: ImageBatch) -> ImageBatch:
         """The batch once for every slot; only the first stage needs the images themselves."""
-
-        def over_slots(targets: Any) -> Any:
-            return None if targets is None else np.concatenate([targets] * self._packing.slots)
-
-        indices = np.tile(batch.indices, self._packing.slots)
-        return ImageBatch(None, over_slots(batch.labels), indices, over_slots(batch.reference))
+        slots = self._packing.slots
+        labels, reference = (
+            targets if targets is None else np.concatenate([targets] * slots)
+            for targets in (batch.labels, batch.reference)
+        )
+        return ImageBatch(None, labels, np.tile(batch.indices, slots), reference)
 
     def _measured(
         self, call: Group, logits: Array, batch: ImageBatch

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from afpjax.evaluate.engine import ROWS, Engine, Outcome
-from afpjax.evaluate.plan import Row, in_order
+from afpjax.evaluate.plan import PlanRow, in_order
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network.digest import arithmetic
@@ -58,7 +58,7 @@ class Fleet:
                 )
 
     def run(
-        self, spec: FaultSpec, rows: Sequence[Row]
+        self, spec: FaultSpec, rows: Sequence[PlanRow]
     ) -> Generator[tuple[int, Outcome], None, None]:
         """As `Engine.run`; units of rows with much in common go to whichever worker is free."""
         order, units = in_order(rows), deque[list[int]]()
@@ -111,7 +111,7 @@ class _Worker:
     def network(self) -> bytes:
         return self._engine.fingerprint
 
-    def run(self, spec: FaultSpec, rows: Sequence[Row]) -> list[tuple[int, Outcome]]:
+    def run(self, spec: FaultSpec, rows: Sequence[PlanRow]) -> list[tuple[int, Outcome]]:
         return list(self._engine.run(spec, rows))
 
 

@@ -47,7 +47,7 @@ class StageFaults(NamedTuple):
 CLEAN = StageFaults()
 
 
-class Row(NamedTuple):
+class PlanRow(NamedTuple):
     """One network with one set of faults, in one trial on each device."""
 
     trials: Trials
@@ -80,14 +80,14 @@ class Kernel(NamedTuple):
 class Plan:
     """The nodes that some rows need, parents first, and how often each is read."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[PlanRow, ...]
     nodes: tuple[Node, ...]
     logits: tuple[int, ...]  # by row: the node that makes them
     reads: tuple[int, ...]  # by node: how many nodes read it; none the logits'
     kernels: Mapping[Kernel, int]  # how many nodes run with it
 
     @classmethod
-    def of(cls, stages: Sequence[Stage], rows: Sequence[Row]) -> "Plan":
+    def of(cls, stages: Sequence[Stage], rows: Sequence[PlanRow]) -> "Plan":
         """Plan for rows in the order of `in_order`, so that what they share lies close together."""
         numbers: dict[Node, int] = {}
         logits = []
@@ -106,7 +106,7 @@ class Plan:
         return cls(tuple(rows), nodes, tuple(logits), tuple(reads), kernels)
 
 
-def _node(index: int, stage: Stage, row: Row, parents: Sequence[int]) -> Node:
+def _node(index: int, stage: Stage, row: PlanRow, parents: Sequence[int]) -> Node:
     faults = CLEAN if stage.layer is None else row.faults[stage.layer]
     links = row.links[index] if row.links else b""
     trials = row.trials if faults.drawn or links else ()
@@ -122,7 +122,7 @@ def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
     return Kernel(layer, faults, () if at_sites else node.trials, node.faults.how)
 
 
-def in_order(rows: Sequence[Row]) -> list[int]:
+def in_order(rows: Sequence[PlanRow]) -> list[int]:
     """Numbers of the rows, trial by trial, those with long common beginnings next to each other.
 
     What crosses a link follows from the devices, and so mostly from the layers' faults.

@@ -13,6 +13,7 @@ from pydantic import model_validator
 
 from afpjax.hardware.importers import read_layer_table
 from afpjax.inputs.checks import instance, names
+from afpjax.inputs.errors import nearest
 from afpjax.inputs.files import read_toml
 from afpjax.inputs.toml_tables import (
     Flag,
@@ -24,7 +25,6 @@ from afpjax.inputs.toml_tables import (
     PositiveOrInfinite,
     Rate,
     from_table,
-    nearest_or_all,
     need,
     table,
 )
@@ -238,8 +238,7 @@ def read_shipped_or_own(kind: type[T], name: str, folder: str, setting: str) -> 
         path = _HERE / folder / f"{name}.toml"
     else:
         shipped = f"shipped are {', '.join(known)}; any other is the path of a .toml file"
-        guess = nearest_or_all(name, known).partition(";")[0]
-        need(path.suffix == ".toml", f"unknown {what} `{name}`{guess}; {shipped}")
+        need(path.suffix == ".toml", f"unknown {what} `{name}`{nearest(name, known)}; {shipped}")
         need(path.exists(), f"{what} `{name}`: there is no such file; {shipped}")
     return from_table(kind, read_toml(path, setting), f"{setting}: {path}"), path
 

@@ -9,15 +9,13 @@ A field's type says everything about its key: what it may be, and within which l
 """
 
 import dataclasses
-import difflib
-from collections.abc import Iterable
 from functools import wraps
 from typing import Annotated, Any, TypeVar, dataclass_transform
 
 from pydantic import ConfigDict, Field, ValidationError
 from pydantic.dataclasses import dataclass
 
-from afpjax.inputs.errors import InputError, quoted
+from afpjax.inputs.errors import InputError, nearest, quoted
 
 T = TypeVar("T")
 
@@ -73,13 +71,6 @@ def from_table(kind: type[T], values: dict[str, Any], where: str) -> T:
         raise InputError(f"{where}: {error}") from None
 
 
-def nearest_or_all(name: str, known: Iterable[str]) -> str:
-    """What to add to a message about an unknown name: the likely one, or all of them."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=1)
-    return f", did you mean `{close[0]}`?" if close else f"; known are {', '.join(known)}"
-
-
 def need(holds: bool, message: str) -> None:
     """InputError with this message unless it holds."""
     if not holds:
@@ -110,7 +101,8 @@ def _problem(error: Any, key: str, kind: Any) -> str:
     match error["type"]:
         case "unexpected_keyword_argument":
             known = [field.name for field in dataclasses.fields(kind)]
-            return f"unknown key `{key}`{nearest_or_all(key, known)}"
+            hint = nearest(key, known) or f"; known are {', '.join(known)}"
+            return f"unknown key `{key}`{hint}"
         case "missing":
             return f"key `{key}` is missing"
         case "dataclass_type":

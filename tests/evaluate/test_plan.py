@@ -11,7 +11,7 @@ from afpjax.evaluate.plan import (
     Group,
     Kernel,
     Plan,
-    Row,
+    PlanRow,
     StageFaults,
     groups,
     in_order,
@@ -80,11 +80,11 @@ def random_rows(rng, stages, count=30):
 
     def row():
         of_layers = [faults(layer) if rng.random() < 0.4 else CLEAN for layer in range(layers)]
-        return Row((int(rng.integers(3)),), tuple(of_layers))
+        return PlanRow((int(rng.integers(3)),), tuple(of_layers))
 
     layers = layers_of(stages)
     rows = [row() for _ in range(count)]
-    return [*rows, rows[0], Row((7,), (CLEAN,) * layers), Row((8,), (CLEAN,) * layers)]
+    return [*rows, rows[0], PlanRow((7,), (CLEAN,) * layers), PlanRow((8,), (CLEAN,) * layers)]
 
 
 def ancestors(stages, place):
@@ -160,7 +160,7 @@ def test_nodes_come_after_their_parents_and_with_the_first_row_that_needs_them(c
 
 def test_rows_without_faults_are_one_in_all_trials():
     stages = random_stages(np.random.default_rng(0))
-    rows = [Row((trial,), (CLEAN,) * layers_of(stages)) for trial in range(5)]
+    rows = [PlanRow((trial,), (CLEAN,) * layers_of(stages)) for trial in range(5)]
     plan = Plan.of(stages, rows)
     assert len(plan.nodes) == len(stages) and len(set(plan.logits)) == 1
     assert not plan.kernels and all(node.trials == () for node in plan.nodes)
@@ -173,13 +173,13 @@ def test_what_is_drawn_differs_between_trials_and_a_site_does_not():
         (StageFaults(b"", LOW), 5),
         (StageFaults(hits(1, 2)), 3),
     ]:
-        rows = [Row((trial,), (faults, CLEAN)) for trial in (0, 1)]
+        rows = [PlanRow((trial,), (faults, CLEAN)) for trial in (0, 1)]
         assert len(Plan.of(stages, rows).nodes) == nodes
 
 
 def test_trials_on_several_devices_are_told_apart_by_all_of_them():
     stages = [stage(0, None, []), stage(1, 0, [0])]
-    rows = [Row(trials, (StageFaults(LOW),)) for trials in ((0, 1), (0, 2), (0, 1))]
+    rows = [PlanRow(trials, (StageFaults(LOW),)) for trials in ((0, 1), (0, 2), (0, 1))]
     plan = Plan.of(stages, rows)
     assert len(plan.nodes) == 3 and len(plan.kernels) == 2
 

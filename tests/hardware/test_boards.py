@@ -53,7 +53,7 @@ def test_an_unknown_board_gives_the_nearest_and_all_that_are_shipped():
         ("peak_gmac_s = 0", "`peak_gmac_s` is 0: give more than 0"),
         ("base_mb = -0.5", "`base_mb` is -0.5: give 0 or more"),
         ("image_ms = inf", "`image_ms` is inf: give a finite number"),
-        ("launch_us = 3", "unknown key `launch_us`, did you mean `launch_ms`"),
+        ("launch_us = 3", "unknown key `launch_us`; did you mean `launch_ms`"),
     ],
 )
 def test_a_board_that_cannot_be_is_refused_with_file_and_key(tmp_path, line, message):

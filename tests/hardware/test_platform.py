@@ -122,7 +122,7 @@ def test_a_device_that_occurs_again_is_numbered(write):
 
 
 def test_an_unknown_device_gives_the_nearest_and_all():
-    with pytest.raises(InputError, match="unknown device `eyeris`, did you mean `eyeriss`") as told:
+    with pytest.raises(InputError, match="unknown device `eyeris`; did you mean `eyeriss`") as told:
         load_device("eyeris")
     assert "simba-ecc" in str(told.value) and ".toml" in str(told.value)
     with pytest.raises(InputError, match="unknown device `gpu`; shipped are eyeriss, simba"):
@@ -138,7 +138,7 @@ def test_a_name_is_never_a_path_by_accident(name):
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ("clock_mhz", "clock", r"mine\.toml: unknown key `clock`, did you mean `clock_mhz`\?"),
+        ("clock_mhz", "clock", r"mine\.toml: unknown key `clock`; did you mean `clock_mhz`\?"),
         ("clock_mhz = 100\n", "", r"mine\.toml: key `clock_mhz` is missing"),
         ("[memory]\n", "[memory]\nsize = 1\n", r"mine\.toml: \[memory\]: unknown key `size`"),
         ("mac = 1.0\n", "", r"mine\.toml: \[energy_pj\]: key `mac` is missing"),

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from afpjax.config.jobs import JobSettings, empty, is_, names
+from afpjax.config.jobs import NETWORK, JobSettings, empty, is_, names
 from afpjax.config.settings import (
     STRICT,
     FilePath,
@@ -121,11 +121,7 @@ JOB = JobSettings(
     order=3,
     section=Campaign,
     uses={
-        "run": (),
-        "model": (),
-        "train": (),
-        "data": (),
-        "format": (),
+        **NETWORK,
         "faults": (),
         "faults.strategy": None,
         "faults.trials": None,

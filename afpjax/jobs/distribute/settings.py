@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic.dataclasses import dataclass
 
-from afpjax.config.jobs import JobSettings, When, empty, is_, names_in
+from afpjax.config.jobs import NETWORK, JobSettings, When, empty, is_, names_in
 from afpjax.config.settings import (
     STRICT,
     FilePath,
@@ -153,11 +153,7 @@ JOB = JobSettings(
     order=5,
     section=Distribute,
     uses={
-        "run": (),
-        "model": (),
-        "train": (),
-        "data": (),
-        "format": (),
+        **NETWORK,
         "faults": (_FLIPS,),
         "faults.strategy": None,
         "faults.trials": None,

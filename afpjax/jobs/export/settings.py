@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from afpjax.config.jobs import JobSettings, empty, is_
+from afpjax.config.jobs import NETWORK, JobSettings, empty, is_
 from afpjax.config.settings import STRICT, FilePath, Many, OneOf, Range, setting
 from afpjax.jobs.distribute.settings import METHODS, PLACING, UNSCORED
 
@@ -53,11 +53,7 @@ JOB = JobSettings(
     order=7,
     section=Export,
     uses={
-        "run": (),
-        "model": (),
-        "train": (),
-        "data": (),
-        "format": (),
+        **NETWORK,
         "faults": SEARCHED,
         "platform": SEARCHED,
         "platform.devices": (NEW, MAPPED),

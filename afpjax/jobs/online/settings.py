@@ -4,10 +4,9 @@ from typing import Annotated
 
 from pydantic.dataclasses import dataclass
 
-from afpjax.config.jobs import JobSettings, names_in
+from afpjax.config.jobs import SEARCHES, JobSettings, names_in
 from afpjax.config.settings import STRICT, FilePath, Many, OneOf, Range, refuse_repeated, setting
 from afpjax.inputs.errors import InputError
-from afpjax.jobs.partition.settings import SHARED
 
 _POLICIES = ("never", "online", "safest", "stored", "oracle")
 _SHIPPED = names_in("online.traces", ".toml")
@@ -104,6 +103,6 @@ JOB = JobSettings(
     line="the same while the faults change: watch, search again, switch",
     order=6,
     section=Online,
-    uses={section: () for section in SHARED},
+    uses=SEARCHES,
     sources={"online.front": ("run.seed", "model", "train", "data", "format", "platform")},
 )

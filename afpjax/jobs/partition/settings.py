@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from afpjax.config.jobs import JobSettings
+from afpjax.config.jobs import SEARCHES, JobSettings
 from afpjax.inputs.errors import InputError
 
 
@@ -11,10 +11,9 @@ def _check(config: Any) -> None:
         raise InputError("platform.devices: a partition needs two devices or more")
 
 
-SHARED = ("run", "model", "train", "data", "format", "faults", "platform", "search")
 JOB = JobSettings(
     line="which layer runs where: latency, energy and accuracy under faults",
     order=1,
-    uses={section: () for section in SHARED},
+    uses=SEARCHES,
     check=_check,
 )
