@@ -35,7 +35,7 @@ def test_jobs_run_on_a_device_and_in_an_environment_of_one_file_each(installed, 
     assert "mine" in shipped_devices() and "storm" in environment.shipped_traces()
     devices = {"platform__devices": ["eyeriss", "mine"]}
     profile = outcome_of("profile", **devices).result
-    assert profile["devices"] == ["eyeriss", "mine"]
+    assert profile.devices == ["eyeriss", "mine"]
     online = outcome_of(
         "online",
         **devices,
@@ -47,6 +47,6 @@ def test_jobs_run_on_a_device_and_in_an_environment_of_one_file_each(installed, 
         search__population=4,
         search__generations=1,
     ).result
-    assert [trace["trace"] for trace in online["traces"]] == ["storm"]
-    worst = [event["rates"]["weight"][1] for event in online["events"]]
+    assert [trace.trace for trace in online.traces] == ["storm"]
+    worst = [event.rates.weight[1] for event in online.events]
     assert worst[0] == 0.2 and worst[-1] == 0.5 and len(worst) == 12
