@@ -114,7 +114,7 @@ def test_the_lead_says_what_was_run(result, several, shown):
 def test_policies_of_all_environments_come_first_then_each(several, shown):
     whole, each = (rows for rows in shown(view(several)).tables if rows[0][0] == "policy")
     assert [row[0] for row in whole[1:]] == ["all environments", *POLICY_NAMES.values()]
-    online = ["online (AFarePart)", "87.5 %", "[83.5, 91.5]", "15.0 %", "[11.0, 19.0]"]
+    online = ["AFarePart online", "87.5 %", "[83.5, 91.5]", "15.0 %", "[11.0, 19.0]"]
     assert whole[3] == [*online, "0.500", "1.25", "2.5"]
     assert [row for row in each if len(row) == 1] == [["burst"], ["ageing"]]
     assert len(each) == 1 + 2 * (1 + len(POLICIES))
@@ -144,7 +144,7 @@ def test_the_terminal_has_every_mean(result, several):
 
 def test_differences_have_signs_and_intervals(result, several, shown):
     rows = shown(view(several)).table("online against")
-    assert rows[0] == ["never repartitioned", "+22.5 [+18.5, +26.5]", "−45.0 [−49.0, −41.0]"]
+    assert rows[0] == ["never moved", "+22.5 [+18.5, +26.5]", "−45.0 [−49.0, −41.0]"]
     assert rows[3] == ["oracle", "−5.0 [−9.0, −1.0]", "+10.0 [+6.0, +14.0]"]
     one = result.gains[0].means
     cells = shown(view(result)).table("online against")[0]

@@ -14,8 +14,8 @@ from afpjax.report.wording import Real, rate
 __all__ = ["POLICY_NAMES", "over_time", "seen"]
 
 POLICY_NAMES = {
-    "never": "never repartitioned",
-    "online": "online (AFarePart)",
+    "never": "never moved",
+    "online": "AFarePart online",
     "safest": "safest mapping",
     "stored": "stored front",
     "oracle": "oracle",

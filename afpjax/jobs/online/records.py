@@ -13,7 +13,6 @@ from afpjax.jobs.online.result import (
     AlarmSettings,
     EstimatedRate,
     Event,
-    LongestSearch,
     Means,
     Moment,
     Policy,
@@ -68,7 +67,7 @@ def search_settings(experiment: Experiment) -> SearchSettings:
 def search_times(controller: OnlineController) -> SearchTimes | None:
     """How long searches took on this machine."""
     took = controller.search.took_ms
-    return SearchTimes(len(took), LongestSearch(max(took))) if took else None
+    return SearchTimes(len(took), {"longest": max(took)}) if took else None
 
 
 def first(experiment: Experiment, mapping: MappingKey) -> Point:

@@ -187,18 +187,11 @@ class Event:
 
 
 @dataclass(frozen=True)
-class LongestSearch:
-    """Time of searches on this machine."""
-
-    longest: float
-
-
-@dataclass(frozen=True)
 class SearchTimes:
-    """How long searches took, which decides nothing: see `online.passes_per_s`."""
+    """How long searches took (`longest`), which decides nothing: see `online.passes_per_s`."""
 
     searches: int
-    search_ms: LongestSearch
+    search_ms: Mapping[str, float]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ _REASONS = {
     "device back": "a device is back",
     "review": "the first one again?",
 }
-_POLICIES = (
+_COMPARED = (
     "Latency and energy are for an image, with what probes and moved weights took spread over the "
     "stream. The safest mapping (the network on the device with the lowest estimated rate, but for "
     "what would cost too much there) and the stored front's best are taken without a search; the "
@@ -89,7 +89,7 @@ def summary(result: OnlineResult) -> list[str]:
     stream, watch = result.stream, result.watch
     return [
         f"theta: {100 * result.theta:g} points of accuracy; {_canaries(result)} in each batch of "
-        f"{stream.batch}; {stream.seeds} seeds.",
+        f"{stream.batch}; seeds: {stream.seeds}.",
         f"False alarms: at most {watch.false_alarms_per_hour:g} an hour at {stream.fps:g} images "
         f"per second, one in {watch.alarm:,.0f} batches on average.",
         *(
@@ -134,7 +134,7 @@ def worth(result: OnlineResult) -> list[Block]:
         policies(overall),
         *([Table(columns, gains)] if gains else []),
         *([each] if others else []),
-        Paragraph(_POLICIES),
+        Paragraph(_COMPARED),
     ]
 
 
