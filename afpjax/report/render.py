@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text as RichText
 
@@ -18,6 +19,8 @@ from afpjax.report.view import Beside, Block, Chart, Column, Details, Part, Tabl
 from afpjax.report.wording import plain_value
 
 __all__ = ["Page", "page", "pieces", "terminal"]
+
+_PART = 8  # letters that words of a table's first column are broken into, where they have to be
 
 
 class Page(NamedTuple):
@@ -56,31 +59,69 @@ def page(view: View, job: str, settings: object) -> Page:
 
 
 def terminal(view: View) -> RenderableType:
-    """The view's summary for the command: tables, and sentences with a line between them."""
+    """The view's summary for the command: sentences below one another, tables apart."""
     shown: list[RenderableType] = []
-    for item in view.summary:
-        shown += [RichText()] if shown and isinstance(item, Table) else []
-        shown.append(_rich(item) if isinstance(item, Table) else RichText(_stripped(item)))
+    for before, item in zip([None, *view.summary], view.summary, strict=False):
+        if before is not None and (isinstance(before, Table) or isinstance(item, Table)):
+            shown.append(RichText())
+        shown.append(_Fitted(item) if isinstance(item, Table) else RichText(_stripped(item)))
     return Group(*shown)
 
 
-def _rich(table: Table[Any]) -> RichTable:
+class _Fitted(NamedTuple):
+    """A table that looks for the terminal's width when it is printed."""
+
+    table: Table[Any]
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RichTable]:
+        yield _rich(self.table, options.max_width)
+
+
+def _rich(table: Table[Any], width: int) -> RichTable:
     chosen = [n for n, column in enumerate(table.columns) if not column.page_only]
-    made, group = RichTable(box=None, pad_edge=False), ""
-    for number in chosen:
-        column = table.columns[number]
-        made.add_column(
-            RichText(_stripped(column.heading)),
-            justify="left" if column.left or number == 0 else "right",
-        )
+    lines, group = list[tuple[list[str], str]](), ""
     for row in table.rows:
         if (own := table.group(row)) != group:
             group = own
-            made.add_row(RichText(own, style="bold"))
+            lines.append(([own], "bold"))
         cells = table.cells(row)
-        words = [RichText(_stripped(cells[number])) for number in chosen]
-        made.add_row(*words, style="bold" if table.strong(row) else "")
+        style = "bold" if table.strong(row) else ""
+        lines.append(([_stripped(cells[n]) for n in chosen], style))
+    headings = [_stripped(table.columns[n].heading) for n in chosen]
+    made = RichTable(box=None, pad_edge=False)
+    for n, heading, wide in zip(chosen, headings, _widths(headings, lines, width), strict=True):
+        left = n == 0 or table.columns[n].left
+        made.add_column(
+            RichText(heading), justify="left" if left else "right", width=wide, overflow="fold"
+        )
+    for line, style in lines:
+        made.add_row(*map(RichText, line), style=style)
     return made
+
+
+def _widths(headings: list[str], lines: list[tuple[list[str], str]], room: int) -> list[int]:
+    """Of columns with two spaces between them.
+
+    Where room is short, the first column and headings are wrapped, between words if that does;
+    other cells only where even this is not enough.
+    """
+    columns = [[line[n] for line, _ in lines if n < len(line)] for n in range(len(headings))]
+    first, *cells = map(_longest, columns)
+    word, *words = (_longest(heading.split()) for heading in headings)
+    word = max(word, _longest(" ".join(columns[0]).split()))
+    room -= 2 * len(cells)
+    least, part = [word, *map(max, cells, words)], min(word, _PART)
+    for less in ([part, *least[1:]], [part, *cells], [1] * len(headings)):
+        least = least if sum(least) <= room else less
+    widths = list(map(max, [first, *cells], map(cell_len, headings)))
+    while sum(widths) > room and widths != least:
+        spare = [width - own for width, own in zip(widths, least, strict=True)]
+        widths[spare.index(max(spare))] -= 1
+    return widths
+
+
+def _longest(texts: Iterable[str]) -> int:
+    return max([1, *map(cell_len, texts)])
 
 
 def _stripped(text: Text) -> str:

@@ -6,7 +6,6 @@ import pytest
 
 from afpjax.hardware import platform
 from afpjax.hardware.platform import shipped_devices
-from afpjax.jobs.shared.result import plain
 from afpjax.online import environment
 
 DEVICE = (platform._HERE / "devices/simba.toml").read_text().replace('"simba"', '"mine"', 1)
@@ -35,9 +34,9 @@ def installed(tmp_path, monkeypatch):
 def test_jobs_run_on_a_device_and_in_an_environment_of_one_file_each(installed, outcome_of):
     assert "mine" in shipped_devices() and "storm" in environment.shipped_traces()
     devices = {"platform__devices": ["eyeriss", "mine"]}
-    profile = plain(outcome_of("profile", **devices).result)
-    assert profile["devices"] == ["eyeriss", "mine"]
-    outcome = outcome_of(
+    profile = outcome_of("profile", **devices).result
+    assert profile.devices == ["eyeriss", "mine"]
+    online = outcome_of(
         "online",
         **devices,
         online__trace=["storm"],
@@ -47,8 +46,7 @@ def test_jobs_run_on_a_device_and_in_an_environment_of_one_file_each(installed, 
         online__generations=1,
         search__population=4,
         search__generations=1,
-    )
-    online = plain(outcome.result)
-    assert [trace["trace"] for trace in online["traces"]] == ["storm"]
-    worst = [event["rates"]["weight"][1] for event in online["events"]]
+    ).result
+    assert [trace.trace for trace in online.traces] == ["storm"]
+    worst = [event.rates.weight[1] for event in online.events]
     assert worst[0] == 0.2 and worst[-1] == 0.5 and len(worst) == 12

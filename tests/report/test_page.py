@@ -1,14 +1,16 @@
 """What holds for every job's page."""
 
+import io
 import re
 import subprocess
 import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
 
 from afpjax.report.charts import draw
-from afpjax.report.render import page
+from afpjax.report.render import page, terminal
 from afpjax.report.style import DEVICES
 from afpjax.report.view import (
     Beside,
@@ -131,3 +133,36 @@ def test_figures_agree_byte_for_byte_in_any_process(tmp_path):
         axes[0].legend()
 
     assert other.stdout == draw(paint, height=1.0)
+
+
+@pytest.mark.parametrize("width", [80, 60])
+def test_figures_stay_whole_in_narrow_terminals(width):
+    """The first column and headings give way."""
+    columns = [
+        Column("environment and policy", lambda row: f"a name that is rather long {row}"),
+        *(Column(f"share of all, {n}", lambda row: f"{row:,} %") for n in range(3)),
+        Column("a word", lambda row: "as it is", left=True),
+    ]
+    rows = [1234567 * n for n in range(2, 6)]
+    out = io.StringIO()
+    Console(file=out, width=width).print(terminal(said(summary=[Table(columns, rows)])))
+    text = out.getvalue()
+    assert "…" not in text and all(len(line) <= width for line in text.splitlines())
+    for row in rows:
+        assert [f"{row:,} %"] * 3 in [re.findall(r"[\d,]+ %", line) for line in text.splitlines()]
+    assert text.count("as it is") == len(rows)
+
+
+def test_cells_are_wrapped_only_where_they_do_not_fit():
+    out = io.StringIO()
+    numbers = [Column(str(n), lambda row: "12345 6789") for n in range(4)]
+    Console(file=out, width=30).print(terminal(said(summary=[Table(numbers, [0])])))
+    assert re.findall(r"\d\d+", out.getvalue()) == ["12345"] * 4 + ["6789"] * 4
+
+
+def test_tables_are_apart_from_what_stands_beside_them():
+    table = Table([Column("one", str)], ["row"])
+    out = io.StringIO()
+    Console(file=out, width=60).print(terminal(said(summary=["a", "b", table, "c", "d"])))
+    lines = [line.strip() for line in out.getvalue().splitlines()]
+    assert lines == ["a", "b", "", "one", "row", "", "c", "d"]

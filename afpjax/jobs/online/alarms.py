@@ -3,7 +3,8 @@
 import numpy as np
 from scipy import stats
 
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.online.result import FalseAlarms
+from afpjax.jobs.shared.result import Estimate
 from afpjax.online.controller import OnlineController
 from afpjax.online.environment import MappingKey, PlatformState
 
@@ -11,7 +12,7 @@ BATCHES = 10_000
 _HALVINGS = 8  # of the rates between which the limit lies
 
 
-def false_alarms(controller: OnlineController, first: MappingKey, seed: int) -> list[Record]:
+def false_alarms(controller: OnlineController, first: MappingKey, seed: int) -> list[FalseAlarms]:
     """Alarms in streams of `BATCHES` steps under the first mapping, at constant rates.
 
     As the system was built; and with all devices' rates raised until just as many canaries fail as
@@ -24,10 +25,7 @@ def false_alarms(controller: OnlineController, first: MappingKey, seed: int) -> 
         "as built": nominal,
         "just below theta": _just_below(controller, nominal, first),
     }
-    return [
-        _alarms(controller, state, first, seed) | {"environment": name}
-        for name, state in environments.items()
-    ]
+    return [_alarms(controller, name, state, first, seed) for name, state in environments.items()]
 
 
 def _just_below(
@@ -53,8 +51,8 @@ def _raised(built: PlatformState, rate: float) -> PlatformState:
 
 
 def _alarms(
-    controller: OnlineController, state: PlatformState, first: MappingKey, seed: int
-) -> Record:
+    controller: OnlineController, name: str, state: PlatformState, first: MappingKey, seed: int
+) -> FalseAlarms:
     stream, hours = controller.stream, BATCHES * controller.step_ms / 3600e3
     shares = np.array(
         [
@@ -66,10 +64,10 @@ def _alarms(
     # The exact interval of a Poisson count.
     low = float(stats.chi2.ppf(0.025, 2 * alarms)) / 2 if alarms else 0.0
     high = float(stats.chi2.ppf(0.975, 2 * alarms + 2)) / 2
-    return {
-        "batches": BATCHES,
-        "failing": stream.expected_failing_share(first, state),
-        "alarms": alarms,
-        "alarms_per_hour": alarms / hours,
-        "alarms_per_hour_interval": [low / hours, high / hours],
-    }
+    return FalseAlarms(
+        batches=BATCHES,
+        failing=stream.expected_failing_share(first, state),
+        alarms=alarms,
+        alarms_per_hour=Estimate(alarms / hours, low / hours, high / hours),
+        environment=name,
+    )

@@ -1,129 +1,125 @@
-"""What job `online` writes into result.json."""
+"""What job `online` tells of its settings and its streams, as its result has it."""
 
-from collections.abc import Mapping as Table
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
 from afpjax.experiment import Experiment
-from afpjax.jobs.shared.records import Record, as_list, estimate, price
+from afpjax.jobs.online.result import (
+    ALL,
+    AlarmSettings,
+    EstimatedRate,
+    Event,
+    Means,
+    Moment,
+    Policy,
+    PolicyGain,
+    PricedMapping,
+    Rates,
+    SearchSettings,
+    SearchTimes,
+    StreamSettings,
+)
+from afpjax.jobs.partition.result import Point
+from afpjax.jobs.shared.records import estimated, priced
+from afpjax.jobs.shared.result import Estimate
 from afpjax.online.controller import OnlineController
-from afpjax.online.environment import MappingKey, PlatformState, Trace
+from afpjax.online.environment import MappingKey
 from afpjax.online.policies import StreamEvent, StreamResult
 from afpjax.online.runtime_costs import MappingKeys
 from afpjax.search.partition import measure
 
 #: By trace and policy, the streams of all seeds.
-Runs = Table[tuple[str, str], Sequence[StreamResult]]
-_MEASURES = ("accuracy", "above", "latency_ms", "energy_mj", "switches")
+Runs = Mapping[tuple[str, str], Sequence[StreamResult]]
+#: Of each mean of `Means`, its value in every stream.
+Measures = Mapping[str, np.ndarray]
 
 
-def settings(experiment: Experiment, controller: OnlineController) -> Record:
-    """The stream, the alarm, and the search while the system runs."""
-    given, rule = experiment.config.online, controller.rule
-    return {
-        "stream": {
-            "batch": given.batch,
-            "fps": given.fps,
-            "seeds": given.seeds,
-            "canaries": controller.canaries,
-            "pool": len(controller.stream.pool),
-            "labels": given.labels,
-            "steps_per_hour": 3600e3 / controller.step_ms,
-        },
-        "watch": {
-            "limit": rule.limit,
-            "alarm": rule.alarm,
-            "false_alarms_per_hour": given.false_alarms,
-            "bound": "mean time between false alarms at least `alarm` batches",
-        },
-        "searches": {
-            "budget_ms": given.budget_ms,
-            "passes_per_s": given.passes_per_s,
-            "generations": given.generations,
-            "population": given.population,
-        },
-    }
+def stream_settings(experiment: Experiment, controller: OnlineController) -> StreamSettings:
+    """The stream of images."""
+    given = experiment.config.online
+    return StreamSettings(
+        batch=given.batch,
+        fps=given.fps,
+        seeds=given.seeds,
+        canaries=controller.canaries,
+        pool=len(controller.stream.pool),
+        labels=given.labels,
+        steps_per_hour=3600e3 / controller.step_ms,
+    )
 
 
-def searching(controller: OnlineController) -> Record:
-    """How long searches took on this machine, which decides nothing: see `online.passes_per_s`."""
+def alarm_settings(experiment: Experiment, controller: OnlineController) -> AlarmSettings:
+    """When the system acts."""
+    rule = controller.rule
+    return AlarmSettings(rule.limit, rule.alarm, experiment.config.online.false_alarms)
+
+
+def search_settings(experiment: Experiment) -> SearchSettings:
+    """The search while the system runs."""
+    given = experiment.config.online
+    return SearchSettings(given.budget_ms, given.passes_per_s, given.generations, given.population)
+
+
+def search_times(controller: OnlineController) -> SearchTimes | None:
+    """How long searches took on this machine."""
     took = controller.search.took_ms
-    if not took:
-        return {}
-    return {"throughput": {"searches": len(took), "search_ms": {"longest": max(took)}}}
+    return SearchTimes(len(took), {"longest": max(took)}) if took else None
 
 
-def first(experiment: Experiment, mapping: MappingKey) -> Record:
+def first(experiment: Experiment, mapping: MappingKey) -> Point:
     """The mapping that every stream begins with, measured on held-out images."""
     faults, chosen = experiment.scenario("both"), np.array(mapping, np.int32)
     trials = experiment.config.search.final_trials
     (correct,) = measure(experiment.held_out, faults, chosen[None], trials)
-    drop = experiment.held_out.clean(faults).mean() - correct.mean()
-    return {
-        "mapping": list(mapping),
-        **price(experiment.tables, chosen),
-        **estimate(correct),
-        "accuracy_drop": drop,
-    }
+    drop = float(experiment.held_out.clean(faults).mean() - correct.mean())
+    return Point(list(mapping), *priced(experiment.tables, chosen), estimated(correct), drop)
 
 
-def front(experiment: Experiment, mappings: MappingKeys) -> list[Record]:
+def front(experiment: Experiment, mappings: MappingKeys) -> list[PricedMapping]:
     """The offline front that searches begin from."""
     return [
-        {"mapping": list(mapping), **price(experiment.tables, np.array(mapping, np.int32))}
+        PricedMapping(list(mapping), *priced(experiment.tables, np.array(mapping, np.int32)))
         for mapping in mappings
     ]
 
 
-def trace(of_seeds: Sequence[Trace]) -> Record:
-    """One environment; those drawn from the seed have one for each."""
-    first = of_seeds[0]
-    return {"trace": first.name, "description": first.description, "steps": first.steps}
-
-
-def policies(runs: Runs, controller: OnlineController) -> list[Record]:
-    """Every trace and policy, means over its streams with 95 % intervals; then all traces."""
-    values = _values(runs, controller)
-    rows = [_row(name, policy, values[name, policy], runs[name, policy]) for name, policy in runs]
-    every_policy = list(dict.fromkeys(policy for _, policy in runs))
-    for policy in every_policy if len(runs) > len(every_policy) else ():
-        names = [name for name, of in runs if of == policy]
-        every = {
-            key: np.concatenate([values[name, policy][key] for name in names]) for key in _MEASURES
-        }
-        rows.append(_row("all", policy, every, [s for n in names for s in runs[n, policy]]))
+def policies(runs: Runs, controller: OnlineController) -> list[Policy]:
+    """Every trace and policy; then all traces together, where there are several."""
+    measures = _measures(runs, controller)
+    rows = [_policy(*key, measures[key], streams) for key, streams in runs.items()]
+    traces, names = (list(dict.fromkeys(each)) for each in zip(*runs, strict=True))
+    for policy in names if len(traces) > 1 else ():
+        every = _joined(measures, traces, policy)
+        rows.append(_policy(ALL, policy, every, [s for t in traces for s in runs[t, policy]]))
     return rows
 
 
-def gains(runs: Runs, controller: OnlineController) -> list[Record]:
-    """What the online policy has more than each other one, paired stream by stream."""
-    values, rows = _values(runs, controller), []
-    names = list(dict.fromkeys(name for name, _ in runs))
-    for name in [*names, *(["all"] if len(names) > 1 else [])]:
-        of = names if name == "all" else [name]
-        for other in dict.fromkeys(policy for _, policy in runs if policy != "online"):
-            row: Record = {"trace": name, "over": other}
-            for key in _MEASURES:
-                mine, theirs = (
-                    np.concatenate([values[trace, policy][key] for trace in of])
-                    for policy in ("online", other)
-                )
-                row |= _mean(key, mine - theirs)
-            rows.append(row)
+def gains(runs: Runs, controller: OnlineController) -> list[PolicyGain]:
+    """What the online policy has more than each other one, in each trace and in all."""
+    measures, rows = _measures(runs, controller), []
+    traces, names = (list(dict.fromkeys(each)) for each in zip(*runs, strict=True))
+    for name in [*traces, *([ALL] if len(traces) > 1 else [])]:
+        among = traces if name == ALL else [name]
+        online = _joined(measures, among, "online")
+        for over in (policy for policy in names if policy != "online"):
+            theirs = _joined(measures, among, over)
+            more = {key: mine - theirs[key] for key, mine in online.items()}
+            rows.append(PolicyGain(name, over, _means(more)))
     return rows
 
 
-def events(runs: Runs, devices: Sequence[str], controller: OnlineController) -> list[Record]:
+def events(runs: Runs, devices: Sequence[str], controller: OnlineController) -> list[Event]:
     """Every step of the first stream under the online policy."""
     stream = next(streams[0] for (_, policy), streams in runs.items() if policy == "online")
     whole = controller.theta / controller.rule.limit  # what canaries are right of without faults
     return [_event(event, devices, whole) for event in stream.events]
 
 
-def timelines(runs: Runs) -> list[Record]:
+def timelines(runs: Runs) -> list[Moment]:
     """The first seed of every trace and policy: a row where anything changes, and the last."""
     rows = []
     for (name, policy), streams in runs.items():
@@ -134,99 +130,106 @@ def timelines(runs: Runs) -> list[Record]:
             now = (event.accuracy, event.latency_ms, event.energy_mj, worst, event.mapping)
             if now != before or event is every[-1]:
                 rows.append(
-                    {
-                        "trace": name,
-                        "policy": policy,
-                        "step": event.step,
-                        "accuracy": event.accuracy,
-                        "accuracy_drop": event.drop,
-                        "latency_ms": event.latency_ms,
-                        "energy_mj": event.energy_mj,
-                        "worst_rate": worst,
-                        "switched": event.repartitioned,
-                    }
+                    Moment(
+                        trace=name,
+                        policy=policy,
+                        step=event.step,
+                        accuracy=event.accuracy,
+                        accuracy_drop=event.drop,
+                        latency_ms=event.latency_ms,
+                        energy_mj=event.energy_mj,
+                        worst_rate=worst,
+                        switched=event.repartitioned,
+                    )
                 )
             before = now
     return rows
 
 
-def _event(event: StreamEvent, devices: Sequence[str], whole: float) -> Record:
-    row: Record = {
-        "step": event.step,
-        **_environment(event.state),
-        "mapping": as_list(event.mapping),
-        "accuracy": event.accuracy,
-        "accuracy_drop": event.drop,
-        "latency_ms": event.latency_ms,
-        "energy_mj": event.energy_mj,
-        "repartitioned": event.repartitioned,
-    }
+def _event(event: StreamEvent, devices: Sequence[str], whole: float) -> Event:
+    state, observed = event.state, None
     if event.observed is not None and event.observed_interval is not None:
         low, high = event.observed_interval
-        row |= {
-            "accuracy_observed": whole * (1 - event.observed),
-            "accuracy_observed_interval": [whole * (1 - high), whole * (1 - low)],
-            "evidence": event.evidence,
-        }
-    if event.reason:
-        row |= {"reason": event.reason, "cut": event.cut}
-    if event.expected_drop is not None:
-        row["expected_drop"] = event.expected_drop
-    if event.estimated:
-        row["estimated"] = [
-            {"device": name, "rate": estimate.rate, "rate_interval": list(estimate.interval)}
-            for name, estimate in zip(devices, event.estimated, strict=True)
-            if estimate is not None
-        ]
-    return row
+        observed = Estimate(*(whole * (1 - share) for share in (event.observed, high, low)))
+    probed = [
+        EstimatedRate(name, Estimate(found.rate, *found.interval))
+        for name, found in zip(devices, event.estimated or [None] * len(devices), strict=True)
+        if found is not None
+    ]
+    return Event(
+        step=event.step,
+        rates=Rates(state.weight_rate, state.activation_rate),
+        latency=state.latency,
+        energy=state.energy,
+        present=state.present,
+        mapping=event.mapping,
+        accuracy=event.accuracy,
+        accuracy_drop=event.drop,
+        latency_ms=event.latency_ms,
+        energy_mj=event.energy_mj,
+        repartitioned=event.repartitioned,
+        accuracy_observed=observed,
+        evidence=event.evidence,
+        reason=event.reason or None,
+        cut=event.cut if event.reason else None,
+        expected_drop=event.expected_drop,
+        estimated=probed if event.estimated else None,
+    )
 
 
-def _environment(state: PlatformState) -> Record:
-    return {
-        "rates": {"weight": list(state.weight_rate), "activation": list(state.activation_rate)},
-        "latency": list(state.latency),
-        "energy": list(state.energy),
-        "present": list(state.present),
-    }
-
-
-def _values(
-    runs: Runs, controller: OnlineController
-) -> dict[tuple[str, str], dict[str, np.ndarray]]:
+def _measures(runs: Runs, controller: OnlineController) -> dict[tuple[str, str], Measures]:
     """Every measure of every stream."""
-    values = {}
+    measures = {}
     for key, streams in runs.items():
-        measures = [
+        each = [
             {
                 **stream.means(controller.batch / controller.per_inference),
                 "above": stream.time_above(controller.theta),
             }
             for stream in streams
         ]
-        values[key] = {name: np.array([m[name] for m in measures], float) for name in _MEASURES}
-    return values
+        measures[key] = {name: np.array([one[name] for one in each], float) for name in each[0]}
+    return measures
 
 
-def _row(
-    name: str, policy: str, values: dict[str, np.ndarray], streams: Sequence[StreamResult]
-) -> Record:
-    row: Record = {"trace": name, "policy": policy, "seeds": len(streams)}
-    for key in _MEASURES:
-        row |= _mean(key, values[key])
-    for key in ("accuracy_interval", "above_interval"):  # shares
-        if key in row:
-            row[key] = [min(max(bound, 0.0), 1.0) for bound in row[key]]
-    return row | {
-        "alarms": float(np.mean([each.alarms for each in streams])),
-        "searches": float(np.mean([each.searches for each in streams])),
+def _joined(
+    measures: Mapping[tuple[str, str], Measures], traces: Sequence[str], policy: str
+) -> Measures:
+    """A policy's measures in the streams of several traces."""
+    return {
+        name: np.concatenate([measures[trace, policy][name] for trace in traces])
+        for name in measures[traces[0], policy]
     }
 
 
-def _mean(name: str, values: np.ndarray) -> Record:
-    """A mean over streams, with Student's 95 % interval where there are several."""
-    mean = float(values.mean())
-    if len(values) < 2:
-        return {name: mean}
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5)
-    low, high = mean - half, mean + half
-    return {name: mean, f"{name}_interval": [low, high]}
+def _policy(trace: str, policy: str, measures: Measures, streams: Sequence[StreamResult]) -> Policy:
+    means = _means(measures)
+    return Policy(
+        trace=trace,
+        policy=policy,
+        seeds=len(streams),
+        means=replace(
+            means,
+            accuracy_interval=_share(means.accuracy_interval),
+            above_interval=_share(means.above_interval),
+        ),
+        alarms=float(np.mean([stream.alarms for stream in streams])),
+        searches=float(np.mean([stream.searches for stream in streams])),
+    )
+
+
+def _means(measures: Measures) -> Means:
+    """Means over streams, with Student's 95 % intervals where there are several."""
+    fields: dict[str, Any] = {}
+    for name, values in measures.items():
+        mean, count = float(values.mean()), len(values)
+        fields[name], fields[f"{name}_interval"] = mean, None
+        if count > 1:
+            half = float(stats.t.ppf(0.975, count - 1) * values.std(ddof=1) / count**0.5)
+            fields[f"{name}_interval"] = (mean - half, mean + half)
+    return Means(**fields)
+
+
+def _share(bounds: tuple[float, float] | None) -> tuple[float, float] | None:
+    """Within 0 and 1."""
+    return bounds and (min(max(bounds[0], 0.0), 1.0), min(max(bounds[1], 0.0), 1.0))

@@ -15,13 +15,14 @@ from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.evaluate.sensitivity import drops_alone
 from afpjax.experiment import EvaluatorParts, Experiment, prepare
-from afpjax.inputs import notes
 from afpjax.jobs.online import records as rows
 from afpjax.jobs.online.alarms import false_alarms
-from afpjax.jobs.online.summary import summary
+from afpjax.jobs.online.result import CleanStream, OnlineResult, TraceResult
+from afpjax.jobs.online.view import view
 from afpjax.jobs.shared import few_faults, plans, records, searched
 from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.jobs.shared.outcome import Outcome
+from afpjax.jobs.shared.result import NoteResult
 from afpjax.online.change_detection import alarm_rule
 from afpjax.online.controller import OnlineController, Price
 from afpjax.online.environment import (
@@ -74,7 +75,7 @@ def plan(config: Config, work: Work) -> object:
 
 
 def run(config: Config, work: Work) -> Outcome:
-    """Every trace, seed and policy; `result.json` as the contract has it, and more."""
+    """Every trace, seed and policy."""
     experiment = prepare(config, work)
     traces, _ = _traces(experiment), experiment.tables  # refused now, if at all
     offline = _offline_choice(experiment)
@@ -82,38 +83,35 @@ def run(config: Config, work: Work) -> Outcome:
     roles = _roles(experiment, offline.first)
     _warm_up(controller, offline)
     streams = _all_streams(experiment, controller, traces, offline, roles)
-    result = {
-        "model": records.model(experiment),
-        "devices": list(experiment.platform.names),
-        **records.conditions(experiment),
-        "notes": [
-            *records.notes(experiment),
-            *notes.records(
-                few_faults.of_mapping(
-                    experiment,
-                    np.array(offline.first),
-                    "The first mapping, at the rates that the system is built for,",
-                )
-            ),
-        ],
-        "clean": {
-            "accuracy": controller.stream.clean_accuracy,
-            "images": experiment.held_out.count,
-        },
-        "theta": config.online.theta,
-        **rows.settings(experiment, controller),
-        "false_alarms": false_alarms(controller, offline.first, _seed(experiment, -1)),
-        "first": rows.first(experiment, offline.first),
-        "front": rows.front(experiment, offline.front),
-        "roles": {role: experiment.platform.names[device] for role, device in roles.items()},
-        "traces": [rows.trace(of_seeds) for of_seeds in traces],
-        "policies": rows.policies(streams, controller),
-        "gains": rows.gains(streams, controller),
-        "timelines": rows.timelines(streams),
-        "events": rows.events(streams, experiment.platform.names, controller),
-        **rows.searching(controller),
-    }
-    return Outcome(result, summary(result))
+    few = few_faults.of_mapping(
+        experiment,
+        np.array(offline.first),
+        "The first mapping, at the rates that the system is built for,",
+    )
+    devices = experiment.platform.names
+    result = OnlineResult(
+        model=records.model(experiment),
+        devices=list(devices),
+        data=records.data(experiment),
+        faults=records.faults(experiment),
+        notes=[*records.notes(experiment), *map(NoteResult.of, few)],
+        clean=CleanStream(controller.stream.clean_accuracy, experiment.held_out.count),
+        theta=config.online.theta,
+        stream=rows.stream_settings(experiment, controller),
+        watch=rows.alarm_settings(experiment, controller),
+        searches=rows.search_settings(experiment),
+        false_alarms=false_alarms(controller, offline.first, _seed(experiment, -1)),
+        first=rows.first(experiment, offline.first),
+        front=rows.front(experiment, offline.front),
+        roles={role: devices[device] for role, device in roles.items()},
+        traces=[TraceResult(one.name, one.description, one.steps) for one, *_ in traces],
+        policies=rows.policies(streams, controller),
+        gains=rows.gains(streams, controller),
+        timelines=rows.timelines(streams),
+        events=rows.events(streams, devices, controller),
+        throughput=rows.search_times(controller),
+    )
+    return Outcome(result, view=view(result))
 
 
 def _traces(experiment: Experiment) -> list[tuple[Trace, ...]]:

@@ -1,26 +1,27 @@
-"""The report of job `online`: what re-partitioning while the system runs is worth."""
+"""What job `online` says: what re-partitioning while the system runs is worth."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from afpjax.jobs.online.view_figures import NAMES, over_time, seen
-from afpjax.report.markup import (
-    Html,
-    details,
-    device,
-    estimate,
-    figure,
-    html,
-    join,
-    paragraph,
-    table,
+from markupsafe import Markup
+
+from afpjax.jobs.online.charts import POLICY_NAMES, over_time, seen
+from afpjax.jobs.online.result import ALL, Event, OnlineResult, Policy
+from afpjax.jobs.shared import view as shared
+from afpjax.jobs.shared.result import Estimate
+from afpjax.report.render import pieces
+from afpjax.report.view import (
+    Beside,
+    Block,
+    Chart,
+    Column,
+    Details,
+    Paragraph,
+    Part,
+    Table,
+    View,
 )
-from afpjax.report.story import Block, Part, Result, Story
-from afpjax.report.wording import GAP, Real, number, percent, points, rate, signed
+from afpjax.report.wording import GAP, interval, number, percent, points, rate, signed
 
-__all__ = ["STORY"]
-
-Rows = Sequence[Mapping[str, Any]]
 _REASONS = {
     "accuracy": "too much is lost",
     "search again": "not enough found yet",
@@ -29,207 +30,226 @@ _REASONS = {
     "device back": "a device is back",
     "review": "the first one again?",
 }
+_COMPARED = (
+    "Latency and energy are for an image, with what probes and moved weights took spread over the "
+    "stream. The safest mapping (the network on the device with the lowest estimated rate, but for "
+    "what would cost too much there) and the stored front's best are taken without a search; the "
+    "oracle knows the true rates, and its searches take no time."
+)
 
 
-def answer(result: Result) -> Html:
+def view(result: OnlineResult) -> View:
+    """Streams over time, the policies, what was seen, and how the alarm works."""
+    return View(
+        answer=answer(result),
+        lead=[lead(result)],
+        parts=[
+            Part("Over time", time_lines(result)),
+            Part("Is it worth its cost?", worth(result)),
+            Part("What was seen, and what was done", observed(result)),
+            Part("How the alarm works", alarm(result)),
+            Part("Where it began", begun(result)),
+        ],
+        summary=[policies(result.policies), *summary(result)],
+        subject=shared.subject(result.model, result.data.name),
+        warnings=shared.warnings(result.notes),
+        remarks=shared.coverage(result.model),
+    )
+
+
+def answer(result: OnlineResult) -> Markup:
     """How long too much is lost, with and without the online phase."""
-    rows = _overall(result)
-    if not rows:
-        return html("A stream of images while the environment changes")
-    online = rows["online"]
-    text = (
-        f"More than {_points(result['theta'])} of accuracy are lost in "
-        f"<b>{html(percent(online['above']))}</b> of the time"
+    above = {row.policy: percent(row.means.above) for row in result.overall}
+    text = Markup("More than {} of accuracy are lost in <b>{}</b> of the time").format(
+        f"{100 * result.theta:g}{GAP}points", above["online"]
     )
-    if "never" in rows:
-        text += f", and in {html(percent(rows['never']['above']))} if nothing is ever moved"
-    return Html(f"{text}.")
+    if "never" in above:
+        text += f", and in {above['never']} if nothing is ever moved"
+    return text + "."
 
 
-def lead(result: Result) -> Html:
+def lead(result: OnlineResult) -> str:
     """What was run, and how rarely it acts for nothing."""
-    if not {"stream", "watch", "traces"} <= result.keys():
-        return Html()
-    stream, watch = result["stream"], result["watch"]
-    kind = "labelled canaries" if stream["labels"] else "images that a clean reference sees too"
-    count = len(result["traces"])
-    return paragraph(
-        f"{count} environment{'s' if count > 1 else ''}, {stream['seeds']} "
-        f"stream{'s' if stream['seeds'] > 1 else ''} each, batches of {stream['batch']} images "
-        "with "
-        f"{stream['canaries']} {kind}. The system acts on evidence, not on one bad batch: at most "
-        f"{rate(watch['false_alarms_per_hour'])} false alarms an hour."
+    stream, count = result.stream, len(result.traces)
+    return (
+        f"{count} environment{'s' if count > 1 else ''}, {stream.seeds} "
+        f"stream{'s' if stream.seeds > 1 else ''} each, batches of {stream.batch} images with "
+        f"{_canaries(result)}. The system acts on evidence, not on one bad batch: at most "
+        f"{rate(result.watch.false_alarms_per_hour)} false alarms an hour."
     )
 
 
-def time_lines(result: Result) -> Block:
+def _canaries(result: OnlineResult) -> str:
+    kind = "labelled canaries" if result.stream.labels else "images that a clean reference sees too"
+    return f"{result.stream.canaries} {kind}"
+
+
+def summary(result: OnlineResult) -> list[str]:
+    """What the command prints below the table."""
+    stream, watch = result.stream, result.watch
+    return [
+        f"theta: {100 * result.theta:g} points of accuracy; {_canaries(result)} in each batch of "
+        f"{stream.batch}; seeds: {stream.seeds}.",
+        f"False alarms: at most {watch.false_alarms_per_hour:g} an hour at {stream.fps:g} images "
+        f"per second, one in {watch.alarm:,.0f} batches on average.",
+        *(
+            f"Measured, {row.environment}: {row.alarms} alarms in {row.batches:,} batches of which "
+            f"{percent(row.failing)} of the canaries fail."
+            for row in result.false_alarms
+        ),
+    ]
+
+
+def time_lines(result: OnlineResult) -> list[Block]:
     """The first stream of every environment."""
-    drawn, shown = {}, []
-    about = {each["trace"]: each.get("description", "") for each in result["traces"]}
-    for name in dict.fromkeys(row["trace"] for row in result["timelines"]):
-        rows = [row for row in result["timelines"] if row["trace"] == name]
-        drawn[f"time-{len(drawn) + 1}.svg"] = svg = over_time(rows, result["theta"])
-        shown.append(figure(svg, name, about.get(name, "")))
-    text = paragraph(
+    drawn = []
+    for place, trace in enumerate(result.traces, start=1):
+        moments = [moment for moment in result.timelines if moment.trace == trace.trace]
+        svg = over_time(moments, result.theta)
+        drawn.append(Chart(f"time-{place}", svg, trace.trace, trace.description))
+    text = (
         "From above: the highest flip rate of any device, the accuracy lost (true; dashed: theta; "
         "dots: another mapping), latency and energy of an image."
     )
-    kind = "grid" if len(shown) > 1 else "single"
-    return Block(join([text, Html(f"<div class={kind}>{join(shown)}</div>")]), drawn)
+    return [Paragraph(text), Beside(drawn)]
 
 
-def observed(result: Result) -> Block:
-    """What the system saw of its first stream, and what it decided."""
-    events = result["events"]
-    svg = seen(events, result["clean"]["accuracy"], result["theta"], result["watch"]["alarm"])
-    decided = [event for event in events if "reason" in event]
-    rows = [
-        (
-            str(event["step"]),
-            _why(event),
-            _rates(result, event),
-            points(event["expected_drop"]) if "expected_drop" in event else "–",
-        )
-        for event in decided
-    ]
-    head = ("step", "why", "flip rates, estimated", "drop expected, points")
-    listing = table(head, rows, words=(1, 2)) if rows else paragraph("Nothing was decided.")
-    shown = figure(
-        svg,
-        "What canaries told",
-        "Uprights: another mapping. Dashed: theta is lost; enough evidence for an alarm (a mark).",
-    )
-    return Block(join([Html(f"<div class=single>{shown}</div>"), listing]), {"seen.svg": svg})
-
-
-def worth(result: Result) -> Block:
+def worth(result: OnlineResult) -> list[Block]:
     """The policies side by side, and paired differences."""
-    parts = []
-    names = list(dict.fromkeys(row["trace"] for row in result["policies"]))
-    for name in [names[-1], *names[:-1]]:
-        rows = [row for row in result["policies"] if row["trace"] == name]
-        title = "All environments" if name == "all" else name
-        listing = table(_HEAD, [_policy(row) for row in rows])
-        whole = name == names[-1]
-        heading = Html(f"<h3>{html(title)}</h3>")
-        parts.append(join([heading, listing]) if whole else details(title, listing))
-    gains = [row for row in result.get("gains", ()) if row["trace"] == names[-1]]
-    lines = [(NAMES[row["over"]], _signed(row, "accuracy"), _signed(row, "above")) for row in gains]
-    if lines:
-        head = ("online against", "images right, points", "time above theta, points")
-        parts.insert(1, table(head, lines))
-    note = (
-        "Latency and energy are for an image, with what probes and moved weights took spread over "
-        "the stream. The safest mapping (the network on the device with the lowest estimated rate, "
-        "but for what would cost too much there) and the stored front's best are taken without a "
-        "search; the oracle knows the true rates, and its searches take no time."
+    overall = result.overall
+    gains = [row for row in result.gains if row.trace == overall[0].trace]
+    others = [row for row in result.policies if row.trace != overall[0].trace]
+    columns = [
+        Column("online against", lambda row: POLICY_NAMES[row.over]),
+        Column(
+            "images right, points",
+            lambda row: _more(row.means.accuracy, row.means.accuracy_interval),
+        ),
+        Column(
+            "time above theta, points", lambda row: _more(row.means.above, row.means.above_interval)
+        ),
+    ]
+    each = Details("Environment by environment", [policies(others)])
+    return [
+        policies(overall),
+        *([Table(columns, gains)] if gains else []),
+        *([each] if others else []),
+        Paragraph(_COMPARED),
+    ]
+
+
+def policies(rows: Sequence[Policy]) -> Table[Policy]:
+    """The policies by environment: what is right, what is lost too long, and what it costs."""
+    columns = [
+        Column("policy", lambda row: POLICY_NAMES[row.policy]),
+        Column("images right", lambda row: percent(row.means.accuracy)),
+        Column("95 %", lambda row: _bounds(row.means.accuracy_interval), page_only=True),
+        Column("time above theta", lambda row: percent(row.means.above)),
+        Column("95 %", lambda row: _bounds(row.means.above_interval), page_only=True),
+        Column("latency, ms", lambda row: number(row.means.latency_ms)),
+        Column("energy, mJ", lambda row: number(row.means.energy_mj)),
+        Column("switches", lambda row: f"{row.means.switches:.1f}"),
+    ]
+    return Table(
+        columns,
+        rows,
+        strong=lambda row: row.policy == "online",
+        group=lambda row: "all environments" if row.trace == ALL else row.trace,
     )
-    return Block(join([*parts, paragraph(note)]))
 
 
-_HEAD = ("policy", "images right", "time above theta", "latency, ms", "energy, mJ", "switches")
+def _bounds(bounds: tuple[float, float] | None) -> str | None:
+    return None if bounds is None else interval(bounds)
 
 
-def alarm(result: Result) -> Block:
+def _more(difference: float, bounds: tuple[float, float] | None) -> str:
+    """A difference in points with its sign, and its interval."""
+    value, *ends = (signed(100 * each, 1) for each in (difference, *(bounds or ())))
+    return f"{value} [{f',{GAP}'.join(ends)}]" if ends else value
+
+
+def observed(result: OnlineResult) -> list[Block]:
+    """What the system saw of its first stream, and what it decided."""
+    svg = seen(result.events, result.clean.accuracy, result.theta, result.watch.alarm)
+    caption = (
+        "Uprights: another mapping. Dashed: theta is lost; enough evidence for an alarm (a mark)."
+    )
+    decided = [event for event in result.events if event.reason]
+    columns = [
+        Column("step", lambda event: event.step),
+        Column("why", _why, left=True),
+        Column("flip rates, estimated", lambda event: _rates(result.devices, event), left=True),
+        Column(
+            "drop expected, points",
+            lambda event: None if event.expected_drop is None else points(event.expected_drop),
+        ),
+    ]
+    return [
+        Chart("seen", svg, "What canaries told", caption),
+        Table(columns, decided) if decided else Paragraph("Nothing was decided."),
+    ]
+
+
+def _why(event: Event) -> str:
+    reason = _REASONS.get(str(event.reason), str(event.reason))
+    return f"{reason} (out of time)" if event.cut else reason
+
+
+def _rates(devices: Sequence[str], event: Event) -> Markup | None:
+    """The devices' numbers, each with its rate."""
+    shown = [
+        Markup("{} {}").format(
+            pieces().device(list(devices).index(one.device)), percent(one.rate.value)
+        )
+        for one in event.estimated or ()
+    ]
+    return Markup(" ").join(shown) if shown else None
+
+
+def alarm(result: OnlineResult) -> list[Block]:
     """What makes the system act."""
-    watch, stream, search = result["watch"], result["stream"], result["searches"]
-    text = paragraph(
-        f"Each batch has {stream['canaries']} canaries of {stream['pool']} that the fault-free "
-        f"network answers as it should. Evidence grows where more than {percent(watch['limit'])} "
-        f"of them fail, and falls where fewer do; at {number(watch['alarm'])} the system acts. "
+    watch, stream, search = result.watch, result.stream, result.searches
+    text = (
+        f"Each batch has {stream.canaries} canaries of {stream.pool} that the fault-free network "
+        f"answers as it should. Evidence grows where more than {percent(watch.limit)} of them "
+        f"fail, and falls where fewer do; at {number(watch.alarm)} the system acts. "
         "While no more than that fail on average, it takes at least as many batches on average "
         "until a false alarm, however much the images of a batch fail together. "
         "Devices are then probed with canaries, rates are estimated, and NSGA-II goes on from the "
-        f"front that it has, for {search['generations']} generations or "
-        f"{number(search['budget_ms'])}{GAP}ms, at {number(search['passes_per_s'])} passes of an "
-        "image under faults a second."
+        f"front that it has, for {search.generations} generations or "
+        f"{number(search.budget_ms)}{GAP}ms, at {number(search.passes_per_s)} passes of an image "
+        "under faults a second."
     )
-    rows = [
-        (
-            row["environment"],
-            percent(row["failing"]),
-            f"{row['batches']:,}",
-            row["alarms"],
-            _per_hour(row),
-        )
-        for row in result.get("false_alarms", ())
+    columns = [
+        Column("rates stay", lambda row: row.environment),
+        Column("canaries fail", lambda row: percent(row.failing)),
+        Column("batches", lambda row: f"{row.batches:,}"),
+        Column("alarms", lambda row: row.alarms),
+        Column("alarms an hour", lambda row: _per_hour(row.alarms_per_hour)),
     ]
-    head = ("rates stay", "canaries fail", "batches", "alarms", "alarms an hour")
-    return Block(join([text, table(head, rows)] if rows else [text]))
+    rows = result.false_alarms
+    return [Paragraph(text), *([Table(columns, rows)] if rows else [])]
 
 
-def _per_hour(row: Mapping[str, Any]) -> str:
-    low, high = row["alarms_per_hour_interval"]
-    return f"{row['alarms_per_hour']:.2g} [{low:.2g},{GAP}{high:.2g}]"
+def _per_hour(alarms: Estimate) -> str:
+    return f"{alarms.value:.2g} [{alarms.low:.2g},{GAP}{alarms.high:.2g}]"
 
 
-def begun(result: Result) -> Block:
+def begun(result: OnlineResult) -> list[Block]:
     """Which layer ran where at first, and at last in the first stream."""
-    names, first = result["devices"], result["first"]
-    last = result["events"][-1]["mapping"]
-    rows = [
-        (layer["name"], device(one, names[one]), device(other, names[other]))
-        for layer, one, other in zip(result["model"]["layers"], first["mapping"], last, strict=True)
+    first = result.first
+    layers = [layer.name for layer in result.model.layers]
+    rows = list(zip(layers, first.mapping, result.events[-1].mapping, strict=True))
+
+    def device(index: int) -> Markup:
+        return shared.device(index, result.devices[index])
+
+    columns = [
+        Column("layer", lambda row: row[0]),
+        Column("at first", lambda row: device(row[1]), left=True),
+        Column("at last", lambda row: device(row[2]), left=True),
     ]
-    listing = table(("layer", "at first", "at last"), rows, words=(1, 2))
-    text = paragraph(
-        "The first mapping, in the environment that it was made for: ",
-        estimate(first, "accuracy"),
-        f" right, {number(first['latency_ms'])}{GAP}ms, {number(first['energy_mj'])}{GAP}mJ.",
-    )
-    return Block(join([text, details(f"Layer by layer ({len(rows)})", listing)]))
-
-
-def _overall(result: Result) -> dict[str, Mapping[str, Any]]:
-    """The policies over all environments."""
-    rows = result.get("policies", ())
-    name = rows[-1]["trace"] if rows else ""
-    return {row["policy"]: row for row in rows if row["trace"] == name}
-
-
-def _policy(row: Mapping[str, Any]) -> tuple[object, ...]:
-    return (
-        NAMES[row["policy"]],
-        estimate(row, "accuracy"),
-        estimate(row, "above"),
-        number(row["latency_ms"]),
-        number(row["energy_mj"]),
-        f"{row['switches']:.1f}",
-    )
-
-
-def _signed(row: Mapping[str, Any], key: str) -> str:
-    text = signed(100 * row[key], 1)
-    if f"{key}_interval" in row:
-        low, high = (signed(100 * bound, 1) for bound in row[f"{key}_interval"])
-        text += f" [{low},{GAP}{high}]"
-    return text
-
-
-def _why(event: Mapping[str, Any]) -> str:
-    reason = str(_REASONS.get(event["reason"], event["reason"]))
-    return f"{reason} (out of time)" if event.get("cut") else reason
-
-
-def _rates(result: Result, event: Mapping[str, Any]) -> Html:
-    made = event.get("estimated", ())
-    places = {name: place for place, name in enumerate(result["devices"])}
-    each = [Html(f"{device(places[row['device']])} {html(percent(row['rate']))}") for row in made]
-    return join(each, " ") if each else html("–")
-
-
-def _points(theta: Real) -> str:
-    return f"{100 * theta:g}{GAP}points"
-
-
-STORY = Story(
-    answer,
-    lead,
-    (
-        Part("Over time", ("timelines", "traces"), time_lines),
-        Part("Is it worth its cost?", ("policies",), worth),
-        Part("What was seen, and what was done", ("events", "clean", "watch"), observed),
-        Part("How the alarm works", ("watch", "stream", "searches"), alarm),
-        Part("Where it began", ("first", "events", "model"), begun),
-    ),
-)
+    text = Markup(
+        "The first mapping, in the environment it was made for: {} right, {} ms, {} mJ."
+    ).format(shared.estimated(first.accuracy), number(first.latency_ms), number(first.energy_mj))
+    return [Paragraph(text), Details(f"Layer by layer ({len(rows)})", [Table(columns, rows)])]

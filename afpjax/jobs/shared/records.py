@@ -103,11 +103,6 @@ def faults(experiment: Experiment) -> FaultsResult:
     )
 
 
-def conditions(experiment: Experiment) -> Record:
-    """What the figures were measured under: images and faults."""
-    return {"data": data(experiment), "faults": faults(experiment)}
-
-
 def estimated(correct: Bool[np.ndarray, "K B"]) -> Estimate:
     """An accuracy with its 95 % interval."""
     return Estimate(float(correct.mean()), *accuracy_interval(correct))
@@ -117,17 +112,6 @@ def priced(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> tuple[float, f
     """Latency (ms) and energy (mJ) of a mapping, links included."""
     cost = costs(tables, mapping[None])
     return real(cost.latency_ms[0]), real(cost.energy_mj[0])
-
-
-def estimate(correct: Bool[np.ndarray, "K B"], name: str = "accuracy") -> Record:
-    """An accuracy with its 95 % interval."""
-    return {name: correct.mean(), f"{name}_interval": list(accuracy_interval(correct))}
-
-
-def price(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> Record:
-    """What a mapping costs, links included."""
-    cost = costs(tables, mapping[None])
-    return {"latency_ms": cost.latency_ms[0], "energy_mj": cost.energy_mj[0]}
 
 
 def layer_costs(experiment: Experiment, tables: CostTables) -> list[CostResult]:
