@@ -266,7 +266,7 @@ def beside_theirs(found: PublishedResult | None) -> list[Block]:
 
 def predicted(result: CampaignResult) -> list[Block]:
     """What the loss's derivatives say, before anything is struck, beside what was measured."""
-    rows = sorted(result.vulnerability or (), key=lambda row: -row.predicted)
+    rows = result.vulnerability
     if not rows:
         return []
     order = sorted(rows, key=lambda row: -row.sdc_rate)
