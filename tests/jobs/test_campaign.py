@@ -17,6 +17,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign import run as campaign
 from afpjax.jobs.shared.outcome import result_text, tables
 from afpjax.jobs.shared.result import plain
+from afpjax.report.render import terminal
 
 WEIGHTS = {"stem": 162, "hidden": 36, "head": 24}
 INPUTS = {"stem": 192, "hidden": 6, "head": 6}
@@ -357,16 +358,15 @@ def test_a_run_stays_within_its_plan(config_of, outcome_of, result_of, name):
         assert least == most == result["design"]["trials"]
 
 
-def test_the_summary_names_the_most_vulnerable_cells(outcome_of, result_of):
+def test_the_summary_names_the_most_vulnerable_cells(outcome_of):
     outcome = outcome_of("campaign", **DESIGNS["single"])
-    console = Console(width=120, file=io.StringIO())
-    with console.capture() as captured:
-        console.print(outcome.summary)
-    text = captured.get()
-    result = result_of("campaign", **DESIGNS["single"])
-    whole = cell_of(result, layer="all", bit="all", target="weights")
-    assert f"{100 * whole['sdc_rate']:.2f} %" in text
-    assert f"12 of {len(result['cells'])} cells" in text and "images x trials a second" in text
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(terminal(outcome.view))
+    text = console.export_text().replace("\u00a0", " ")
+    cells = outcome.result.cells
+    whole = [cell for cell in cells if cell.layer == cell.bit == "all"]
+    assert len(whole) == 3 and all(f"{100 * c.sdc_rate.value:.1f} %" in text for c in whole)
+    assert f"12 of {len(cells)} cells" in text and "images × trials a second" in text
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_every_fault_does_what_numpy_says(first, run, tmp_path, not_finite):
         assert told(row) == ended(logits, not_finite == "argmax"), fault(row)
         finite += np.isfinite(logits).all()
     assert 0 < finite < len(rows) and len({told(row) for row in rows}) > 10
-    assert outcome.result["design"]["not_finite"] == not_finite
+    assert outcome.result.design.not_finite == not_finite
 
 
 def test_cells_are_means_over_their_faults(first):

@@ -14,7 +14,7 @@ from afpjax.command import finish, store
 from afpjax.command.store import RowStore
 from afpjax.config.jobs import job_names
 from afpjax.evaluate import engine
-from afpjax.report import page
+from afpjax.report.render import Page
 from afpjax.run import main
 
 
@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch, module) -> Path:
     monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(finish, "render", lambda result, config: page.Page("<html>", {}))
+    monkeypatch.setattr(finish, "page_of", lambda view, job, settings: Page("<html>", {}))
     rate = engine.Engine.clean_rate
     monkeypatch.setattr(engine.Engine, "clean_rate", lambda self, draws: rate(self, draws, 0.01))
     return folder

@@ -17,8 +17,9 @@ from afpjax.faults import kinds
 from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.campaign.fault_lists import Counts, FaultList, list_text, read_list
-from afpjax.jobs.campaign.single import ALL, confusion
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.campaign.result import ALL, CellResult, Design, Endings, Found, Struck, WorstFault
+from afpjax.jobs.campaign.single import confusion
+from afpjax.jobs.shared.result import Estimate
 from afpjax.network.quantized import Quantized
 from afpjax.statistics.intervals import images_interval
 
@@ -66,7 +67,7 @@ class ListOutcomes:
         """The cell of each fault."""
         return _cells(self.faults)[1]
 
-    def parts(self) -> Iterator[tuple[object, object, list[int]]]:
+    def parts(self) -> Iterator[tuple[str, int | str, list[int]]]:
         """Layer, bit and cells, of all that an answer is given for: a cell, a layer, a bit, all."""
         names, every = self.quantized.graph.names, range(len(self.cells))
         yield from ((names[layer], bit, [n]) for n, (layer, bit) in enumerate(self.cells))
@@ -103,29 +104,33 @@ def inject_list(experiment: Experiment, evaluator: Evaluator, faults: FaultList)
     return ListOutcomes(evaluator.quantized, faults, counts, ended[3], changed, right, outcomes)
 
 
-def found(experiment: Experiment, ended: ListOutcomes) -> Record:
+def found(experiment: Experiment, ended: ListOutcomes) -> Found:
     """Cells by layer and bit, by layer, by bit and over all; the worst faults."""
     settings = experiment.config.campaign
-    cells = [
-        {"layer": layer, "bit": bit, "target": "weights"}
-        | _cell(ended, members, settings.confidence)
-        for layer, bit, members in ended.parts()
-    ]
-    return {
-        "design": {
-            "name": "listed",
-            "fault": experiment.faults.kind,
-            "estimand": {"weights": _ESTIMAND},
-            "interval": "by image",
-            "confidence": settings.confidence,
-            "level": settings.confidence,
-            "trials": len(ended.faults),
-            "strata": len(ended.cells),
-        },
-        "cells": cells,
-        "confusion": confusion(ended.outcomes.confusion),
-        "worst": list(_worst(ended, kinds.named(experiment.faults.kind).how)),
-    }
+    return Found(
+        design=Design(
+            name="listed",
+            fault=experiment.faults.kind,
+            estimand={"weights": _ESTIMAND},
+            interval="by image",
+            confidence=settings.confidence,
+            level=settings.confidence,
+            trials=len(ended.faults),
+            strata=len(ended.cells),
+            not_finite=settings.not_finite,
+        ),
+        cells=[
+            _cell(
+                ended,
+                Struck(layer=layer, bit=bit, target="weights"),
+                members,
+                settings.confidence,
+            )
+            for layer, bit, members in ended.parts()
+        ],
+        confusion=confusion(ended.outcomes.confusion),
+        worst=list(_worst(ended, kinds.named(experiment.faults.kind).how)),
+    )
 
 
 def table(ended: ListOutcomes, more: dict[str, Sequence[object]]) -> bytes:
@@ -167,36 +172,36 @@ def _ended(answers: Int[np.ndarray, "K B"]) -> Int[np.ndarray, "4 K"]:
     return np.stack([masked, rest, critical, detected])
 
 
-def _cell(ended: ListOutcomes, members: Sequence[int], confidence: float) -> Record:
-    outcomes, own = ended.outcomes, list(members)
-    trials = outcomes.trials[own]
+def _cell(ended: ListOutcomes, where: Struck, members: list[int], confidence: float) -> CellResult:
+    outcomes, trials = ended.outcomes, ended.outcomes.trials[members]
     total = int(trials.sum())
 
-    def estimate(name: str, stem: str, hits: Int[np.ndarray, "B"]) -> Record:
-        interval = images_interval(hits, total, confidence)
-        return {name: hits.mean() / total, f"{stem}_interval": list(interval)}
+    def estimate(of: Int[np.ndarray, "C B"]) -> Estimate:
+        hits = of[members].sum(axis=0)
+        return Estimate(float(hits.mean() / total), *images_interval(hits, total, confidence))
 
-    return {
-        "trials": total,
-        "images": outcomes.images,
-        **estimate("accuracy", "accuracy", ended.right[own].sum(axis=0)),
-        **estimate("sdc_rate", "sdc", ended.changed[own].sum(axis=0)),
-        **outcomes.shares(own, trials / total),
-    }
+    return CellResult(
+        **vars(where),
+        trials=total,
+        images=outcomes.images,
+        accuracy=estimate(ended.right),
+        sdc_rate=estimate(ended.changed),
+        endings=Endings(**outcomes.shares(members, trials / total)),
+    )
 
 
-def _worst(ended: ListOutcomes, how: str) -> Iterator[Record]:
+def _worst(ended: ListOutcomes, how: str) -> Iterator[WorstFault]:
     """The faults that change most images; of equals, those that are listed first."""
     places = _Places(ended.quantized, ended.faults, how)
     names, critical = ended.quantized.graph.names, ended.counts.critical
     for row in np.argsort(-critical, kind="stable")[:KEPT].tolist():
         if critical[row]:
-            yield {
-                "layer": names[ended.faults.layer[row]],
-                "bit": int(ended.faults.bit[row]),
-                "target": "weights",
-                "trial": row,
-                "sdc_rate": critical[row] / ended.counts.images[row],
-                "sites": site_names(ended.quantized, places.fault(row)),
-                "same_in_every_image": True,
-            }
+            yield WorstFault(
+                layer=names[ended.faults.layer[row]],
+                bit=int(ended.faults.bit[row]),
+                target="weights",
+                trial=row,
+                sdc_rate=float(critical[row] / ended.counts.images[row]),
+                sites=site_names(ended.quantized, places.fault(row)),
+                same_in_every_image=True,
+            )

@@ -12,8 +12,9 @@ from afpjax.experiment import Experiment
 from afpjax.faults import kinds
 from afpjax.faults.sites import Fault, Site, check_site
 from afpjax.inputs.errors import InputError
+from afpjax.jobs.campaign.result import CellResult, Changed, Design, Endings, Found
 from afpjax.jobs.campaign.single import confusion
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.shared.result import Estimate
 from afpjax.statistics.proportions import interval
 
 
@@ -37,43 +38,40 @@ def faults(experiment: Experiment, sites: Sequence[str]) -> dict[str, Fault]:
     return {name: Fault.at(*parts, how=how) for name, parts in found.items()}
 
 
-def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]) -> Record:
+def found(experiment: Experiment, evaluator: Evaluator, wanted: dict[str, Fault]) -> Found:
     """One cell for each fault: its images are what varies."""
     with experiment.work.progress.task("Striking", len(wanted)) as task:
         answers = evaluator.evaluate_sites(
             list(wanted.values()), task.advance, shared=experiment.config.faults.shared
         )
-    reference = evaluator.reference
-    counts = OutcomeCounts(
-        len(wanted), evaluator.count, reference.argmax(axis=1), reference.shape[1]
-    )
+    reference, settings = evaluator.reference, experiment.config.campaign
+    before = reference.argmax(axis=1)
+    counts = OutcomeCounts(len(wanted), evaluator.count, before, reference.shape[1])
     for place in range(len(wanted)):
         counts.add(place, 0, answers[place : place + 1])
-    confidence = experiment.config.campaign.confidence
-    cells = [_cell(name, counts, place, confidence) for place, name in enumerate(wanted)]
-    said = [
-        {"site": name, "image": image, "before": int(before), "after": int(after)}
-        for name, row in zip(wanted, answers, strict=True)
-        for image, (before, after) in enumerate(
-            zip(reference.argmax(axis=1), row >> CLASS_SHIFT, strict=True)
-        )
-        if before != after
-    ]
-    return {
-        "design": {
-            "name": "listed",
-            "fault": experiment.faults.kind,
-            "estimand": {"listed": "share of images, drawn like these, that the fault reaches"},
-            "interval": "wilson",
-            "confidence": confidence,
-            "level": confidence,
-            "trials": len(wanted),
-            "strata": len(wanted),
-        },
-        "cells": cells,
-        "confusion": confusion(counts.confusion),
-        "changed": said,
-    }
+    return Found(
+        design=Design(
+            name="listed",
+            fault=experiment.faults.kind,
+            estimand={"listed": "share of images, drawn like these, that the fault reaches"},
+            interval="wilson",
+            confidence=settings.confidence,
+            level=settings.confidence,
+            trials=len(wanted),
+            strata=len(wanted),
+            not_finite=settings.not_finite,
+        ),
+        cells=[
+            _cell(name, counts, place, settings.confidence) for place, name in enumerate(wanted)
+        ],
+        confusion=confusion(counts.confusion),
+        changed=[
+            Changed(name, image, int(old), int(new))
+            for name, row in zip(wanted, answers, strict=True)
+            for image, (old, new) in enumerate(zip(before, row >> CLASS_SHIFT, strict=True))
+            if old != new
+        ],
+    )
 
 
 def _parsed(experiment: Experiment, name: str) -> list[Site]:
@@ -93,23 +91,24 @@ def _parsed(experiment: Experiment, name: str) -> list[Site]:
         ) from error
 
 
-def _cell(name: str, counts: OutcomeCounts, place: int, confidence: float) -> Record:
+def _cell(name: str, counts: OutcomeCounts, place: int, confidence: float) -> CellResult:
     layer, target, _, bits = name.rsplit("/", 3)
     images = np.array([counts.images])
 
-    def estimate(key: str, stem: str, of: str) -> Record:
-        hits = np.array([round(float(counts.sums(of)[place]) * counts.images)])
-        low, high = interval("wilson", hits, images, confidence=confidence)
-        return {key: counts.sums(of)[place], f"{stem}_interval": [low[0], high[0]]}
+    def estimate(of: str) -> Estimate:
+        share = float(counts.sums(of)[place])
+        hits = np.array([round(share * counts.images)])
+        (low,), (high,) = interval("wilson", hits, images, confidence=confidence)
+        return Estimate(share, float(low), float(high))
 
-    return {
-        "layer": layer,
-        "bit": int(bits) if bits.isdigit() else bits,
-        "target": target,
-        "site": name,
-        "trials": 1,
-        "images": counts.images,
-        **estimate("accuracy", "accuracy", "right"),
-        **estimate("sdc_rate", "sdc", "sdc1"),
-        **counts.shares([place], np.ones(1)),
-    }
+    return CellResult(
+        layer=layer,
+        bit=int(bits) if bits.isdigit() else bits,
+        target=target,
+        site=name,
+        trials=1,
+        images=counts.images,
+        accuracy=estimate("right"),
+        sdc_rate=estimate("sdc1"),
+        endings=Endings(**counts.shares([place], np.ones(1))),
+    )

@@ -1,7 +1,6 @@
 """What a campaign is expected to find, from one backward pass, before it injects anything."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,11 +9,10 @@ from jaxtyping import Float
 from afpjax.evaluate.vulnerability import Coefficients, coefficients, increase, per_flip
 from afpjax.experiment import Experiment
 from afpjax.faults.sites import size
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.campaign.result import ALL, CellResult, Predicted, TargetCorrelation
 from afpjax.neurons.stability import spearman
 
 IMAGES = 256  # the most that a prediction looks at
-ALL = "all"
 
 
 def predict(experiment: Experiment) -> Coefficients:
@@ -29,25 +27,32 @@ def foreseen(experiment: Experiment) -> bool:
     return experiment.faults.kind == "flip" and experiment.config.campaign.design != "listed"
 
 
-def compared(experiment: Experiment, cells: Sequence[Mapping[str, Any]]) -> Record:
+def compared(
+    experiment: Experiment, cells: Sequence[CellResult]
+) -> tuple[list[Predicted] | None, list[TargetCorrelation] | None]:
     """Predicted loss of every cell with a layer of its own beside its SDC rate, and how far their
     orders agree."""
     known = [
-        cell
-        for cell in cells
-        if cell["layer"] != ALL and cell["target"] in ("weights", "activations")
+        cell for cell in cells if cell.layer != ALL and cell.target in ("weights", "activations")
     ]
-    finest = [cell for cell in known if cell["bit"] != ALL] or known
+    finest = [cell for cell in known if cell.bit != ALL] or known
     if not finest:
-        return {}
+        return None, None
     made = predict(experiment)
     rows = [
-        {key: cell[key] for key in ("layer", "bit", "target", "rate", "device") if key in cell}
-        | {"predicted": _short(_of_cell(experiment, made, cell)), "sdc_rate": cell["sdc_rate"]}
+        Predicted(
+            layer=cell.layer,
+            bit=cell.bit,
+            target=cell.target,
+            rate=cell.rate,
+            device=cell.device,
+            predicted=_short(_of_cell(experiment, made, cell)),
+            sdc_rate=cell.sdc_rate.value,
+        )
         for cell in finest
     ]
-    rows.sort(key=lambda row: -row["predicted"])
-    return {"vulnerability": rows, "vulnerability_correlation": list(_correlations(rows))}
+    rows.sort(key=lambda row: -row.predicted)
+    return rows, _correlations(rows)
 
 
 def _short(value: float) -> float:
@@ -55,36 +60,37 @@ def _short(value: float) -> float:
     return float(f"{value:.3g}")
 
 
-def _of_cell(experiment: Experiment, made: Coefficients, cell: Mapping[str, Any]) -> float:
+def _of_cell(experiment: Experiment, made: Coefficients, cell: CellResult) -> float:
     """Nats that one fault of a cell adds to the loss, or its masks at their rate."""
     names, layers = experiment.graph.names, experiment.graph.layers
-    place, target = names.index(cell["layer"]), cell["target"]
+    place, target = names.index(cell.layer), cell.target
     moments = made.weights if target == "weights" else made.activations
     bits = _bits(experiment, cell)
-    if "rate" in cell:
+    if cell.rate is not None:
         rates = np.zeros(moments.first.shape, np.float32)
-        rates[place, bits] = cell["rate"]
+        rates[place, bits] = cell.rate
         return float(increase(moments, jnp.asarray(rates))[place])
     each: Float[np.ndarray, bits] = np.asarray(per_flip(moments))[place, bits]
     return float(each.mean()) / size(layers[place], target)
 
 
-def _bits(experiment: Experiment, cell: Mapping[str, Any]) -> list[int]:
-    if cell["bit"] != ALL:
-        return [int(cell["bit"])]
-    if "rate" in cell:
+def _bits(experiment: Experiment, cell: CellResult) -> list[int]:
+    if cell.bit != ALL:
+        return [int(cell.bit)]
+    if cell.rate is not None:
         return list(experiment.faults.bits)
     given = experiment.config.campaign.bits
     return sorted(given) or list(range(experiment.format.width))
 
 
-def _correlations(rows: Sequence[Record]) -> list[Record]:
+def _correlations(rows: Sequence[Predicted]) -> list[TargetCorrelation]:
     """Spearman's rank correlation for each target; none where nothing varies."""
     found = []
-    for target in dict.fromkeys(row["target"] for row in rows):
-        mine = [row for row in rows if row["target"] == target]
-        each = (np.array([float(r[key]) for r in mine]) for key in ("predicted", "sdc_rate"))
-        rank = spearman(*each)
+    for target in dict.fromkeys(row.target for row in rows):
+        mine = [row for row in rows if row.target == target]
+        rank = spearman(
+            np.array([row.predicted for row in mine]), np.array([row.sdc_rate for row in mine])
+        )
         if rank is not None:
-            found.append({"target": target, "cells": len(mine), "spearman": rank})
+            found.append(TargetCorrelation(target, len(mine), rank))
     return found

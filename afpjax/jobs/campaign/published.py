@@ -6,15 +6,22 @@ share the images, and are no independent witnesses: for one fault a standard sco
 many together the interval is over images (`statistics.images_interval`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Bool, Float
 
 from afpjax.jobs.campaign.fault_file import ListOutcomes
 from afpjax.jobs.campaign.fault_lists import Counts
-from afpjax.jobs.campaign.single import ALL
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.campaign.result import (
+    ALL,
+    MaskedShares,
+    PublishedResult,
+    PublishedShare,
+    Scores,
+)
+from afpjax.jobs.shared.result import Estimate
 from afpjax.statistics.intervals import images_interval, subset_scores
 
 ENOUGH = 5  # images that are expected to be critical, and not to be, for a normal score
@@ -22,28 +29,30 @@ _EQUAL = 1e-12  # shares that are as good as one
 _TWO_SIDED = 1.959964  # what one standard score in twenty is beyond
 
 
-def compared(ended: ListOutcomes, theirs: Counts, confidence: float) -> Record:
-    """The record `published`: scores of the faults, and shares over bits, layers and all."""
+def compared(ended: ListOutcomes, theirs: Counts, confidence: float) -> PublishedResult:
+    """Scores of the faults, and shares over bits, layers and all."""
     scores, enough = _scores(ended, theirs)
-    parts = list(_parts(ended, theirs, confidence))
-    bits = [part for part in parts if part["layer"] == ALL != part["bit"]]
-    layers = [part for part in parts if part["bit"] == ALL != part["layer"]]
-    (whole,) = (part for part in parts if part["layer"] == part["bit"] == ALL)
-    return {
-        "faults": len(ended.faults),
-        "images": int(ended.counts.images[0]),
-        "published_images": int(theirs.images.min()),
-        "confidence": confidence,
-        "whole": _without(whole, "layer", "bit"),
-        "masked": {"rate": _share(ended.counts.masked, ended.counts.images),
-                   "published_rate": _share(theirs.masked, theirs.images)},
-        "scores": {"expected_images": ENOUGH, "faults": int(enough.sum())}
-        | _spread(scores[enough]),
-        "bits_inside": sum(bit["inside"] for bit in bits),
-        "bits": [_without(bit, "layer") for bit in bits],
-        "layers_inside": sum(layer["inside"] for layer in layers),
-        "layers": [_without(layer, "bit") for layer in layers],
-    }  # fmt: skip
+    shares = {
+        (layer, bit): _beside(ended, theirs, members, confidence)
+        for layer, bit, members in ended.parts()
+        if ALL in (layer, bit)
+    }
+    bits = [replace(each, bit=bit) for (_, bit), each in shares.items() if bit != ALL]
+    layers = [replace(each, layer=layer) for (layer, _), each in shares.items() if layer != ALL]
+    ours = ended.counts
+    return PublishedResult(
+        faults=len(ended.faults),
+        images=int(ours.images[0]),
+        published_images=int(theirs.images.min()),
+        confidence=confidence,
+        whole=shares[ALL, ALL],
+        masked=MaskedShares(_share(ours.masked, ours.images), _share(theirs.masked, theirs.images)),
+        scores=_spread(scores[enough]),
+        bits_inside=sum(bit.inside for bit in bits),
+        bits=bits,
+        layers_inside=sum(layer.inside for layer in layers),
+        layers=layers,
+    )
 
 
 def columns(ended: ListOutcomes, theirs: Counts) -> dict[str, Sequence[object]]:
@@ -68,41 +77,35 @@ def _scores(
     return scores, enough & np.isfinite(scores)
 
 
-def _spread(scores: Float[np.ndarray, "F"]) -> Record:
+def _spread(scores: Float[np.ndarray, "F"]) -> Scores:
     """Root mean square, mean, and how many are beyond what one in twenty should be."""
     if not len(scores):
-        return {}
-    return {
-        "rms": float(np.sqrt((scores**2).mean())),
-        "mean": float(scores.mean()),
-        "inside": float((np.abs(scores) <= _TWO_SIDED).mean()),
-    }
+        return Scores(ENOUGH, 0)
+    return Scores(
+        ENOUGH,
+        len(scores),
+        rms=float(np.sqrt((scores**2).mean())),
+        mean=float(scores.mean()),
+        inside=float((np.abs(scores) <= _TWO_SIDED).mean()),
+    )
 
 
-def _parts(ended: ListOutcomes, theirs: Counts, confidence: float) -> Iterator[Record]:
-    """Shares of critical pairs, ours with an interval over their images, and theirs."""
-    for layer, bit, members in ended.parts():
-        if layer != ALL != bit:
-            continue
-        mine = np.isin(ended.which, members)
-        hits, faults = ended.changed[members].sum(axis=0), int(mine.sum())
-        images = float(theirs.images[mine].min())
-        low, high = images_interval(hits, faults, confidence, images=images)
-        known = _share(theirs.critical[mine], theirs.images[mine])
-        yield {
-            "layer": layer,
-            "bit": bit,
-            "faults": faults,
-            "sdc_rate": hits.mean() / faults,
-            "sdc_interval": [low, high],
-            "published_rate": known,
-            "inside": bool(low - _EQUAL <= known <= high + _EQUAL),
-        }
+def _beside(
+    ended: ListOutcomes, theirs: Counts, members: Sequence[int], confidence: float
+) -> PublishedShare:
+    """The share of critical pairs, ours with an interval over its images, and theirs."""
+    mine = np.isin(ended.which, members)
+    hits, faults = ended.changed[members].sum(axis=0), int(mine.sum())
+    images = float(theirs.images[mine].min())
+    low, high = images_interval(hits, faults, confidence, images=images)
+    known = _share(theirs.critical[mine], theirs.images[mine])
+    return PublishedShare(
+        faults=faults,
+        sdc_rate=Estimate(float(hits.mean() / faults), low, high),
+        published_rate=known,
+        inside=bool(low - _EQUAL <= known <= high + _EQUAL),
+    )
 
 
 def _share(hits: np.ndarray, images: np.ndarray) -> float:
     return float((hits / images).mean())
-
-
-def _without(record: Record, *names: str) -> Record:
-    return {key: value for key, value in record.items() if key not in names}

@@ -1,10 +1,10 @@
 """Job `campaign`: how vulnerable a network is, where, and with what certainty."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,19 +25,21 @@ from afpjax.jobs.campaign import masks as campaign_masks
 from afpjax.jobs.campaign import predicted, published
 from afpjax.jobs.campaign import single as campaign_single
 from afpjax.jobs.campaign.fault_lists import FaultList
-from afpjax.jobs.campaign.summary import summary
+from afpjax.jobs.campaign.result import CampaignResult, CleanImages, Found, MasksResult
+from afpjax.jobs.campaign.view import view
 from afpjax.jobs.shared import plans, records
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.jobs.shared.records import Record
+from afpjax.jobs.shared.result import HeldOutImages, NoteResult, NumberFormat, Speed
 from afpjax.network.quantized import Quantized
 
 _SPENT = b"campaign: seconds and passes"
 
 
-class Found(NamedTuple):
-    """What a design found, and its own files for the run folder."""
+class Campaigned(NamedTuple):
+    """What a design found, what has to be known of it, and its own files for the run folder."""
 
-    record: Record
+    found: Found
+    notes: Sequence[NoteResult] = ()
     files: Mapping[str, bytes] = MappingProxyType({})
 
 
@@ -62,23 +64,25 @@ def run(config: Config, work: Work) -> Outcome:
     """Every cell's SDC rate and accuracy with intervals, how faults end, and the worst of them."""
     campaign = _campaign(prepare(config, work, measured_images=config.campaign.images))
     experiment, settings = campaign.experiment, config.campaign
-    (found, files), throughput = _timed(campaign, _design(campaign))
+    (found, notes, files), throughput = _timed(campaign, _design(campaign))
     clean = campaign.evaluator.reference.argmax(axis=1) == experiment.held.labels
-    result = {
-        "model": records.model(experiment),
-        "data": {"name": config.data.name, "images": len(experiment.held.labels)},
-        "format": {"kind": config.format.kind, "bits": experiment.format.width},
-        "clean": {"accuracy": clean.mean(), "images": len(clean)},
-        "targets": list(settings.targets),
-        **found,
-        "notes": [*records.notes(experiment), *found.get("notes", ())],
-        "design": {**found["design"], "not_finite": settings.not_finite},
-        **(
-            predicted.compared(experiment, found["cells"]) if predicted.foreseen(experiment) else {}
-        ),
-        "throughput": throughput,
-    }
-    return Outcome(result, summary(result), files)
+    vulnerability, correlation = None, None
+    if predicted.foreseen(experiment):
+        vulnerability, correlation = predicted.compared(experiment, found.cells)
+    made = MasksResult if settings.design == "bernoulli" else CampaignResult
+    result = made(
+        model=records.model(experiment),
+        data=HeldOutImages(config.data.name, len(experiment.held.labels)),
+        format=NumberFormat(config.format.kind, experiment.format.width),
+        clean=CleanImages(float(clean.mean()), len(clean)),
+        targets=list(settings.targets),
+        **vars(found),
+        notes=[*records.notes(experiment), *notes],
+        vulnerability=vulnerability,
+        vulnerability_correlation=correlation,
+        throughput=throughput,
+    )
+    return Outcome(result, view=view(result), files=files)
 
 
 def plan(config: Config, work: Work) -> object:
@@ -130,37 +134,37 @@ def _crossing(experiment: Experiment) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _design(campaign: Campaign) -> Callable[[], Found]:
+def _design(campaign: Campaign) -> Callable[[], Campaigned]:
     """What the design is to do, checked but not yet begun."""
     experiment, settings = campaign.experiment, campaign.config.campaign
     if settings.design == "bernoulli":
         wanted = _cells(campaign)
-        return lambda: Found(campaign_masks.found(experiment, campaign.evaluator, wanted))
+        return lambda: Campaigned(*campaign_masks.found(experiment, campaign.evaluator, wanted))
     if settings.design == "listed" and settings.list:
         listed = campaign_list.read(experiment)
         return lambda: _of_list(campaign, listed)
     if settings.design == "listed":
         sites = _sites(experiment)
-        return lambda: Found(campaign_listed.found(experiment, campaign.evaluator, sites))
+        return lambda: Campaigned(campaign_listed.found(experiment, campaign.evaluator, sites))
     walk = _walk(campaign)
 
-    def single() -> Found:
+    def single() -> Campaigned:
         with experiment.work.progress.task("Striking", int(walk.most().sum())) as task:
             walk.run(task.advance)
-        return Found(campaign_single.found(experiment, walk))
+        return Campaigned(campaign_single.found(experiment, walk))
 
     return single
 
 
-def _of_list(campaign: Campaign, faults: FaultList) -> Found:
+def _of_list(campaign: Campaign, faults: FaultList) -> Campaigned:
     """A file's faults: injected, compared with what the file says of them, and written again."""
     ended = campaign_list.inject_list(campaign.experiment, campaign.evaluator, faults)
-    record, more = campaign_list.found(campaign.experiment, ended), {}
+    found, more = campaign_list.found(campaign.experiment, ended), {}
     if faults.counts is not None:
         confidence = campaign.config.campaign.confidence
-        record |= {"published": published.compared(ended, faults.counts, confidence)}
+        found = replace(found, published=published.compared(ended, faults.counts, confidence))
         more = published.columns(ended, faults.counts)
-    return Found(record, {campaign_list.FILE: campaign_list.table(ended, more)})
+    return Campaigned(found, files={campaign_list.FILE: campaign_list.table(ended, more)})
 
 
 def _cells(campaign: Campaign) -> list[masks.Cell]:
@@ -246,7 +250,7 @@ def _sites(experiment: Experiment) -> dict[str, Fault]:
     return campaign_listed.faults(experiment, experiment.config.campaign.sites)
 
 
-def _timed(campaign: Campaign, design: Callable[[], Found]) -> tuple[Found, Record]:
+def _timed(campaign: Campaign, design: Callable[[], Campaigned]) -> tuple[Campaigned, Speed]:
     """What a design found, and its speed: over all attempts, where it was interrupted."""
     evaluator, memory = campaign.evaluator, campaign.experiment.work.memory
     clean = evaluator.clean_rate()
@@ -259,5 +263,4 @@ def _timed(campaign: Campaign, design: Callable[[], Found]) -> tuple[Found, Reco
     with summed(memory, _SPENT, spent) as total:
         found = design()
         seconds, passes = total()
-    rate: dict[str, Any] = {"inferences_per_second": passes / seconds}
-    return found, rate | {"clean_inferences_per_second": clean, "passes": int(passes)}
+    return found, Speed(passes / seconds, clean, int(passes))

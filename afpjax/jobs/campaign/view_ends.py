@@ -1,29 +1,25 @@
-"""The second half of job `campaign`'s report: how faults end, and the faults that end worst."""
+"""Parts of job `campaign`'s page that say how faults end, and which of them end worst."""
 
 import shlex
 from collections import Counter
 from collections.abc import Sequence
 
-from afpjax.jobs.campaign.view_cells import TARGETS as WHERE_STRUCK
-from afpjax.jobs.campaign.view_cells import (
-    Record,
-    by_bit,
-    by_layer,
-    estimated,
-    setting_words,
+from afpjax.jobs.campaign import charts
+from afpjax.jobs.campaign.cells import (
+    CHANGED,
+    LAYER,
+    RIGHT,
+    StruckCells,
+    highest_first,
     share,
-    targets,
+    site,
     telling,
-    whole,
+    where,
 )
-from afpjax.jobs.campaign.view_figures import ends, heat
-from afpjax.report.markup import Html, details, figure, html, join, paragraph, table
-from afpjax.report.story import Block, Part, Result
-from afpjax.report.wording import rate
+from afpjax.jobs.campaign.result import CampaignResult, CellResult, Confusion, WorstFault
+from afpjax.report.view import Beside, Block, Bullets, Chart, Column, Details, Paragraph, Table
 
-__all__ = ["ENDS"]
-
-#: Key -> heading, and what it means.
+#: Field of `Endings` -> heading, and what it means.
 _OUTCOMES = {
     "masked": ("masked", "no logit moved"),
     "tolerable": ("tolerable", "logits moved, class kept, its probability within 10 %"),
@@ -37,158 +33,128 @@ _CLASSES = 20  # up to which the confusion is a heat map
 _PAIRS = 15
 _COMMAND_SITES = 5  # faults that the command has
 _ROWS = 60  # bars that the figure of endings has room for
+_FAULT = Column("fault", lambda row: site(row.site))
 
 
-def endings(result: Result) -> Block:
-    """Shares that sum to one as bars; every outcome as a table."""
-    drawn: dict[str, bytes] = {}
-    shown, tables = [], []
-    for target in targets(result):
-        setting = telling(result, target)
-        cells, name = _parted(result, target, setting)
-        if not cells or "masked" not in cells[0]:
-            continue
-        words = setting_words(setting)
-        where = WHERE_STRUCK.get(target, target)
-        title = f"Faults in {where}{f', {words}' if words else ''}"
-        if len(cells) <= _ROWS:
-            svg = ends(cells, [str(cell[name]) for cell in cells])
-            drawn[f"endings-{target}.svg"] = svg
-            shown.append(figure(svg, title))
-        rows = [
-            (cell[name], *(share(cell[key]) if key in cell else "–" for key in _OUTCOMES))
-            for cell in cells
+def listed(result: CampaignResult) -> list[Block]:
+    """Every fault that was named, and the images whose class it changed."""
+    cells = highest_first([cell for cell in result.cells if cell.site])
+    if not cells:
+        return []
+    blocks: list[Block] = [Table([_FAULT, CHANGED, RIGHT], cells)]
+    if result.changed:
+        columns = [
+            _FAULT,
+            Column("image", lambda row: row.image),
+            Column("class", lambda row: f"{row.before} → {row.after}"),
         ]
-        head = (name, *(words for words, _ in _OUTCOMES.values()))
-        tables.append(details(f"{title}: every outcome", table(head, rows)))
-    if not tables:
-        return Block(Html())
-    items = "".join(f"<li><b>{name}</b>: {text}.</li>" for name, text in _OUTCOMES.values())
-    meaning = details("What the outcomes mean", Html(f"<ul>{items}</ul>"))
-    figures = Html(f"<div class={'pair' if len(shown) > 1 else 'single'}>{join(shown)}</div>")
-    return Block(join([figures, *tables, meaning]), drawn)
+        title = f"Images whose class changed ({len(result.changed):,})"
+        blocks.append(Details(title, [Table(columns, result.changed)]))
+    return blocks
 
 
-def _parted(result: Result, target: str, setting: tuple) -> tuple[Sequence[Record], str]:
-    """The whole and its layers (or bits), or the listed faults; and the key that names them."""
-    listed = [c for c in result["cells"] if "site" in c and c["target"] == target]
-    if listed:
-        return listed, "site"
-    together = whole(result, target, setting)
-    if layers := by_layer(result, target, setting):
-        return [*together, *layers], "layer"
-    return [*together, *by_bit(result, target, setting)], "bit"
+def endings(result: CampaignResult) -> list[Block]:
+    """Shares that sum to one as bars; every outcome as a table."""
+    drawn, tables = [], []
+    for struck in telling(result):
+        first, cells = _rows(struck)
+        if not cells:
+            continue
+        if len(cells) <= _ROWS:
+            names = [str(cell.site or first.cell(cell)) for cell in cells]
+            svg = charts.ends([cell.endings for cell in cells], names)
+            drawn.append(Chart(f"endings-{struck.target}", svg, struck.title))
+        columns = [first]
+        for key, (name, _) in _OUTCOMES.items():
+            columns.append(Column(name, lambda cell, key=key: share(getattr(cell.endings, key))))
+        tables.append(Details(f"{struck.title}: every outcome", [Table(columns, cells)]))
+    meaning = Bullets([f"{name}: {text}." for name, text in _OUTCOMES.values()])
+    return [Beside(drawn), *tables, Details("What the outcomes mean", [meaning])] if tables else []
 
 
-def confusion(result: Result) -> Block:
+def _rows(struck: StruckCells) -> tuple[Column, Sequence[CellResult]]:
+    """Named faults, or the whole with its layers, or else with its bits; and what names them."""
+    if struck.sites:
+        return _FAULT, struck.sites
+    if struck.layers:
+        return LAYER, [*struck.whole, *struck.layers]
+    return Column("bit", lambda cell: cell.bit), [*struck.whole, *struck.bits]
+
+
+def confusion(result: CampaignResult) -> list[Block]:
     """Which class a changed image had, and which it got."""
-    pairs = sorted(result["confusion"], key=lambda pair: -pair["count"])
-    total = sum(pair["count"] for pair in pairs)
-    sinks = Counter[int]()
+    pairs = sorted(result.confusion, key=lambda pair: -pair.count)
+    if not pairs:
+        return []
+    total, first, sinks = sum(pair.count for pair in pairs), pairs[0], Counter[int]()
     for pair in pairs:
-        sinks[pair["to"]] += pair["count"]
+        sinks[pair.after] += pair.count
     sink, most = sinks.most_common(1)[0]
-    first = pairs[0]
     text = (
         f"Of {total:,} changed classes, {share(most / total)} end in class {sink}; the most "
-        f"frequent change is from class {first['from']} to class {first['to']} "
-        f"({share(first['count'] / total)}). Counted as struck: a cell counts by its trials."
+        f"frequent change is from class {first.before} to class {first.after} "
+        f"({share(first.count / total)}). Counted as struck: a cell counts by its trials."
     )
-    rows = [
-        (f"{pair['from']} → {pair['to']}", f"{pair['count']:,}", share(pair["count"] / total))
-        for pair in pairs[:_PAIRS]
+    columns = [
+        Column("from → to", lambda pair: f"{pair.before} → {pair.after}"),
+        Column("times", lambda pair: f"{pair.count:,}"),
+        Column("of all", lambda pair: share(pair.count / total)),
     ]
-    listing = table(("from → to", "times", "of all"), rows)
-    classes = 1 + max(max(pair["from"], pair["to"]) for pair in pairs)
-    if classes > _CLASSES:
-        return Block(join([paragraph(text), listing]))
-    found = {(pair["from"], pair["to"]): pair["count"] / total for pair in pairs}
-    names = [str(index) for index in range(classes)]
+    shown = pairs[:_PAIRS]
+    table = Details(f"The {len(shown)} most frequent changes", [Table(columns, shown)])
+    return [Paragraph(text), *_confusion_map(pairs, total), table]
+
+
+def _confusion_map(pairs: Sequence[Confusion], total: int) -> list[Block]:
+    """From class to class, where there are few."""
+    classes = range(1 + max(max(pair.before, pair.after) for pair in pairs))
+    if len(classes) > _CLASSES:
+        return []
+    found = {(pair.before, pair.after): pair.count / total for pair in pairs}
     values = [
-        [None if row == column else found.get((row, column), 0) for column in range(classes)]
-        for row in range(classes)
+        [None if after == before else found.get((before, after), 0.0) for after in classes]
+        for before in classes
     ]
-    svg = heat(values, names, names, "class under the fault", "class without it")
-    shown = figure(svg, "From class to class", "Share of all changed classes.")
-    most_frequent = details(f"The {len(rows)} most frequent changes", listing)
-    return Block(join([paragraph(text), shown, most_frequent]), {"confusion.svg": svg})
+    names = [str(index) for index in classes]
+    svg = charts.heat(values, names, names, "class under the fault", "class without it")
+    return [Chart("confusion", svg, "From class to class", "Share of all changed classes.")]
 
 
-def worst(result: Result) -> Block:
+def worst(result: CampaignResult) -> list[Block]:
     """The faults that changed most images, and how to strike them again."""
-    rows = [
-        (share(each["sdc_rate"]), each["layer"], each["bit"], _target(each), _sites(each))
-        for each in result["worst"]
-    ]
-    head = ("images changed", "layer", "bit", "struck", "fault")
-    listing = table(head, rows, words=(1, 2, 3, 4))
-    same = [each for each in result["worst"] if each.get("same_in_every_image")]
-    again = [_command(same)] if same else []
-    if len(same) < len(rows):
-        again.append(
-            paragraph(
-                "A trial that is not named by one site draws its faults from its cell, its number "
-                "and the seed: the same experiment and seed strikes it again.",
-                kind="note",
-            )
+    faults = result.worst
+    if not faults:
+        return []
+    blocks: list[Block] = []
+    alone = [
+        fault.sites[0]
+        for fault in faults
+        if fault.same_in_every_image and fault.sites and len(fault.sites) == 1
+    ][:_COMMAND_SITES]
+    if alone:
+        command = (
+            "python -m afpjax.run campaign --config config.toml --out again --campaign.design "
+            f"listed --campaign.sites {' '.join(map(shlex.quote, alone))}"
         )
-    return Block(join([*again, details(f"The {len(rows)} worst", listing)]))
+        blocks.append(Paragraph("The worst, struck again in this run's folder:"))
+        blocks.append(Paragraph(command, "command"))
+    if not all(fault.same_in_every_image for fault in faults):
+        note = (
+            "A trial that is not named by one site draws its faults from its cell, its number and "
+            "the seed: the same experiment and seed strikes it again."
+        )
+        blocks.append(Paragraph(note, "note"))
 
+    def named(fault: WorstFault) -> str:
+        """By sites, or by its trial where it has none or one for each image."""
+        same = fault.same_in_every_image and fault.sites
+        return site(" ".join(fault.sites or ())) if same else f"trial {fault.trial:,}"
 
-def _target(each: Record) -> str:
-    return f"{each['target']}, rate {rate(each['rate'])}" if "rate" in each else each["target"]
-
-
-def _sites(each: Record) -> Html:
-    """Its site, or its trial's number where it has none or one for each image."""
-    if each.get("same_in_every_image"):
-        return Html(f"<span class=sites>{html(' '.join(each['sites']))}</span>")
-    return html(f"trial {each['trial']:,}")
-
-
-def _command(faults: Sequence[Record]) -> Html:
-    """The worst of them struck again, in the experiment of this run's folder."""
-    alone = [each["sites"][0] for each in faults if len(each["sites"]) == 1][:_COMMAND_SITES]
-    if not alone:
-        return Html()
-    text = (
-        "python -m afpjax.run campaign --config config.toml --out again "
-        "--campaign.design listed --campaign.sites "
-    )
-    sites = " ".join(shlex.quote(site) for site in alone)
-    count = "The worst fault" if len(alone) == 1 else f"The {len(alone)} worst"
-    told = paragraph(f"{count}, struck again in this run's folder:")
-    return Html(f"{told}<p class=command>{html(text + sites)}</p>")
-
-
-def listed(result: Result) -> Block:
-    """Every listed fault, and the images whose class it changed."""
-    cells = [cell for cell in result["cells"] if "site" in cell]
-    if not cells:
-        return Block(Html())
-    rows = [
-        (Html(f"<span class=sites>{html(cell['site'])}</span>"), estimated(cell, "sdc_rate"),
-         estimated(cell, "accuracy"))
-        for cell in sorted(cells, key=lambda cell: -cell["sdc_rate"])
-    ]  # fmt: skip
-    shown = table(("fault", "another class", "images right"), rows)
-    changed = [
-        (Html(f"<span class=sites>{html(each['site'])}</span>"), each["image"],
-         f"{each['before']} → {each['after']}")
-        for each in result.get("changed", ())
-    ]  # fmt: skip
-    if not changed:
-        return Block(shown)
-    more = details(
-        f"Images whose class changed ({len(changed):,})",
-        table(("fault", "image", "class"), changed),
-    )
-    return Block(join([shown, more]))
-
-
-ENDS = (
-    Part("The listed faults", ("cells",), listed),
-    Part("How faults end", ("cells",), endings),
-    Part("Which class becomes which", ("confusion",), confusion),
-    Part("The worst faults", ("worst",), worst),
-)
+    columns = [
+        Column("images changed", lambda fault: share(fault.sdc_rate)),
+        Column("layer", lambda fault: fault.layer, left=True),
+        Column("bit", lambda fault: fault.bit, left=True),
+        Column("struck", where, left=True),
+        Column("fault", named, left=True),
+    ]
+    return [*blocks, Details(f"The {len(faults)} worst", [Table(columns, faults)])]

@@ -7,25 +7,17 @@ device that holds most of them, and devices are numbered from 0.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from afpjax.jobs.shared.result import Estimate, ModelResult, NoteResult, named
+from afpjax.jobs.shared.result import (
+    Estimate,
+    HeldOutImages,
+    ModelResult,
+    NoteResult,
+    NumberFormat,
+    Speed,
+    named,
+)
 
 SAFE_SPARE = "-safe-spare"  # ends the name of coded computing whose spare never fails
-
-
-@dataclass(frozen=True)
-class HeldOutImages:
-    """The images that everything was measured on."""
-
-    name: str
-    images: int
-
-
-@dataclass(frozen=True)
-class NumberFormat:
-    """What the network's numbers are."""
-
-    kind: str
-    bits: int
 
 
 @dataclass(frozen=True)
@@ -214,15 +206,6 @@ class ThresholdSearch:
     gain: Sequence[ThresholdGain]
 
 
-@dataclass(frozen=True)
-class LossesSpeed:
-    """Passes of an image a second, under lost devices and with none."""
-
-    inferences_per_second: float
-    clean_inferences_per_second: float
-    passes: int
-
-
 @dataclass(frozen=True, kw_only=True)
 class DistributeResult:
     """What every method keeps when devices are lost, what it costs, and what RobustDiCE needs."""
@@ -248,7 +231,7 @@ class DistributeResult:
     expected: Sequence[ExpectedResult] | None = None
     flips: Sequence[FlipsResult] | None = None
     search: ThresholdSearch | None = None
-    throughput: LossesSpeed
+    throughput: Speed
 
     @property
     def setting(self) -> tuple[int, int]:

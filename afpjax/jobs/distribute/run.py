@@ -16,12 +16,9 @@ from afpjax.jobs.distribute.cases import Outcome as Lost
 from afpjax.jobs.distribute.result import (
     BoardUsed,
     DistributeResult,
-    HeldOutImages,
     Kept,
     LayerPlacement,
-    LossesSpeed,
     MethodResult,
-    NumberFormat,
     ResourcesResult,
     ScoresUsed,
     StabilityResult,
@@ -31,7 +28,7 @@ from afpjax.jobs.distribute.search import searched
 from afpjax.jobs.distribute.view import view
 from afpjax.jobs.shared import plans, records, scoring
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.jobs.shared.result import Estimate
+from afpjax.jobs.shared.result import Estimate, HeldOutImages, NumberFormat, Speed
 from afpjax.neurons.distribute import NORMALISATIONS
 from afpjax.neurons.methods import method
 from afpjax.neurons.resources import resources
@@ -122,7 +119,7 @@ def run(config: Config, work: Work) -> Outcome:
 
 def _timed(
     distribution: Distribution, parts: dict[str, list[Case]]
-) -> tuple[dict[str, list[Lost]], LossesSpeed]:
+) -> tuple[dict[str, list[Lost]], Speed]:
     """What was measured, all together, and its speed: over all attempts, where interrupted."""
     experiment = distribution.experiment
     evaluator = scoring.without_neurons(experiment, distribution.settings.substitute)
@@ -136,7 +133,7 @@ def _timed(
         rights = iter(distribution.measured(cases, "Losing devices"))
         seconds, passes = total()
     measured = {name: list(zip(part, rights, strict=False)) for name, part in parts.items()}
-    speed = LossesSpeed(passes / seconds, evaluator.clean_rate(losing=True), int(passes))
+    speed = Speed(passes / seconds, evaluator.clean_rate(losing=True), int(passes))
     return measured, speed
 
 

@@ -7,6 +7,7 @@ from matplotlib.ticker import MaxNLocator
 
 from afpjax.jobs.partition.result import Point, Row, Sensitivity, SweepPoint
 from afpjax.jobs.shared.result import Estimate
+from afpjax.jobs.shared.view import percents
 from afpjax.report.charts import device_look, draw, legend, rate_axis, reference
 from afpjax.report.style import INK, MUTED, PAPER, TOOLS
 from afpjax.report.wording import Real, short_names
@@ -73,7 +74,7 @@ def sweep(points: Sequence[SweepPoint], clean: float, rate: float) -> bytes:
             mine = sorted((p for p in points if p.tool == tool), key=lambda p: p.rate)
             marker, line, size = _MARKS[tool]
             rates = [point.rate for point in mine]
-            values, low, high = _percent([point.accuracy for point in mine])
+            values, low, high = percents([point.accuracy for point in mine])
             axes.fill_between(rates, low, high, color=TOOLS[tool], alpha=0.18, linewidth=0)
             axes.plot(
                 rates, values, color=TOOLS[tool], marker=marker, linestyle=line,
@@ -139,16 +140,6 @@ def history(hypervolume: Sequence[float]) -> bytes:
     return draw(paint, height=2.0)
 
 
-Percent = tuple[list[float], list[float], list[float]]
-
-
-def _percent(estimates: Sequence[Estimate]) -> Percent:
-    """Values, and the ends of their intervals."""
-    values = [(100 * each.value, 100 * each.low, 100 * each.high) for each in estimates]
-    value, low, high = zip(*values, strict=True)
-    return list(value), list(low), list(high)
-
-
 def _points(
     axes: Axes,
     where: Sequence[Real],
@@ -157,7 +148,7 @@ def _points(
     name: str,
 ) -> None:
     """One device's accuracies with their intervals, beside those of the other devices."""
-    (colour, marker), (values, low, high) = look, _percent(estimates)
+    (colour, marker), (values, low, high) = look, percents(estimates)
     axes.vlines(where, low, high, colors=colour, linewidths=1, alpha=0.7)
     axes.plot(
         where, values, color=colour, marker=marker, linestyle="",
@@ -173,7 +164,7 @@ def _line(
     name: str,
 ) -> None:
     """One device's accuracies as a line, its intervals as a band."""
-    (colour, marker), (values, low, high) = look, _percent(estimates)
+    (colour, marker), (values, low, high) = look, percents(estimates)
     axes.fill_between(where, low, high, color=colour, alpha=0.25, linewidth=0)
     axes.plot(
         where, values, color=colour, marker=marker, label=name,

@@ -252,6 +252,31 @@ class DataName:
 
 
 @dataclass(frozen=True)
+class HeldOutImages:
+    """The images that everything was measured on."""
+
+    name: str
+    images: int
+
+
+@dataclass(frozen=True)
+class NumberFormat:
+    """What the network's numbers are."""
+
+    kind: str
+    bits: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Passes of an image a second, under faults (or lost devices) and without."""
+
+    inferences_per_second: float
+    clean_inferences_per_second: float
+    passes: int
+
+
+@dataclass(frozen=True)
 class LinkResult:
     """What happens to values on the way from one device to another, and how often."""
 

@@ -14,7 +14,7 @@ from afpjax.report.view import Beside, Block, Chart, Column, Details, Table, Tex
 from afpjax.report.wording import Real, interval, number, percent, scaled, size
 
 __all__ = ["COSTS", "cost_charts", "cost_tables", "coverage", "device", "device_totals"]
-__all__ += ["estimated", "layer_table", "subject", "warnings"]
+__all__ += ["estimated", "layer_table", "percents", "subject", "warnings"]
 
 #: Attribute of a cost -> (heading with its unit, how a value reads).
 COSTS: dict[str, tuple[str, Callable[[Any], str]]] = {
@@ -50,6 +50,13 @@ def estimated(estimate: Estimate | None) -> Text | None:
     if estimate is None:
         return None
     return pieces().estimate(percent(estimate.value), interval(estimate.bounds))
+
+
+def percents(estimates: Sequence[Estimate]) -> tuple[list[float], list[float], list[float]]:
+    """Values, and the lower and the upper ends of their intervals, for a figure."""
+    values = [(100 * each.value, 100 * each.low, 100 * each.high) for each in estimates]
+    value, low, high = zip(*values, strict=True)
+    return list(value), list(low), list(high)
 
 
 def device_totals(costs: Sequence[CostResult], devices: Sequence[str], key: str) -> dict[str, Real]:

@@ -1,6 +1,6 @@
-"""The figures of job `campaign`: heat maps, rankings, curves with bands, and how faults end."""
+"""Figures of job `campaign`: heat maps, rankings, curves with bands, and how faults end."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from matplotlib.axes import Axes
@@ -8,7 +8,8 @@ from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from afpjax.jobs.campaign.view_cells import ENDINGS, Record, bounds, endings
+from afpjax.jobs.campaign.result import CellResult, Endings
+from afpjax.jobs.shared.view import percents
 from afpjax.report.charts import draw, legend, rate_axis
 from afpjax.report.style import HEAT, INK
 from afpjax.report.wording import Real, short, short_names
@@ -21,7 +22,14 @@ STEPS = (0, 0.1, 0.3, 1, 3, 10, 30, 100)
 _NAMED = 64  # rows up to which a heat map names each
 _LETTER = 4.6  # points, about
 _GAP = 0.05  # of a cell, on each side
-_ENDS = (HEAT[0], HEAT[2], HEAT[4], HEAT[6], INK)
+#: How a pair ends -> in a few words, and its colour; every pair is in one of them.
+_ENDS = {
+    "masked": ("masked", HEAT[0]),
+    "tolerable": ("tolerable", HEAT[2]),
+    "shaken": ("probability off >10 %", HEAT[4]),
+    "sdc1": ("another class", HEAT[6]),
+    "non_finite": ("not finite", INK),
+}
 
 
 class Line(NamedTuple):
@@ -29,7 +37,7 @@ class Line(NamedTuple):
 
     name: str
     where: Sequence[Real]
-    cells: Sequence[Record]
+    cells: Sequence[CellResult]
     colour: str
     marker: str
 
@@ -46,7 +54,7 @@ def heat(
     across: str,
     down: str = "",
 ) -> bytes:
-    """A cell for each fraction, coloured by its step; none where it is None."""
+    """A square for each fraction, coloured by its step; none where it is None."""
 
     def paint(single: Sequence[Axes]) -> None:
         (axes,) = single
@@ -63,7 +71,10 @@ def heat(
         axes.grid(visible=False)
         axes.spines[:].set_visible(False)
         axes.tick_params(length=0)
-        _name_rows(axes, rows)
+        if len(rows) <= _NAMED:
+            axes.set_yticks(range(len(rows)), short_names(rows, 19), fontsize=7.5)
+        else:
+            axes.yaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
         _name_columns(axes, columns)
         axes.set(xlabel=across, ylabel=down)
         _scale(axes)
@@ -77,13 +88,6 @@ def _squares(corners: Sequence[tuple[int, int]]) -> Path:
     places = [(x + dx, y + dy) for x, y in corners for dx, dy in around]
     codes = [Path.MOVETO, *[Path.LINETO] * 3, Path.CLOSEPOLY] * len(corners)
     return Path(places, codes)
-
-
-def _name_rows(axes: Axes, rows: Sequence[str]) -> None:
-    if len(rows) <= _NAMED:
-        axes.set_yticks(range(len(rows)), short_names(rows, 19), fontsize=7.5)
-    else:
-        axes.yaxis.set_major_locator(MaxNLocator(nbins=12, integer=True))
 
 
 def _name_columns(axes: Axes, columns: Sequence[str]) -> None:
@@ -109,16 +113,14 @@ def _scale(axes: Axes) -> None:
     )  # fmt: skip
 
 
-def ranking(cells: Sequence[Record], names: Sequence[str], colour: str, label: str) -> bytes:
+def ranking(cells: Sequence[CellResult], names: Sequence[str], colour: str, label: str) -> bytes:
     """A row for each cell in the order given: its SDC rate (%), and its interval as a bar."""
 
     def paint(single: Sequence[Axes]) -> None:
         (axes,) = single
-        limits = [[100 * end for end in bounds(cell, "sdc_rate")] for cell in cells]
         places = range(len(cells))
-        low, high = zip(*limits, strict=True)
+        rates, low, high = percents([cell.sdc_rate for cell in cells])
         axes.hlines(places, low, high, colors=colour, linewidths=4, alpha=0.35)
-        rates = [100 * cell["sdc_rate"] for cell in cells]
         axes.plot(
             rates, places, color=colour, marker="o", linestyle="", markersize=3.8, clip_on=False
         )
@@ -138,11 +140,10 @@ def curves(lines: Sequence[Line], key: str, across: str, label: str, rates: bool
     def paint(single: Sequence[Axes]) -> None:
         (axes,) = single
         for name, where, cells, colour, marker in lines:
-            low, high = zip(*(bounds(cell, key) for cell in cells), strict=True)
-            below, above = ([100 * end for end in ends_] for ends_ in (low, high))
-            axes.fill_between(where, below, above, color=colour, alpha=0.2, linewidth=0)
+            values, low, high = percents([getattr(cell, key) for cell in cells])
+            axes.fill_between(where, low, high, color=colour, alpha=0.2, linewidth=0)
             axes.plot(
-                where, [100 * cell[key] for cell in cells], color=colour, marker=marker,
+                where, values, color=colour, marker=marker,
                 label=name, linewidth=1.3, markersize=3.5, clip_on=False, zorder=3,
             )  # fmt: skip
         every = sorted({place for line in lines for place in line.where})
@@ -159,22 +160,21 @@ def curves(lines: Sequence[Line], key: str, across: str, label: str, rates: bool
     return draw(paint, height=2.3)
 
 
-def ends(cells: Sequence[Record], names: Sequence[str]) -> bytes:
+def ends(endings: Sequence[Endings], names: Sequence[str]) -> bytes:
     """A bar for each cell: how its faults end, shares of (fault, image) pairs (%)."""
 
     def paint(single: Sequence[Axes]) -> None:
         (axes,) = single
-        start = [0.0] * len(cells)
-        shares: list[Mapping[str, float]] = [endings(cell) for cell in cells]
-        for (name, words), colour in zip(ENDINGS.items(), _ENDS, strict=True):
-            wide = [100 * each[name] for each in shares]
+        places, start = range(len(endings)), [0.0] * len(endings)
+        for name, (words, colour) in _ENDS.items():
+            wide = [100 * getattr(each, name) for each in endings]
             if any(wide):
-                axes.barh(range(len(cells)), wide, 0.8, left=start, color=colour, label=words)
+                axes.barh(places, wide, 0.8, left=start, color=colour, label=words)
             start = [left + more for left, more in zip(start, wide, strict=True)]
-        axes.set_yticks(range(len(cells)), short_names(names, 19))
-        axes.set(ylim=(len(cells) - 0.5, -0.5), xlim=(0, 100))
+        axes.set_yticks(places, short_names(names, 19))
+        axes.set(ylim=(len(endings) - 0.5, -0.5), xlim=(0, 100))
         axes.grid(visible=False)
         axes.set_xlabel("of all fault and image pairs (%)")
         legend(axes)
 
-    return draw(paint, height=0.95 + 0.19 * max(len(cells), 2))
+    return draw(paint, height=0.95 + 0.19 * max(len(endings), 2))

@@ -1,13 +1,14 @@
 """Heat maps, rankings, curves and endings lie where the numbers are, up to deep networks."""
 
 import re
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from afpjax.jobs.campaign.view_cells import COLOURS, ENDINGS, apart, endings, share, span
-from afpjax.jobs.campaign.view_figures import Line, curves, ends, heat, ranking, step
+from afpjax.jobs.campaign.cells import COLOURS
+from afpjax.jobs.campaign.charts import Line, curves, ends, heat, ranking, step
 from afpjax.report.style import HEAT, contrast
 
 from ..svg import SVG, drawn, texts
@@ -88,34 +89,15 @@ def test_curves_name_their_lines_where_there_are_several():
 
 
 def test_endings_sum_to_one():
-    found = endings(cell("a", "all", 0.2))
-    assert list(found) == list(ENDINGS)
-    assert sum(found.values()) == pytest.approx(1)
-    assert found["shaken"] == pytest.approx(0.2)  # a quarter of the 0.8 that keep their class
-    over = endings({"masked": 0.7, "sdc1": 0.31})
-    assert over["shaken"] == 0
+    found = cell("a", "all", 0.2).endings
+    shares = (found.masked, found.tolerable, found.shaken, found.sdc1, found.non_finite)
+    assert sum(shares) == pytest.approx(1)
+    assert found.shaken == pytest.approx(0.2)  # a quarter of the 0.8 that keep their class
+    assert replace(found, masked=0.9).shaken == 0  # they may sum to a little more than one
 
 
 def test_endings_that_never_are_have_no_name():
-    said = texts(ends([cell("a", "all", 0.2)], ["a"]))
+    said = texts(ends([cell("a", "all", 0.2).endings], ["a"]))
     assert "masked" in said
     assert "not finite" not in said
-    assert "not finite" in texts(ends([cell("a", "all", 0.2, non_finite=0.1)], ["a"]))
-
-
-@pytest.mark.parametrize(
-    ("fraction", "text"),
-    [(0, "0"), (1e-7, "<0.001"), (1.25e-5, "0.0013"), (0.0099, "0.99"), (0.01, "1.0"),
-     (0.382, "38.2"), (1, "100.0")],
-)  # fmt: skip
-def test_shares_never_say_zero_for_what_is_not(fraction, text):
-    assert share(fraction) == f"{text}\u00a0%"
-
-
-def test_spans():
-    assert span((0, 0.0268)) == "[0,\u00a02.7]"
-
-
-def test_apart_is_by_intervals():
-    cells = [cell("a", 0, 0.1), cell("b", 0, 0.5), cell("c", 0, 0.485), cell("d", 0, 0.47)]
-    assert [each["layer"] for each in apart(cells)] == ["b", "c"]
+    assert "not finite" in texts(ends([cell("a", "all", 0.2, odd=0.1).endings], ["a"]))
