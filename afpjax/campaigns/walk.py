@@ -43,7 +43,7 @@ class Rules:
     sequential: bool = True
 
 
-class Part(NamedTuple):
+class TrialRange(NamedTuple):
     """Trials start … stop - 1 of a stratum."""
 
     stratum: int
@@ -181,12 +181,12 @@ class Walk(Trials):
                 self.counts.add(part.stratum, part.start, answers[place : place + count])
                 place += count
 
-    def _chunks(self, target: Int64[np.ndarray, "S"]) -> Iterator[list[Part]]:
-        parts, room = list[Part](), CHUNK
+    def _chunks(self, target: Int64[np.ndarray, "S"]) -> Iterator[list[TrialRange]]:
+        parts, room = list[TrialRange](), CHUNK
         for place, start in enumerate(self.counts.trials.tolist()):
             while start < target[place]:
                 stop = min(int(target[place]), start + room)
-                parts.append(Part(place, start, stop))
+                parts.append(TrialRange(place, start, stop))
                 room, start = room - (stop - start), stop
                 if not room:
                     yield parts
@@ -194,7 +194,7 @@ class Walk(Trials):
         if parts:
             yield parts
 
-    def _faults(self, part: Part) -> Iterator[Fault]:
+    def _faults(self, part: TrialRange) -> Iterator[Fault]:
         stratum = self.strata[part.stratum]
         trials = range(part.start, part.stop)
         return faults_of(self._evaluator.quantized, stratum, trials, **self.source(stratum))

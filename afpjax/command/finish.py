@@ -12,12 +12,9 @@ from rich.console import Console
 from afpjax import __version__
 from afpjax.command.run_folder import RunFolder, without_place
 from afpjax.config.config import Config
-from afpjax.inputs.notes import covered, texts
 from afpjax.jobs.shared.outcome import Outcome, result_text, tables
 from afpjax.jobs.shared.result import plain
-from afpjax.report.page import render
-from afpjax.report.render import page as page_of
-from afpjax.report.render import terminal as terminal_of
+from afpjax.report.render import page, terminal
 
 
 def files_of(config: Config, outcome: Outcome, before: float, started: float) -> dict[str, bytes]:
@@ -27,17 +24,14 @@ def files_of(config: Config, outcome: Outcome, before: float, started: float) ->
     if taken := {*own, "seconds"} & set(measured):
         raise ValueError(f"the command itself writes {sorted(taken)} to result.json")
     result = {**own, **measured}
-    if outcome.view is None:
-        page = render(result, without_place(config))
-    else:
-        page = page_of(outcome.view, config.run.job, without_place(config))
+    report = page(outcome.view, config.run.job, without_place(config))
     seconds = round(max(before, 0.0) + time.monotonic() - started, 3)
     texts = {
         "result.json": result_text({**result, "seconds": seconds}),
-        "report.html": page.html,
+        "report.html": report.html,
         **{f"{name}.csv": text for name, text in tables(result).items()},
     }
-    files = {**page.figures, **{name: text.encode() for name, text in texts.items()}}
+    files = {**report.figures, **{name: text.encode() for name, text in texts.items()}}
     return {**files, **_of_job(outcome, {*files, "config.toml"})}
 
 
@@ -52,19 +46,11 @@ def _of_job(outcome: Outcome, taken: set[str]) -> Mapping[str, bytes]:
 def show(outcome: Outcome, folder: RunFolder) -> None:
     """Print what has to be known first, then the job's own summary and where the page lies."""
     console = Console()
-    if outcome.view is not None:
-        for text in outcome.view.warnings:
-            console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
-        console.print(terminal_of(outcome.view))
-        for text in outcome.view.remarks:
-            console.print(text, markup=False, highlight=False)
-    else:
-        for text in texts(plain(outcome.result)):
-            console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
-        if outcome.summary:
-            console.print(outcome.summary, markup=False)
-        if coverage := plain(outcome.result).get("model", {}).get("coverage"):
-            console.print(covered(coverage), markup=False, highlight=False)
-    page = os.path.join(folder.shown, "report.html")
-    console.print(f"Done: {page}", markup=False, highlight=False, soft_wrap=True)
+    for text in outcome.view.warnings:
+        console.print(f"Note: {text}", style="bold yellow", markup=False, highlight=False)
+    console.print(terminal(outcome.view))
+    for text in outcome.view.remarks:
+        console.print(text, markup=False, highlight=False)
+    shown = os.path.join(folder.shown, "report.html")
+    console.print(f"Done: {shown}", markup=False, highlight=False, soft_wrap=True)
     console.file.flush()

@@ -131,7 +131,9 @@ class Slots(NamedTuple):
 
     def trials(self) -> np.ndarray:
         """The trial of every image."""
-        own = (np.uint32(node.trials or (0,) * self.devices)[:, None] for node in self.nodes)
+        own = (
+            np.array(node.trials or (0,) * self.devices, np.uint32)[:, None] for node in self.nodes
+        )
         return self._filled((), np.uint32, own)
 
     def links(self, read: int, words: tuple[int, ...]) -> np.ndarray:

@@ -1,13 +1,13 @@
 """What has to be known before an answer is read: the notes of a run.
 
-A job puts `records(notes)` into its result as `notes`; the command prints them before the job's own
-summary, and the report shows them as its first paragraph. In the library the same text is a
+A job's result has them as `notes`, and its view as warnings: the command prints them before the
+job's own summary, and the report shows them below its headline. In the library the same text is a
 warning of the category `AnswerWarning`. A note is a pure function of the experiment: no times, no
 places, so that equal runs say the same.
 """
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,16 +26,6 @@ class Note:
     kind: str
     text: str
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-def records(notes: Iterable[Note]) -> list[dict[str, Any]]:
-    """The notes as result.json has them, each kind's in the order given."""
-    return [{"kind": note.kind, "text": note.text, **note.facts} for note in notes]
-
-
-def texts(result: Mapping[str, Any]) -> Sequence[str]:
-    """What a result's notes say."""
-    return [str(note["text"]) for note in result.get("notes", ())]
 
 
 def warn(notes: Iterable[Note], *, stacklevel: int = 2) -> None:

@@ -5,10 +5,9 @@ variable of the same name, so an inlined figure follows the reader's light or da
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Final
 
-__all__ = ["COLOURS", "CSS", "DEVICES", "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PAPER"]
+__all__ = ["COLOURS", "DEVICES", "GRID", "HEAT", "INK", "MARKERS", "MUTED", "PAPER"]
 __all__ += ["METHODS", "TOOLS", "contrast", "variables"]
 
 INK: Final = "#1b2128"
@@ -130,6 +129,3 @@ def variables() -> str:
         f":root{{color-scheme:light dark;{_variables(COLOURS)}--soft:#eef1f4}}"
         f"@media (prefers-color-scheme:dark){{:root{{{_variables(_DARK)}--soft:#262d35}}}}"
     )
-
-
-CSS: Final = variables() + (Path(__file__).parent / "templates" / "page.css").read_text("utf-8")

@@ -15,7 +15,8 @@ import pytest
 
 from afpjax.command import finish
 from afpjax.jobs.shared.outcome import Outcome
-from afpjax.report import page
+from afpjax.report.render import Page
+from afpjax.report.view import View
 from afpjax.run import main
 
 MODEL = {"name": "m", "layers": [{"name": "a", "kind": "dense", "macs": 6, "weights": 2}]}
@@ -26,7 +27,7 @@ BEFORE = "afpjax: interrupted before anything was begun\n"
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(finish, "render", lambda result, config: page.Page("<html>", {}))
+    monkeypatch.setattr(finish, "page", lambda view, job, settings: Page("<html>", {}))
     return tmp_path
 
 
@@ -36,7 +37,8 @@ def strike(number=signal.SIGINT):
 
 
 def done(config, work):
-    return Outcome({"model": MODEL, "costs": [{"layer": "a", "device": "d", "bytes": 1}]})
+    costs = [{"layer": "a", "device": "d", "bytes": 1}]
+    return Outcome({"model": MODEL, "costs": costs}, View("Done"))
 
 
 def wait():

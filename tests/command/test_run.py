@@ -17,9 +17,10 @@ from afpjax import __version__
 from afpjax.command import finish
 from afpjax.config.config import load
 from afpjax.inputs.errors import InputError
-from afpjax.inputs.notes import Note, records
 from afpjax.jobs.shared.outcome import Outcome, plain, result_text, tables
-from afpjax.report import page
+from afpjax.jobs.shared.result import NoteResult
+from afpjax.report.render import Page
+from afpjax.report.view import View
 from afpjax.run import main
 
 MODEL = {"name": "m", "layers": [{"name": "a", "kind": "dense", "macs": 6, "weights": 2}]}
@@ -31,6 +32,7 @@ PAGE = "<html>é</html>"
 SLOW = """
 import hashlib, sys, time
 from afpjax.jobs.shared.outcome import Outcome
+from afpjax.report.view import View
 from afpjax.run import main
 
 def slow(config, work):
@@ -43,7 +45,7 @@ def slow(config, work):
             print(number, flush=True)
         rows.append({"layer": "a", "device": "d", "bytes": work.memory[key][0]})
     model = {"name": "m", "layers": [{"name": "a", "kind": "dense", "macs": 6, "weights": 2}]}
-    return Outcome({"model": model, "costs": rows})
+    return Outcome({"model": model, "costs": rows}, View("Done"))
 
 sys.exit(main(jobs={"profile": slow}))
 """
@@ -55,20 +57,19 @@ def here(tmp_path, monkeypatch) -> Path:
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "elsewhere"))
     monkeypatch.setenv("COLUMNS", "100")
     # The report has tests of its own; the runs in processes of their own below do render it.
-    monkeypatch.setattr(
-        finish, "render", lambda result, config: page.Page(PAGE, {"x.svg": b"<svg>"})
-    )
+    monkeypatch.setattr(finish, "page", lambda view, job, settings: Page(PAGE, {"x.svg": b"<svg>"}))
     return tmp_path
 
 
 def costs(config, work):
     rows = [{"layer": "a", "device": f"d{i}", "bytes": config.run.seed + i} for i in range(3)]
-    return Outcome({"model": MODEL, "costs": rows}, "Summary: [0.1, 0.2]")
+    return Outcome({"model": MODEL, "costs": rows}, View("Done", summary=["Summary: [0.1, 0.2]"]))
 
 
 def noted(config, work):
-    notes = records([Note("chance", "Only chance.", {"accuracy": 0.1})])
-    return Outcome({"model": MODEL, "notes": notes}, "Summary")
+    note = NoteResult("chance", "Only chance.", {"accuracy": 0.1})
+    said = View("Done", summary=["Summary"], warnings=[note.text])
+    return Outcome({"model": MODEL, "notes": [note]}, said)
 
 
 def everything(folder):
@@ -236,7 +237,7 @@ def test_going_on_with_other_settings_is_refused(here, capsys):
 
 def test_a_missing_number_is_a_defect_and_never_written(here, capsys):
     def job(config, work):
-        return Outcome({"model": MODEL, "costs": [{"latency_ms": np.float32("nan")}]})
+        return Outcome({"model": MODEL, "costs": [{"latency_ms": np.float32("nan")}]}, View("Done"))
 
     with pytest.raises(ValueError, match=r"result\.costs\[0\]\.latency_ms is nan"):
         main(["profile", "--out", "x"], {"profile": job})
@@ -402,7 +403,7 @@ def test_tables_have_a_column_for_every_key_and_two_for_an_interval():
 
 def test_a_job_may_not_write_what_the_command_writes(here):
     def job(config, work):
-        return Outcome({"seed": 3})
+        return Outcome({"seed": 3}, View("Done"))
 
     with pytest.raises(ValueError, match="seed"):
         main(["profile", "--out", "x"], {"profile": job})
@@ -416,14 +417,9 @@ def test_what_has_to_be_known_first_is_printed_first(capsys):
     assert json.loads(Path("run/result.json").read_text())["notes"] == said
 
 
-def test_every_job_says_what_of_the_network_its_layers_are(capsys):
-    outside = {"products of two activations": 10}
-    coverage = {"macs": 0.9, "parameters": 1.0, "macs_outside": outside, "parameters_outside": {}}
-
+def test_remarks_stand_below_the_summary(capsys):
     def job(config, work):
-        return Outcome({"model": {**MODEL, "coverage": coverage}}, "Summary")
+        return Outcome({"model": MODEL}, View("Done", summary=["Summary"], remarks=["A remark."]))
 
     assert main(["profile", "--out", "run"], {"profile": job}) == 0
-    said = " ".join(capsys.readouterr().out.split())
-    assert said.startswith("Summary Layers have 90.0 % of the multiply-accumulates (MACs) and all")
-    assert "outside them, neither faulty nor costed: products of two activations (10 MACs)." in said
+    assert capsys.readouterr().out.startswith("Summary\nA remark.\n")

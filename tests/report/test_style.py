@@ -12,7 +12,7 @@ from afpjax.report.view import Part, View
 
 LIGHT, DARK = (
     dict(re.findall(r"--([\w-]+):(#\w{6})", block))
-    for block in re.findall(r":root\{([^}]*)\}", style.CSS)
+    for block in re.findall(r":root\{([^}]*)\}", style.variables())
 )
 
 
@@ -26,7 +26,7 @@ def test_contrast_of_known_pairs():
 def test_light_and_dark_name_the_same_colours():
     assert LIGHT.keys() == DARK.keys()
     assert style.COLOURS.keys() <= LIGHT.keys()
-    assert "prefers-color-scheme:dark" in style.CSS
+    assert "prefers-color-scheme:dark" in style.variables()
 
 
 def test_every_variable_that_a_page_uses_is_defined_in_both():

@@ -44,7 +44,7 @@ class Campaigned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Campaign:
+class CampaignParts:
     """What an experiment's campaign is made of."""
 
     experiment: Experiment
@@ -105,7 +105,7 @@ def _how_images_fail(experiment: Experiment) -> EvaluatorParts:
     return EvaluatorParts("campaign", experiment.held, metric)
 
 
-def _campaign(experiment: Experiment) -> Campaign:
+def _campaign(experiment: Experiment) -> CampaignParts:
     graph, settings = experiment.graph, experiment.config.campaign
     faulty = np.flatnonzero(layer_mask(experiment.faults, graph))
     if settings.mapping and len(settings.mapping) != len(graph.layers):
@@ -116,7 +116,7 @@ def _campaign(experiment: Experiment) -> Campaign:
     crossing = _crossing(experiment) if "link" in settings.targets else ()
     if settings.design == "listed":  # refused before a network is trained
         _ = (campaign_list.read if settings.list else _sites)(experiment)
-    return Campaign(experiment, tuple(faulty.tolist()), crossing)
+    return CampaignParts(experiment, tuple(faulty.tolist()), crossing)
 
 
 def _crossing(experiment: Experiment) -> tuple[int, ...]:
@@ -134,7 +134,7 @@ def _crossing(experiment: Experiment) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-def _design(campaign: Campaign) -> Callable[[], Campaigned]:
+def _design(campaign: CampaignParts) -> Callable[[], Campaigned]:
     """What the design is to do, checked but not yet begun."""
     experiment, settings = campaign.experiment, campaign.config.campaign
     if settings.design == "bernoulli":
@@ -156,7 +156,7 @@ def _design(campaign: Campaign) -> Callable[[], Campaigned]:
     return single
 
 
-def _of_list(campaign: Campaign, faults: FaultList) -> Campaigned:
+def _of_list(campaign: CampaignParts, faults: FaultList) -> Campaigned:
     """A file's faults: injected, compared with what the file says of them, and written again."""
     ended = campaign_list.inject_list(campaign.experiment, campaign.evaluator, faults)
     found, more = campaign_list.found(campaign.experiment, ended), {}
@@ -167,7 +167,7 @@ def _of_list(campaign: Campaign, faults: FaultList) -> Campaigned:
     return Campaigned(found, files={campaign_list.FILE: campaign_list.table(ended, more)})
 
 
-def _cells(campaign: Campaign) -> list[masks.Cell]:
+def _cells(campaign: CampaignParts) -> list[masks.Cell]:
     settings = campaign.config.campaign
     return masks.cells(
         campaign.experiment.faults,
@@ -180,7 +180,7 @@ def _cells(campaign: Campaign) -> list[masks.Cell]:
     )
 
 
-def _walk(campaign: Campaign) -> Walk:
+def _walk(campaign: CampaignParts) -> Walk:
     config, evaluator = campaign.config, campaign.evaluator
     made = _strata(campaign, campaign.experiment.quantized)
     reference, count = evaluator.reference, evaluator.count
@@ -197,7 +197,7 @@ def _walk(campaign: Campaign) -> Walk:
     )
 
 
-def _strata(campaign: Campaign, quantized: Quantized) -> tuple[strata.Stratum, ...]:
+def _strata(campaign: CampaignParts, quantized: Quantized) -> tuple[strata.Stratum, ...]:
     """What an answer is asked for each of; of the network, its layers and format are enough."""
     config = campaign.config
     settings, faults = config.campaign, config.faults
@@ -231,7 +231,7 @@ def _rules(config: Config) -> Rules:
     )
 
 
-def _trials(campaign: Campaign) -> tuple[int, int, int]:
+def _trials(campaign: CampaignParts) -> tuple[int, int, int]:
     """Cells, and the fewest and the most trials of all of them together."""
     settings, experiment = campaign.config.campaign, campaign.experiment
     if settings.design == "bernoulli":
@@ -250,7 +250,7 @@ def _sites(experiment: Experiment) -> dict[str, Fault]:
     return campaign_listed.faults(experiment, experiment.config.campaign.sites)
 
 
-def _timed(campaign: Campaign, design: Callable[[], Campaigned]) -> tuple[Campaigned, Speed]:
+def _timed(campaign: CampaignParts, design: Callable[[], Campaigned]) -> tuple[Campaigned, Speed]:
     """What a design found, and its speed: over all attempts, where it was interrupted."""
     evaluator, memory = campaign.evaluator, campaign.experiment.work.memory
     clean = evaluator.clean_rate()

@@ -21,11 +21,10 @@ class Outcome(NamedTuple):
     """What a job measured, and what it says of it."""
 
     #: A frozen dataclass, see `jobs.shared.result`: result.json without job, version, seed and
-    #: seconds. (A mapping while jobs move to typed results.)
+    #: seconds.
     result: Any
-    summary: object = ""  # of jobs whose result is a mapping: what the command prints
+    view: View  # what the page and the command say of the result
     files: Mapping[str, bytes] = MappingProxyType({})  # more for the run folder, by name
-    view: View | None = None  # what the page and the command say of the result
 
 
 #: The outcome depends on the experiment alone, not on what the memory holds already. Raises
