@@ -8,6 +8,7 @@ weights or inputs. Number them; a trial's number is sent through a pseudo-random
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -145,14 +146,13 @@ def faults_of(
     """
     count = stratum.kind.count
     first, last = trials.start * count, trials.stop * count
-
-    def numbers(image: int) -> UInt64[np.ndarray, "T count"]:
-        if in_order:
-            return np.arange(first, last, dtype=np.uint64).reshape(-1, count)
-        drawn = places(seed, stratum.number << 32 | image, first, last, stratum.faults)
-        return drawn.reshape(-1, count)
-
-    of_all = np.stack([numbers(image) for image in range(images)], axis=1)
+    of_images = (
+        np.arange(first, last, dtype=np.uint64)
+        if in_order
+        else places(seed, stratum.number << 32 | image, first, last, stratum.faults)
+        for image in range(images)
+    )
+    of_all = np.stack([numbers.reshape(-1, count) for numbers in of_images], axis=1)
     for drawn in of_all:  # [I, count]
         yield _fault(quantized, stratum, drawn, seed)
 
@@ -244,11 +244,14 @@ def _words(
     single = stratum.kind.does.single
     assert single is not None, "strata have been checked"
 
-    def random() -> UInt64[np.ndarray, "I n"]:
-        key = np.array([(seed * 0x9E3779B97F4A7C15 + stratum.number) % 2**64], np.uint64)
-        return mix(drawn ^ mix(mix(key) + np.uint64(1)))
-
+    random = partial(_random_words, drawn, seed, stratum.number)
     return single(starts, random, quantized.format.width, stratum.kind.length).astype(np.uint32)
+
+
+def _random_words(drawn: np.ndarray, seed: int, number: int) -> UInt64[np.ndarray, "I n"]:
+    """A word for each fault of a stratum, other ones than its place follows from."""
+    key = np.array([(seed * 0x9E3779B97F4A7C15 + number) % 2**64], np.uint64)
+    return mix(drawn ^ mix(mix(key) + np.uint64(1)))
 
 
 def _merged(

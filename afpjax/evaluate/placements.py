@@ -84,13 +84,12 @@ def side_by_side(
     of_all: Sequence[tuple[StageFaults, ...]], devices: int
 ) -> tuple[StageFaults, ...]:
     """Networks without bit-flips as one row, one on each device; the last on those left over."""
-
-    def of_layer(faults: Sequence[StageFaults]) -> StageFaults:
-        size = max(len(layer.outputs) for layer in faults)
-        return StageFaults(outputs=b"".join(layer.outputs or bytes(size) for layer in faults))
-
     every = [*of_all, *[of_all[-1]] * (devices - len(of_all))]
-    return tuple(of_layer(faults) for faults in zip(*every, strict=True))
+    sizes = [max(len(layer.outputs) for layer in faults) for faults in zip(*every, strict=True)]
+    return tuple(
+        StageFaults(outputs=b"".join(layer.outputs or bytes(size) for layer in faults))
+        for size, faults in zip(sizes, zip(*every, strict=True), strict=True)
+    )
 
 
 def _lost(answering: Int[Any, "C"]) -> StageFaults:

@@ -127,12 +127,11 @@ def in_order(rows: Sequence[PlanRow]) -> list[int]:
 
     What crosses a link follows from the devices, and so mostly from the layers' faults.
     """
-
-    def key(number: int) -> tuple:
-        trials, faults, links = rows[number]
-        return trials, tuple(f.order for f in faults), tuple((not link, link) for link in links)
-
-    return sorted(range(len(rows)), key=key)
+    keys = [
+        (trials, tuple(f.order for f in faults), tuple((not link, link) for link in links))
+        for trials, faults, links in rows
+    ]
+    return sorted(range(len(rows)), key=keys.__getitem__)
 
 
 class Group(NamedTuple):

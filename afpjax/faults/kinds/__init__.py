@@ -7,6 +7,7 @@ all `inject`: a pure function of codes, of what is drawn for them, and of the fa
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from math import prod
 from typing import NamedTuple
@@ -94,6 +95,7 @@ def names() -> tuple[str, ...]:
     return tuple(sorted(file.name.replace("_", "-") for file in pkgutil.iter_modules(__path__)))
 
 
+@cache  # asked for with every fault
 def named(name: str) -> FaultKind:
     """The kind of a name. Raises `InputError` where no file has it."""
     if name not in names():
