@@ -194,6 +194,11 @@ def test_scores_are_taken_from_an_importance_run(tmp_path, config_of, result_of,
     (tmp_path / "result.json").write_text(json.dumps({"job": "importance", **scored}))
     found = result_of("distribute", **SMALL, distribute__importance=str(tmp_path))
     assert found["scores"]["from"] == "importance run"
+    other = {**scored, "job": "importance", "model": {**scored["model"], "name": "other"}}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "result.json").write_text(json.dumps(other))
+    with pytest.raises(InputError, match="scores other, and the network here is"):
+        result_of("distribute", **SMALL, distribute__importance=str(tmp_path / "other"))
     experiment = prepare(config_of(), Work({}, SILENT))
     scores = {
         row["name"]: {name: np.array(row[name]) for name in ("l1", "taylor", "jsd")}
@@ -209,7 +214,7 @@ def test_scores_are_taken_from_an_importance_run(tmp_path, config_of, result_of,
     [
         (None, "no result.json"),
         ({"job": "profile"}, "no run of job importance"),
-        ({"job": "importance", "model": {"name": "other"}}, "scores other"),
+        ({"job": "importance", "model": {"name": "other"}}, "no readable result of a whole run"),
     ],
 )
 def test_scores_of_something_else_are_refused(tmp_path, config_of, content, said):

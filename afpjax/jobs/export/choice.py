@@ -1,8 +1,8 @@
 """What job `export` exports: the choice of an earlier run, or one that is worked out now."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -12,10 +12,17 @@ from afpjax.experiment import Experiment
 from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
-from afpjax.jobs.distribute.result import StabilityResult
+from afpjax.jobs.distribute.result import DistributeResult, StabilityResult
+from afpjax.jobs.partition.result import PartitionResult
 from afpjax.jobs.shared import scoring, searched
-from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
-from afpjax.jobs.shared.result import read
+from afpjax.jobs.shared.earlier import (
+    job_of,
+    mappings,
+    result_of,
+    same_devices,
+    same_network,
+    whole,
+)
 from afpjax.neurons.placement import Placement
 
 #: What a run of a job has chosen.
@@ -87,7 +94,7 @@ def kind_of(config: Config) -> str:
     export = config.export
     if not export.source:
         return export.kind
-    job = result_of("export.source", Path(export.source), tuple(_KINDS))["job"]
+    job = job_of("export.source", Path(export.source), _KINDS)
     if export.kind == "placement" != _KINDS[job]:
         raise InputError(
             f"export.kind: {export.source} is a run of job {job}, whose choice is a mapping; leave "
@@ -103,36 +110,30 @@ def numbered(devices: int) -> tuple[str, ...]:
 
 def _of_run(folder: Path, experiment: Experiment) -> Choice:
     name = "export.source"
-    result = result_of(name, folder, tuple(_KINDS))
-    of_job = _mapping_of if result["job"] == "partition" else _placement_of
+    result = result_of(name, folder, partition=PartitionResult, distribute=DistributeResult)
+    same_network(name, folder, result.model.layers, experiment)
     with whole(name, folder):
-        same_network(name, folder, result["model"]["layers"], experiment)
-        return of_job(result, experiment, folder)
+        if isinstance(result, PartitionResult):
+            same_devices(name, folder, result.devices, experiment)
+            mapping = mappings([result.selected.mapping], experiment)[0]
+            return Choice(mapping, experiment.platform.names, "afarepart", "partition run")
+        return _placement_of(result, experiment, folder)
 
 
-def _mapping_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
-    names = experiment.platform.names
-    same_devices("export.source", folder, result["devices"], experiment)
-    mapping = mappings([result["selected"]["mapping"]], experiment)[0]
-    return Choice(mapping, names, "afarepart", "partition run")
-
-
-def _placement_of(result: Mapping[str, Any], experiment: Experiment, folder: Path) -> Choice:
+def _placement_of(result: DistributeResult, experiment: Experiment, folder: Path) -> Choice:
     """RobustDiCE's, on the first number of devices of that run."""
     substitute = experiment.config.distribute.substitute
-    if result["substitute"] != substitute:
+    if result.substitute != substitute:
         raise InputError(
-            f"export.source: {folder} has lost neurons give {result['substitute']}, and "
+            f"export.source: {folder} has lost neurons give {result.substitute}, and "
             f"distribute.substitute is {substitute} here; add --config {folder / 'config.toml'}"
         )
     devices = load(folder / "config.toml", named=experiment.config.model.name).distribute.devices[0]
     holds = []
-    for layer, row in zip(experiment.graph.layers, result["placement"], strict=True):
-        masks = [int(mask) for mask in row["held"]]
-        if len(masks) != layer.neurons or not all(0 < mask < 1 << devices for mask in masks):
-            raise ValueError(masks)
-        holds.append(np.array([[mask >> d & 1 for mask in masks] for d in range(devices)], bool))
+    for layer, row in zip(experiment.graph.layers, result.placement, strict=True):
+        if len(row.held) != layer.neurons or not all(0 < mask < 1 << devices for mask in row.held):
+            raise ValueError(f"placement of {row.layer}")
+        holds.append(np.array([[mask >> d & 1 for mask in row.held] for d in range(devices)], bool))
     placement = Placement("robustdice", experiment.graph.names, tuple(holds))
-    rows = result.get("stability", ())
-    stable = next((read(StabilityResult, row) for row in rows if row["devices"] == devices), None)
+    stable = next((row for row in result.stability or () if row.devices == devices), None)
     return Choice(placement, numbered(devices), "robustdice", "distribute run", stable)

@@ -19,6 +19,7 @@ from afpjax.jobs.online import records as rows
 from afpjax.jobs.online.alarms import false_alarms
 from afpjax.jobs.online.result import CleanStream, OnlineResult, TraceResult
 from afpjax.jobs.online.view import view
+from afpjax.jobs.partition.result import PartitionResult
 from afpjax.jobs.shared import few_faults, plans, records, searched
 from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
 from afpjax.jobs.shared.outcome import Outcome
@@ -150,12 +151,12 @@ def _offline_choice(experiment: Experiment) -> OfflineChoice:
 def _earlier(experiment: Experiment, folder: Path) -> tuple[MappingKey, MappingKeys]:
     """The selected mapping and the front of a run of job partition."""
     name = "online.front"
-    result = result_of(name, folder, ("partition",))
+    result = result_of(name, folder, partition=PartitionResult)
+    same_network(name, folder, result.model.layers, experiment)
+    same_devices(name, folder, result.devices, experiment)
     with whole(name, folder):
-        same_network(name, folder, result["model"]["layers"], experiment)
-        same_devices(name, folder, result["devices"], experiment)
-        front = mappings([point["mapping"] for point in result["front"]], experiment)
-        chosen = mappings([result["selected"]["mapping"]], experiment)
+        front = mappings([point.mapping for point in result.front], experiment)
+        chosen = mappings([result.selected.mapping], experiment)
         return as_keys(chosen.astype(np.int32))[0], as_keys(front.astype(np.int32))
 
 

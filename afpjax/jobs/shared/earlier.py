@@ -1,9 +1,9 @@
 """What an earlier run found, for a job that goes on from it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Int
@@ -11,21 +11,38 @@ from jaxtyping import Int
 from afpjax.experiment import Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.files import Kind, read_json, understood
+from afpjax.jobs.shared.result import LayerResult, read
+
+T = TypeVar("T")
 
 NAME = "result.json"
 _WHOLE = Kind("result of a whole run; run it again", 0)
 
 
-def result_of(setting: str, folder: Path, jobs: Sequence[str]) -> dict[str, Any]:
-    """result.json of a run of one of `jobs`; errors name the setting that names the folder."""
+def job_of(setting: str, folder: Path, jobs: Iterable[str]) -> str:
+    """Which of `jobs` a run folder is of; errors name the setting that names the folder."""
+    return _content(setting, folder, tuple(jobs))["job"]
+
+
+def result_of(setting: str, folder: Path, **kinds: type[T]) -> T:
+    """The result of a run of one of the jobs in `kinds`, which says what its result is.
+
+    Raises `InputError` for a folder of no such run, and for what is no whole result.
+    """
+    content = _content(setting, folder, tuple(kinds))
+    with whole(setting, folder):
+        return read(kinds[content["job"]], content)
+
+
+def _content(setting: str, folder: Path, jobs: Sequence[str]) -> dict[str, Any]:
     where = f"{setting}: {folder}"
     if not (folder / NAME).exists():
         raise InputError(f"{where} has no {NAME}; name a run folder")
-    result = read_json(folder / NAME, setting)
-    job = result.get("job") if isinstance(result, dict) else None
+    content = read_json(folder / NAME, setting)
+    job = content.get("job") if isinstance(content, dict) else None
     if job not in jobs:
         raise InputError(f"{where} is no run of job {' or '.join(jobs)}; name one")
-    return result
+    return content
 
 
 def whole(setting: str, folder: Path) -> AbstractContextManager[None]:
@@ -48,10 +65,10 @@ def mappings(values: Any, experiment: Experiment) -> Int[np.ndarray, "*P L"]:
 
 
 def same_network(
-    setting: str, folder: Path, layers: Sequence[Mapping[str, Any]], experiment: Experiment
+    setting: str, folder: Path, layers: Sequence[LayerResult], experiment: Experiment
 ) -> None:
     """Raise `InputError` unless a result's layers are those of the experiment's network."""
-    theirs = [(each["name"], each["neurons"], each["macs"]) for each in layers]
+    theirs = [(each.name, each.neurons, each.macs) for each in layers]
     own = [(each.name, each.neurons, each.macs) for each in experiment.graph.layers]
     if theirs == own:
         return

@@ -1,8 +1,9 @@
 """Scores of an experiment's neurons: worked out, or taken from an earlier run."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,10 +14,27 @@ from afpjax.evaluate.evaluator import Evaluator
 from afpjax.experiment import EvaluatorParts, Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.earlier import result_of, whole
+from afpjax.jobs.shared.result import Divergence, LayerScores, ScoredImages
 from afpjax.neurons.failures import NeuronValues, substitutes
 from afpjax.neurons.importance import NAMES
 from afpjax.neurons.scoring import HalfScores, half_scores, neuron_scores
 from afpjax.neurons.scoring_data import ScoringData
+
+
+@dataclass(frozen=True)
+class ScoredNetwork:
+    name: str
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """What is read of an earlier run of job importance."""
+
+    model: ScoredNetwork
+    images: ScoredImages
+    target: str
+    divergence: Divergence
+    layers: Sequence[LayerScores]
 
 
 class Scored(NamedTuple):
@@ -99,29 +117,27 @@ def _worked_out(experiment: Experiment) -> Scored:
 def _read(folder: Path, experiment: Experiment) -> Scored:
     """The scores in an importance run's result.json, of a network with the same name and layers."""
     setting = "distribute.importance"
-    result = result_of(setting, folder, ("importance",))
+    result = result_of(setting, folder, importance=ScoredRun)
+    if result.model.name != experiment.config.model.name:
+        raise InputError(
+            f"{setting}: {folder} scores {result.model.name}, and the network here is "
+            f"{experiment.config.model.name}; name a run that scores this one"
+        )
     with whole(setting, folder):
-        if result["model"]["name"] != experiment.config.model.name:
-            raise InputError(
-                f"{setting}: {folder} scores {result['model']['name']}, and the network here is "
-                f"{experiment.config.model.name}; name a run that scores this one"
-            )
-        found = {layer["name"]: _scores(layer) for layer in result["layers"]}
+        found = {layer.name: _scores(layer) for layer in result.layers}
         neurons = {layer.name: layer.neurons for layer in experiment.network.layers}
         if {name: len(scores[NAMES[0]]) for name, scores in found.items()} != neurons:
             raise ValueError("its layers are not those of this network")
-        images, target = result["images"]["count"], result["target"]
-        divergence = result["divergence"]["method"]
-        if not (type(images) is int and isinstance(target, str) and isinstance(divergence, str)):
-            raise ValueError("images, target or divergence")
-    return Scored(found, images, "importance run", divergence, target)
+    return Scored(
+        found, result.images.count, "importance run", result.divergence.method, result.target
+    )
 
 
-def _scores(layer: Mapping[str, Any]) -> dict[str, Float[np.ndarray, "_"]]:
+def _scores(layer: LayerScores) -> dict[str, Float[np.ndarray, "_"]]:
     """The scores of a layer's neurons, by name. Raises ValueError for what is none."""
-    found = {name: np.array(layer[name], np.float64) for name in NAMES}
+    found = {name: np.array(getattr(layer, name), np.float64) for name in NAMES}
     if len({each.shape for each in found.values()}) != 1 or found[NAMES[0]].ndim != 1:
-        raise ValueError(f"scores of {layer['name']}")
+        raise ValueError(f"scores of {layer.name}")
     if not all(np.isfinite(each).all() for each in found.values()):
-        raise ValueError(f"scores of {layer['name']} that are no numbers")
+        raise ValueError(f"scores of {layer.name} that are no numbers")
     return found
