@@ -4,6 +4,7 @@ Shape legend: K trials (fault draws), B images. The K·B outcomes are crossed, n
 images of a trial share its weight faults, all trials share the images.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,24 @@ def wilson(
     quantile = float(stats.norm.ppf((1 + confidence) / 2))
     low, high = score_limits(np.asarray(successes / count), np.asarray(float(count)), quantile)
     return float(low), float(high)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A measured number and the interval that it lies in, both as they are (fractions of 1)."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return self.low, self.high
+
+
+def estimated(correct: Bool[np.ndarray, "K B"]) -> Estimate:
+    """An accuracy with its 95 % interval over new images and new fault draws."""
+    return Estimate(float(correct.mean()), *accuracy_interval(correct))
 
 
 def accuracy_interval(

@@ -24,13 +24,14 @@ from afpjax.jobs.online.result import (
     StreamSettings,
 )
 from afpjax.jobs.partition.result import Point
-from afpjax.jobs.shared.records import estimated, priced
+from afpjax.jobs.shared.records import priced
 from afpjax.jobs.shared.result import Estimate
 from afpjax.online.controller import OnlineController
 from afpjax.online.environment import MappingKey
 from afpjax.online.policies import StreamEvent, StreamResult
 from afpjax.online.runtime_costs import MappingKeys
 from afpjax.search.partition import measure
+from afpjax.statistics.intervals import estimated
 
 #: By trace and policy, the streams of all seeds.
 Runs = Mapping[tuple[str, str], Sequence[StreamResult]]

@@ -13,10 +13,10 @@ from afpjax.experiment import Experiment
 from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import thresholds
 from afpjax.jobs.partition.result import Advantage, CleanResult, Flips, Row, Sensitivity, SweepPoint
-from afpjax.jobs.shared.records import estimated, priced
+from afpjax.jobs.shared.records import priced
 from afpjax.jobs.shared.result import Estimate, real
 from afpjax.search.partition import measure
-from afpjax.statistics.intervals import difference_interval
+from afpjax.statistics.intervals import difference_interval, estimated
 
 FACTORS = (0.25, 0.5, 1.0, 2.0)  # of all devices' flip rates
 _BATCH = 128  # images per forward pass

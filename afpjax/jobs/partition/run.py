@@ -19,6 +19,7 @@ from afpjax.jobs.shared import few_faults, plans, records, searched
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.result import NoteResult, real
 from afpjax.search.partition import Front
+from afpjax.statistics.intervals import estimated
 
 TOOLS = ("cnnparted", "fault-unaware", "afarepart")
 
@@ -98,7 +99,7 @@ def _point(
         front.mappings[index].tolist(),
         real(front.latency_ms[index]),
         real(front.energy_mj[index]),
-        records.estimated(correct),
+        estimated(correct),
         float(clean.mean() - correct.mean()),
     )
 

@@ -1,10 +1,9 @@
 """What several jobs write into result.json, in one form."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from afpjax.data.images import Images
 from afpjax.experiment import Experiment
@@ -14,7 +13,6 @@ from afpjax.jobs.shared.result import (
     CostResult,
     CoverageResult,
     DataResult,
-    Estimate,
     FaultsResult,
     LayerResult,
     LinkResult,
@@ -24,9 +22,6 @@ from afpjax.jobs.shared.result import (
 )
 from afpjax.network import soundness
 from afpjax.search.objectives import costs
-from afpjax.statistics.intervals import accuracy_interval
-
-Record = dict[str, Any]
 
 
 def model(experiment: Experiment) -> ModelResult:
@@ -101,11 +96,6 @@ def faults(experiment: Experiment) -> FaultsResult:
         ),
         link=LinkResult(model.link_kind, model.link_rate) if model.link_rate > 0 else None,
     )
-
-
-def estimated(correct: Bool[np.ndarray, "K B"]) -> Estimate:
-    """An accuracy with its 95 % interval."""
-    return Estimate(float(correct.mean()), *accuracy_interval(correct))
 
 
 def priced(tables: CostTables, mapping: Int[np.ndarray, " L"]) -> tuple[float, float]:

@@ -16,6 +16,7 @@ from pydantic import PlainValidator, TypeAdapter, ValidationError
 
 from afpjax.inputs.notes import Note
 from afpjax.network.layers import Coverage, Layer
+from afpjax.statistics.intervals import Estimate
 
 __all__ = [
     "Array",
@@ -34,19 +35,6 @@ T = TypeVar("T")
 
 #: Many numbers of a result, read back as an array.
 Array: TypeAlias = Annotated[np.ndarray, PlainValidator(np.asarray)]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A measured number and the interval that it lies in, both as they are (fractions of 1)."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        return self.low, self.high
 
 
 def named(key: str, **how: Any) -> Any:
