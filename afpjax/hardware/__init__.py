@@ -4,6 +4,7 @@ from afpjax.hardware.board import Board, load_board, shipped_boards
 from afpjax.hardware.cost import cost_tables, layer_cost
 from afpjax.hardware.importers import LayerRow, read_layer_table, replace_column
 from afpjax.hardware.lanes import active_lanes
+from afpjax.hardware.memory_traffic import Sizes
 from afpjax.hardware.platform import (
     Device,
     Link,
@@ -15,7 +16,6 @@ from afpjax.hardware.platform import (
     shipped_links,
 )
 from afpjax.hardware.tables import CostTables, MappingCost, check_capacity, mapping_cost
-from afpjax.hardware.traffic import Sizes
 
 __all__ = [
     "Board",

@@ -2,8 +2,9 @@
 
 latency = max(MACs / active lanes / clock, DRAM bytes / bandwidth)
 energy  = MACs and accesses per level x energy per access
-Active lanes come from `lanes.py`, accesses from `traffic.py`. What is no layer (ReLU, pooling,
-sums) costs nothing, as with CNNParted, whose published tables this model is tested against.
+Active lanes come from `lanes.py`, accesses from `memory_traffic.py`. What is no layer (ReLU,
+pooling, sums) costs nothing, as with CNNParted, whose published tables this model is tested
+against.
 """
 
 from pathlib import Path
@@ -13,9 +14,9 @@ import numpy as np
 
 from afpjax.hardware.importers import read_layer_table, replace_column
 from afpjax.hardware.lanes import active_lanes
+from afpjax.hardware.memory_traffic import Sizes, dram_bytes, energy_pj, layer_traffic
 from afpjax.hardware.platform import Device, Platform
 from afpjax.hardware.tables import CostTables, Shared
-from afpjax.hardware.traffic import Sizes, dram_bytes, energy_pj, layer_traffic
 from afpjax.inputs.toml_tables import need
 from afpjax.network.layers import Layer, LayerGraph
 

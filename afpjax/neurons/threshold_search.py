@@ -26,7 +26,7 @@ from jaxtyping import Array, Float64, Int, PRNGKeyArray
 
 from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
-from afpjax.neurons.thresholds import Trade
+from afpjax.neurons.cluster_thresholds import Trade
 from afpjax.search.explore import as_fitness, thinned
 from afpjax.search.nsga2 import NSGA2
 from afpjax.search.operators import reset_mutation

@@ -16,7 +16,7 @@ from jaxtyping import Float64, PRNGKeyArray
 
 from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
-from afpjax.neurons.thresholds import Trade
+from afpjax.neurons.cluster_thresholds import Trade
 
 _OUTSIDE = 1e-3  # weight of the square of how far genes leave [0, 1]: enough to bring them back
 

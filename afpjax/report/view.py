@@ -99,7 +99,7 @@ class Part(NamedTuple):
 class View:
     """What is said of a result."""
 
-    answer: Text  # the result in one sentence, the page's headline
+    headline: Text  # the result in one sentence, the page's headline
     lead: Sequence[Text] = ()  # the paragraphs below it
     parts: Sequence[Part] = ()
     summary: Sequence[Table[Any] | Text] = ()  # what the command prints

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from afpjax.hardware import Device, Sizes, active_lanes, layer_cost, load_device, shipped_devices
+from afpjax.hardware.memory_traffic import dram_bytes, layer_traffic
 from afpjax.hardware.platform import PEArray
-from afpjax.hardware.traffic import dram_bytes, layer_traffic
 from afpjax.network.layers import Layer
 from afpjax.network.trace import trace
 

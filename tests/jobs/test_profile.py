@@ -9,7 +9,7 @@ from rich.console import Console
 from afpjax.config.work import SILENT, Work
 from afpjax.experiment import prepare
 from afpjax.hardware.cost import layer_cost
-from afpjax.hardware.traffic import Sizes
+from afpjax.hardware.memory_traffic import Sizes
 from afpjax.jobs.profile.result import ProfileResult
 from afpjax.jobs.profile.view import view
 from afpjax.jobs.shared.result import CostResult, LayerResult, ModelResult, plain, read

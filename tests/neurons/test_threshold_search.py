@@ -13,6 +13,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
+from afpjax.neurons.cluster_thresholds import Chosen, Trade, best_within, ladders, remeasured
 from afpjax.neurons.distribute import distribute
 from afpjax.neurons.failures import every
 from afpjax.neurons.threshold_search import (
@@ -23,7 +24,6 @@ from afpjax.neurons.threshold_search import (
     search_thresholds,
     step_mutation,
 )
-from afpjax.neurons.thresholds import Chosen, Trade, best_within, ladders, remeasured
 from afpjax.neurons.weighted import weighted
 from afpjax.search.pareto import hypervolume
 

@@ -50,7 +50,7 @@ def said(**changes) -> View:
     table = Table(columns, [NAME, "two"], strong=lambda row: row == "two", group=lambda row: NAME)
     blocks = [table, line(), Paragraph(NAME, "note"), Bullets([NAME, "item"])]
     blocks += [Details(NAME, [Beside([line("two", DEVICES[1]), Paragraph("beside")])])]
-    given = {"answer": NAME, "lead": [NAME], "parts": [Part(NAME, blocks), Part("nothing", [])]}
+    given = {"headline": NAME, "lead": [NAME], "parts": [Part(NAME, blocks), Part("nothing", [])]}
     given |= {"subject": NAME, "warnings": [NAME], "remarks": [NAME], "summary": [table, NAME]}
     return View(**{**given, **changes})
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from afpjax.jobs.campaign import view_ends, view_where
+from afpjax.jobs.campaign import view_layers, view_outcomes
 from afpjax.jobs.campaign.cells import (
     CHANGED,
     LAYER,
@@ -70,18 +70,18 @@ def view(result: CampaignResult) -> View:
     told, published = measured(result), result.published
     several = f"{_SHOWN} of {len(result.cells)} cells are shown; cells.csv has all."
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[f"{told}{estimand(result.design)}"],
         parts=[
             Part("What others measured of these faults", beside_theirs(published)),
-            Part("Which layers are vulnerable", view_where.layers(result)),
-            Part("Layer by layer and bit by bit", view_where.layer_bits(result)),
-            Part("Which bits are vulnerable", view_where.bits(result)),
-            Part("Rate by rate, device by device", view_where.rates(result)),
-            Part("The listed faults", view_ends.listed(result)),
-            Part("How faults end", view_ends.endings(result)),
-            Part("Which class becomes which", view_ends.confusion(result)),
-            Part("The worst faults", view_ends.worst(result)),
+            Part("Which layers are vulnerable", view_layers.layers(result)),
+            Part("Layer by layer and bit by bit", view_layers.layer_bits(result)),
+            Part("Which bits are vulnerable", view_layers.bits(result)),
+            Part("Rate by rate, device by device", view_layers.rates(result)),
+            Part("The listed faults", view_outcomes.listed(result)),
+            Part("How faults end", view_outcomes.endings(result)),
+            Part("Which class becomes which", view_outcomes.confusion(result)),
+            Part("The worst faults", view_outcomes.worst(result)),
             Part("What could be known before striking", predicted(result)),
             Part("How this was measured", [Bullets(method(result))]),
         ],
@@ -97,7 +97,7 @@ def view(result: CampaignResult) -> View:
     )
 
 
-def answer(result: CampaignResult) -> Markup:
+def headline(result: CampaignResult) -> Markup:
     """How likely a fault changes a class, and where it is worst."""
     if sites := [cell for cell in result.cells if cell.site]:
         worst = highest_first(sites)[0]

@@ -22,11 +22,11 @@ from afpjax.jobs.shared import few_faults
 from afpjax.jobs.shared.result import Estimate, NoteResult
 from afpjax.jobs.shared.scoring import without_neurons
 from afpjax.neurons import failures, methods
+from afpjax.neurons.cluster_thresholds import threshold_for
 from afpjax.neurons.distribute import NORMALISATIONS
 from afpjax.neurons.failures import SUBSTITUTES, outcomes
 from afpjax.neurons.importance import NAMES
 from afpjax.neurons.placement import Placement, largest_share
-from afpjax.neurons.thresholds import threshold_for
 
 OWN = "robustdice"
 #: Every subset of the scores, as in the paper's Table I.

@@ -11,11 +11,7 @@ from afpjax.jobs.distribute.cases import Distribution
 from afpjax.jobs.distribute.result import ThresholdGain, ThresholdSearch, ThresholdsResult
 from afpjax.jobs.shared.result import Estimate
 from afpjax.jobs.shared.scoring import without_neurons
-from afpjax.neurons.failures import Preserved
-from afpjax.neurons.placement import Placement
-from afpjax.neurons.resources import resources
-from afpjax.neurons.threshold_search import search_thresholds
-from afpjax.neurons.thresholds import (
+from afpjax.neurons.cluster_thresholds import (
     Chosen,
     Costs,
     Ladders,
@@ -24,6 +20,10 @@ from afpjax.neurons.thresholds import (
     ladders,
     remeasured,
 )
+from afpjax.neurons.failures import Preserved
+from afpjax.neurons.placement import Placement
+from afpjax.neurons.resources import resources
+from afpjax.neurons.threshold_search import search_thresholds
 from afpjax.neurons.weighted import weighted
 
 SHOWN = 24  # points of a front that are measured again, evenly spread over memory

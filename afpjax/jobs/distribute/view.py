@@ -62,7 +62,7 @@ def view(result: DistributeResult) -> View:
     """What every method keeps, at which memory and cost, and what RobustDiCE's parts are worth."""
     losses = losses_table(result)
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[_LEAD],
         parts=[
             Part("What is left when devices are lost", lost_devices(result, losses)),
@@ -92,7 +92,7 @@ _LEAD = (
 )
 
 
-def answer(result: DistributeResult) -> Markup:
+def headline(result: DistributeResult) -> Markup:
     """What RobustDiCE keeps with a device lost, at which memory, beside LOP."""
     setting = result.setting
     own = result.method("robustdice", setting) or at(result.methods, setting)[0]

@@ -26,7 +26,7 @@ _CHOICES = {
 def view(result: ExportResult) -> View:
     """Agreement with afpjax, the files, and what is sent between devices."""
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[lead(result)],
         parts=[
             Part("Does it give the same answers?", agreement(result)),
@@ -40,7 +40,7 @@ def view(result: ExportResult) -> View:
     )
 
 
-def answer(result: ExportResult) -> Markup:
+def headline(result: ExportResult) -> Markup:
     """How many files, and how well they agree with afpjax."""
     files, agreed = len(result.parts), result.agreement
     if agreed is None:  # where they could not be run, a note says so

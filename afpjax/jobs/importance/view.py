@@ -41,7 +41,7 @@ def view(result: ImportanceResult) -> View:
     """The neurons of each layer, the heaviest of all, and how far the scores agree."""
     layers = layer_table(result.layers)
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[lead(result)],
         parts=[
             Part("The neurons of each layer", spreads(result, layers)),
@@ -56,7 +56,7 @@ def view(result: ImportanceResult) -> View:
     )
 
 
-def answer(result: ImportanceResult) -> Markup:
+def headline(result: ImportanceResult) -> Markup:
     """Which layer holds the neuron that matters most, and whether the weights' size tells."""
     most = max(result.neurons, key=lambda neuron: neuron.jsd)
     text = Markup(

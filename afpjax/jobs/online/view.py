@@ -41,7 +41,7 @@ _COMPARED = (
 def view(result: OnlineResult) -> View:
     """Streams over time, the policies, what was seen, and how the alarm works."""
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[lead(result)],
         parts=[
             Part("Over time", time_lines(result)),
@@ -57,7 +57,7 @@ def view(result: OnlineResult) -> View:
     )
 
 
-def answer(result: OnlineResult) -> Markup:
+def headline(result: OnlineResult) -> Markup:
     """How long too much is lost, with and without the online phase."""
     above = {row.policy: percent(row.means.above) for row in result.overall}
     text = Markup("More than {} of accuracy are lost in <b>{}</b> of the time").format(

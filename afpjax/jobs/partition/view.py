@@ -50,7 +50,7 @@ def view(result: PartitionResult) -> View:
     """The comparison, the mapping, the front, and what stands behind them."""
     table = comparison(result)
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[lead(result)],
         parts=[
             Part("Three tools, three kinds of fault", [table, Paragraph(_COMPARED, "note")]),
@@ -75,7 +75,7 @@ def view(result: PartitionResult) -> View:
     )
 
 
-def answer(result: PartitionResult) -> Markup:
+def headline(result: PartitionResult) -> Markup:
     """The whole result in a sentence, true whichever tool is ahead."""
     ours, other = result.row("afarepart"), result.row("fault-unaware")
     costs = costs_words(

@@ -16,7 +16,7 @@ def view(result: ProfileResult) -> View:
     count = f"{len(layers)} layers" if len(layers) > 1 else "1 layer"
     whole = devices(result)
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[
             f"{count}, {scaled(macs)} multiply-accumulates (MACs) for an image, "
             f"{scaled(weights)} weights. Costs are the device model's, for one batch; moving data "
@@ -33,7 +33,7 @@ def view(result: ProfileResult) -> View:
     )
 
 
-def answer(result: ProfileResult) -> Markup:
+def headline(result: ProfileResult) -> Markup:
     """Which device is quickest and which spends least, the whole network on one."""
     latency = shared.device_totals(result.costs, result.devices, "latency_ms")
     energy = shared.device_totals(result.costs, result.devices, "energy_mj")

@@ -31,7 +31,7 @@ def view(result: ServeResult) -> View:
     columns = [Column("", lambda row: row[0]), Column("", lambda row: row[1], left=True)]
     summary = [devices(result), *([by_lost(result)] if result.throughput.losses else [])]
     return View(
-        answer=answer(result),
+        headline=headline(result),
         lead=[lead(result)],
         parts=[
             Part("Accuracy with these devices lost", accuracy(result)),
@@ -47,7 +47,7 @@ def view(result: ServeResult) -> View:
     )
 
 
-def answer(result: ServeResult) -> Markup:
+def headline(result: ServeResult) -> Markup:
     """How requests ended."""
     lost = len(result.throughput.losses)
     fate = f"{lost} of {len(result.devices)} devices lost" if lost else "no device lost"

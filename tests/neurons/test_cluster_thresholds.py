@@ -8,10 +8,10 @@ import pytest
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph
+from afpjax.neurons.cluster_thresholds import ladders, threshold_for
 from afpjax.neurons.distribute import distribute
 from afpjax.neurons.importance import importance
 from afpjax.neurons.placement import largest_share, memory_share
-from afpjax.neurons.thresholds import ladders, threshold_for
 
 CONSTANTS = (0.05, 0.3, 0.8)
 NAMES: tuple[str, ...] = ("l1", "taylor", "jsd")
