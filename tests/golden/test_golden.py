@@ -43,6 +43,11 @@ RUNS = {
     "export": "export",
     "serve": "serve",
 }
+#: Second runs of a job that take a minute; each job has one in CI.
+LONG = ("partition-searched", "campaign-bernoulli")
+EVERY = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in LONG)) for name in RUNS]
+)
 NEEDS = {"export": ("onnxruntime",), "serve": ("onnxruntime", "ray")}
 #: What differs between equal runs of job serve: times, and memory of processes.
 MEASURED = ("fps", "latency_ms", "killed_at", "memory_mb")
@@ -110,7 +115,7 @@ def ran(folders, tmp_path_factory):
     return run
 
 
-@pytest.mark.parametrize("name", RUNS)
+@EVERY
 def test_a_run_gives_what_it_gave(ran, name):
     found, kept = compared(ran(name)), HERE / f"{name}.json"
     known = HERE / "rounding.json"
@@ -125,7 +130,7 @@ def test_a_run_gives_what_it_gave(ran, name):
         assert_close(found, json.loads(text), name)
 
 
-@pytest.mark.parametrize("name", RUNS)
+@EVERY
 def test_a_run_holds_the_contract(ran, shared_data, name):
     checker = shared_data.parent / "checks" / "contract.py"
     if not checker.is_file():
@@ -136,7 +141,7 @@ def test_a_run_holds_the_contract(ran, shared_data, name):
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.parametrize("name", RUNS)
+@EVERY
 def test_a_run_writes_the_files_that_it_wrote(ran, name):
     """Part of the list of features, see `tests/features.py`."""
     known = HERE.parent / "features.json"

@@ -73,6 +73,7 @@ def numbers_met(world):
     return met
 
 
+@pytest.mark.slow
 def test_at_the_same_total_the_race_finds_more_than_equal_shares():
     """NSGA-II among 6,561 mappings; four of eight draws for each, or where the race puts them."""
     gains = []
