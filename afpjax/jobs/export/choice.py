@@ -1,6 +1,7 @@
 """What job `export` exports: the choice of an earlier run, or one that is worked out now."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,10 +13,11 @@ from afpjax.experiment import Experiment
 from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
-from afpjax.jobs.distribute.result import DistributeResult, StabilityResult
-from afpjax.jobs.partition.result import PartitionResult
+from afpjax.jobs.distribute.result import StabilityResult
 from afpjax.jobs.shared import scoring, searched
 from afpjax.jobs.shared.earlier import (
+    NetworkShape,
+    PartitionRun,
     job_of,
     mappings,
     result_of,
@@ -27,6 +29,24 @@ from afpjax.neurons.placement import Placement
 
 #: What a run of a job has chosen.
 _KINDS = {"partition": "mapping", "distribute": "placement"}
+
+
+@dataclass(frozen=True)
+class HeldNeurons:
+    """The devices that hold each of a layer's neurons, as bits."""
+
+    layer: str
+    held: Sequence[int]
+
+
+@dataclass(frozen=True)
+class DistributeRun:
+    """What is read of an earlier run of job distribute, of whatever version."""
+
+    model: NetworkShape
+    substitute: str
+    placement: Sequence[HeldNeurons]
+    stability: Sequence[StabilityResult] | None = None
 
 
 class Choice(NamedTuple):
@@ -110,17 +130,17 @@ def numbered(devices: int) -> tuple[str, ...]:
 
 def _of_run(folder: Path, experiment: Experiment) -> Choice:
     name = "export.source"
-    result = result_of(name, folder, partition=PartitionResult, distribute=DistributeResult)
+    result = result_of(name, folder, partition=PartitionRun, distribute=DistributeRun)
     same_network(name, folder, result.model.layers, experiment)
     with whole(name, folder):
-        if isinstance(result, PartitionResult):
+        if isinstance(result, PartitionRun):
             same_devices(name, folder, result.devices, experiment)
             mapping = mappings([result.selected.mapping], experiment)[0]
             return Choice(mapping, experiment.platform.names, "afarepart", "partition run")
         return _placement_of(result, experiment, folder)
 
 
-def _placement_of(result: DistributeResult, experiment: Experiment, folder: Path) -> Choice:
+def _placement_of(result: DistributeRun, experiment: Experiment, folder: Path) -> Choice:
     """RobustDiCE's, on the first number of devices of that run."""
     substitute = experiment.config.distribute.substitute
     if result.substitute != substitute:

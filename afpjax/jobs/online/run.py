@@ -19,9 +19,15 @@ from afpjax.jobs.online import records as rows
 from afpjax.jobs.online.alarms import false_alarms
 from afpjax.jobs.online.result import CleanStream, OnlineResult, TraceResult
 from afpjax.jobs.online.view import view
-from afpjax.jobs.partition.result import PartitionResult
 from afpjax.jobs.shared import few_faults, plans, records, searched
-from afpjax.jobs.shared.earlier import mappings, result_of, same_devices, same_network, whole
+from afpjax.jobs.shared.earlier import (
+    PartitionRun,
+    mappings,
+    result_of,
+    same_devices,
+    same_network,
+    whole,
+)
 from afpjax.jobs.shared.outcome import Outcome
 from afpjax.jobs.shared.result import NoteResult
 from afpjax.online.change_detection import alarm_rule
@@ -151,7 +157,7 @@ def _offline_choice(experiment: Experiment) -> OfflineChoice:
 def _earlier(experiment: Experiment, folder: Path) -> tuple[MappingKey, MappingKeys]:
     """The selected mapping and the front of a run of job partition."""
     name = "online.front"
-    result = result_of(name, folder, partition=PartitionResult)
+    result = result_of(name, folder, partition=PartitionRun)
     same_network(name, folder, result.model.layers, experiment)
     same_devices(name, folder, result.devices, experiment)
     with whole(name, folder):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,12 +12,41 @@ from jaxtyping import Int
 from afpjax.experiment import Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.files import Kind, read_json, understood
-from afpjax.jobs.shared.result import LayerResult, read
+from afpjax.jobs.shared.result import read
 
 T = TypeVar("T")
 
 NAME = "result.json"
 _WHOLE = Kind("result of a whole run; run it again", 0)
+
+
+@dataclass(frozen=True)
+class LayerShape:
+    """What tells a layer from those of another network."""
+
+    name: str
+    neurons: int
+    macs: int
+
+
+@dataclass(frozen=True)
+class NetworkShape:
+    layers: Sequence[LayerShape]
+
+
+@dataclass(frozen=True)
+class EarlierMapping:
+    mapping: Sequence[int]
+
+
+@dataclass(frozen=True)
+class PartitionRun:
+    """What is read of an earlier run of job partition, of whatever version."""
+
+    model: NetworkShape
+    devices: Sequence[str]
+    selected: EarlierMapping
+    front: Sequence[EarlierMapping] = ()
 
 
 def job_of(setting: str, folder: Path, jobs: Iterable[str]) -> str:
@@ -65,7 +95,7 @@ def mappings(values: Any, experiment: Experiment) -> Int[np.ndarray, "*P L"]:
 
 
 def same_network(
-    setting: str, folder: Path, layers: Sequence[LayerResult], experiment: Experiment
+    setting: str, folder: Path, layers: Sequence[LayerShape], experiment: Experiment
 ) -> None:
     """Raise `InputError` unless a result's layers are those of the experiment's network."""
     theirs = [(each.name, each.neurons, each.macs) for each in layers]

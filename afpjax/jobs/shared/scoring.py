@@ -14,7 +14,7 @@ from afpjax.evaluate.evaluator import Evaluator
 from afpjax.experiment import EvaluatorParts, Experiment
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.earlier import result_of, whole
-from afpjax.jobs.shared.result import Divergence, LayerScores, ScoredImages
+from afpjax.jobs.shared.result import Array
 from afpjax.neurons.failures import NeuronValues, substitutes
 from afpjax.neurons.importance import NAMES
 from afpjax.neurons.scoring import HalfScores, half_scores, neuron_scores
@@ -27,14 +27,34 @@ class ScoredNetwork:
 
 
 @dataclass(frozen=True)
+class ScoringImages:
+    count: int
+
+
+@dataclass(frozen=True)
+class DivergenceMethod:
+    method: str
+
+
+@dataclass(frozen=True)
+class ScoredLayer:
+    """A layer's scores by neuron, [C] each."""
+
+    name: str
+    l1: Array
+    taylor: Array
+    jsd: Array
+
+
+@dataclass(frozen=True)
 class ScoredRun:
-    """What is read of an earlier run of job importance."""
+    """What is read of an earlier run of job importance, of whatever version."""
 
     model: ScoredNetwork
-    images: ScoredImages
+    images: ScoringImages
     target: str
-    divergence: Divergence
-    layers: Sequence[LayerScores]
+    divergence: DivergenceMethod
+    layers: Sequence[ScoredLayer]
 
 
 class Scored(NamedTuple):
@@ -133,7 +153,7 @@ def _read(folder: Path, experiment: Experiment) -> Scored:
     )
 
 
-def _scores(layer: LayerScores) -> dict[str, Float[np.ndarray, "_"]]:
+def _scores(layer: ScoredLayer) -> dict[str, Float[np.ndarray, "_"]]:
     """The scores of a layer's neurons, by name. Raises ValueError for what is none."""
     found = {name: np.array(getattr(layer, name), np.float64) for name in NAMES}
     if len({each.shape for each in found.values()}) != 1 or found[NAMES[0]].ndim != 1:
