@@ -249,7 +249,7 @@ def _words(
 
 
 def _random_words(drawn: np.ndarray, seed: int, number: int) -> UInt64[np.ndarray, "I n"]:
-    """A word for each fault of a stratum, other ones than its place follows from."""
+    """A random word for each fault, apart from the draw that its place comes from."""
     key = np.array([(seed * 0x9E3779B97F4A7C15 + number) % 2**64], np.uint64)
     return mix(drawn ^ mix(mix(key) + np.uint64(1)))
 

@@ -85,10 +85,10 @@ def side_by_side(
 ) -> tuple[StageFaults, ...]:
     """Networks without bit-flips as one row, one on each device; the last on those left over."""
     every = [*of_all, *[of_all[-1]] * (devices - len(of_all))]
-    sizes = [max(len(layer.outputs) for layer in faults) for faults in zip(*every, strict=True)]
+    of_layers = [[layer.outputs for layer in faults] for faults in zip(*every, strict=True)]
     return tuple(
-        StageFaults(outputs=b"".join(layer.outputs or bytes(size) for layer in faults))
-        for size, faults in zip(sizes, zip(*every, strict=True), strict=True)
+        StageFaults(outputs=b"".join(own or bytes(max(map(len, outputs))) for own in outputs))
+        for outputs in of_layers
     )
 
 

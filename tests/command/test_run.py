@@ -18,7 +18,8 @@ from afpjax.command import finish
 from afpjax.config.config import load
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.shared.outcome import Outcome, plain, result_text, tables
-from afpjax.jobs.shared.result import NoteResult
+from afpjax.jobs.shared.result import CoverageResult, ModelResult, NoteResult
+from afpjax.jobs.shared.view import coverage
 from afpjax.report.render import Page
 from afpjax.report.view import View
 from afpjax.run import main
@@ -417,9 +418,15 @@ def test_what_has_to_be_known_first_is_printed_first(capsys):
     assert json.loads(Path("run/result.json").read_text())["notes"] == said
 
 
-def test_remarks_stand_below_the_summary(capsys):
+def test_what_of_the_network_its_layers_are_stands_below_the_summary(capsys):
+    outside = {"products of two activations": 10}
+    model = ModelResult("m", [], CoverageResult(0.9, 1.0, outside, {}))
+
     def job(config, work):
-        return Outcome({"model": MODEL}, View("Done", summary=["Summary"], remarks=["A remark."]))
+        view = View("Done", summary=["Summary"], remarks=coverage(model))
+        return Outcome({"model": MODEL}, view)
 
     assert main(["profile", "--out", "run"], {"profile": job}) == 0
-    assert capsys.readouterr().out.startswith("Summary\nA remark.\n")
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith("Summary Layers have 90.0 % of the multiply-accumulates (MACs) and all")
+    assert "outside them, neither faulty nor costed: products of two activations (10 MACs)." in said

@@ -102,6 +102,7 @@ def test_a_bad_file_is_refused_with_its_name(tmp_path, text, message):
         ({"faults.layers": ["conv1", 2]}, "faults.layers: give `all`"),
         ({"faults.layers": 0}, "--faults.layers: 0 is outside [1, 1000000]"),
         ({"data.name": "npz"}, "data.path: say where the npz images lie"),
+        ({"data.name": "folder"}, "data.path: say where the folder images lie"),
         ({"data.mean": [0.1, 0.2], "data.std": [0.1]}, "data.std: 1 values for 2 of data.mean"),
         ({"data.resize": 8, "data.crop": 9}, "data.crop: 9 pixels do not fit data.resize = 8"),
         ({"data.resize": 8, "data.crop": [49, 9]}, "data.crop: 9 pixels do not fit data.resize ="),

@@ -31,7 +31,7 @@ from afpjax.data.image_files import decoded, folders
 from afpjax.data.images import Frame
 from afpjax.deploy.manifest import NAME, read_manifest
 from afpjax.deploy.service.plan import ServedExport
-from afpjax.experiment import prepare
+from afpjax.experiment import Experiment, prepare
 from afpjax.hardware import cost_tables, load_board, load_link, load_platform
 from afpjax.hardware.importers import read_layer_table
 from afpjax.inputs.errors import InputError
@@ -237,31 +237,15 @@ def with_files(path: Path) -> None:
         manifest.answering([0])
 
 
-@pytest.fixture(scope="module")
-def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
-    folder = tmp_path_factory.mktemp("given")
-    experiment = prepare(config_of(run__job="importance"), Work({}, SILENT))
-    graph = experiment.graph
-    layers = [{"name": e.name, "neurons": e.neurons, "macs": e.macs} for e in graph.layers]
-    names = list(experiment.platform.names)
-
-    def given(**changes: Any) -> Any:
-        return prepare(config_of(**changes), Work({}, SILENT))
-
-    def exported(path: Path) -> None:
-        choice(given(run__job="export", export__source=str(path.parent)))
-
-    def scores(path: Path) -> None:
-        scoring.scored(given(run__job="distribute", distribute__importance=str(path.parent)))
-
-    def device(path: Path) -> None:
-        platform = load_platform([str(path)], "ucie")
-        cost_tables(graph, platform)
-
+def earlier_runs(experiment: Experiment) -> tuple[bytes, bytes]:
+    """What is read of result.json of jobs partition and importance."""
+    layers = experiment.graph.layers
     partition = {
         "job": "partition",
-        "model": {"layers": layers},
-        "devices": names,
+        "model": {
+            "layers": [{"name": e.name, "neurons": e.neurons, "macs": e.macs} for e in layers]
+        },
+        "devices": list(experiment.platform.names),
         "selected": {"mapping": [0] * len(layers)},
     }
     importance = {
@@ -272,54 +256,60 @@ def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
         "target": "loss",
         "layers": [
             {"name": e.name, **{score: [0.5] * e.neurons for score in ("l1", "taylor", "jsd")}}
-            for e in graph.layers
+            for e in layers
         ],
     }
-    params = {"a": {"w": drawn(4, 6)}, "b": {"w": drawn(6, 3)}}
-    export = mapped(quantized_of(lambda p, x: x @ p["a"]["w"] @ p["b"]["w"], params, drawn(2, 4)))
-    with RowStore(folder / "store.sqlite") as rows:
-        rows.update({bytes((n,)) * 32: bytes(300) for n in range(60)})
-    images = np.zeros((6, 8, 8, 1), np.uint8)
-    data = arrays(images=images, labels=np.arange(6))
-    weights = arrays(**{"fc.weight": drawn(4, 6), "fc.bias": drawn(4)})
-    weight_files.save(folder / "w.safetensors", {"fc": {"kernel": drawn(6, 4), "bias": drawn(4)}})
-    cifar = np.random.default_rng(1).integers(0, 10, 3073 * 3).astype(np.uint8).tobytes()
-    frame = Frame(8, 8, 3, Image.Resampling.BILINEAR)
+    return json.dumps(partition).encode(), json.dumps(importance).encode()
+
+
+def of_runs(given: Callable[..., Experiment]) -> dict[str, Reader]:
+    """Readers of experiments, devices and earlier runs; `given` prepares an experiment."""
+    experiment = given(run__job="importance")
+    partition, importance = earlier_runs(experiment)
     toml = config.to_toml(config.Config()).encode()
+
+    def exported(path: Path) -> None:
+        choice(given(run__job="export", export__source=str(path.parent)))
+
+    def scores(path: Path) -> None:
+        scoring.scored(given(run__job="distribute", distribute__importance=str(path.parent)))
+
+    def device(path: Path) -> None:
+        cost_tables(experiment.graph, load_platform([str(path)], "ucie"))
+
+    def resumed(path: Path) -> None:
+        started_with(RunFolder(path.parent.parent / "r"))
+
+    def link(path: Path) -> None:
+        load_link(str(path))
+
+    devices, links, boards = (HARDWARE / name for name in ("devices", "links", "boards"))
+    return {
+        "experiment": Reader(toml, config.load, of_text, "x.toml"),
+        "resumed": Reader(toml, resumed, of_text, ".r.partial/config.toml"),
+        "device": Reader((devices / "eyeriss.toml").read_bytes(), device, of_text, "d.toml"),
+        "link": Reader((links / "wifi-n.toml").read_bytes(), link, of_text, "l.toml"),
+        "board": Reader(next(boards.glob("*.toml")).read_bytes(), load_board, of_text, "b.toml"),
+        "trace.toml": Reader((TRACES / "ageing.toml").read_bytes(), of_trace, of_text, "t.toml"),
+        "trace.csv": Reader(EVENTS, of_trace, of_text, "t.csv"),
+        "table": Reader(TABLE, read_layer_table, of_text),
+        "result": Reader(partition, exported, of_json, "result.json"),
+        "scores": Reader(importance, scores, of_json, "result.json"),
+    }
+
+
+def of_images() -> dict[str, Reader]:
+    """Readers of data sets and pictures."""
+    data = arrays(images=np.zeros((6, 8, 8, 1), np.uint8), labels=np.arange(6))
+    cifar = np.random.default_rng(1).integers(0, 10, 3073 * 3).astype(np.uint8).tobytes()
     listed = b"a.png\tn1\t0\t0\n" + b"b.png\tn2\t0\t0\n"
-    result = json.dumps(partition).encode()
+    frame = Frame(8, 8, 3, Image.Resampling.BILINEAR)
 
     def pixels(path: Path) -> None:
         decoded(path, path.parent, frame)
 
     return {
-        "experiment": Reader(toml, config.load, of_text, "x.toml"),
-        "resumed": Reader(
-            toml,
-            lambda path: started_with(RunFolder(path.parent.parent / "r")),
-            of_text,
-            ".r.partial/config.toml",
-        ),
-        "device": Reader(
-            (HARDWARE / "devices/eyeriss.toml").read_bytes(), device, of_text, "d.toml"
-        ),
-        "link": Reader(
-            (HARDWARE / "links/wifi-n.toml").read_bytes(),
-            lambda path: load_link(str(path)),
-            of_text,
-            "l.toml",
-        ),
-        "board": Reader(
-            next((HARDWARE / "boards").glob("*.toml")).read_bytes(), load_board, of_text, "b.toml"
-        ),
-        "trace.toml": Reader((TRACES / "ageing.toml").read_bytes(), of_trace, of_text, "t.toml"),
-        "trace.csv": Reader(EVENTS, of_trace, of_text, "t.csv"),
-        "table": Reader(TABLE, read_layer_table, of_text),
         "data": Reader(data, lambda path: npz(path, "data.path", classes=6, channels=1), of_zip),
-        "weights.npz": Reader(weights, weight_files.read, of_zip, "w.npz"),
-        "safetensors": Reader(
-            (folder / "w.safetensors").read_bytes(), weight_files.read, None, "w.safetensors"
-        ),
         "cifar10": Reader(
             cifar, lambda path: cifar10(path.parent, classes=10, channels=3), None, "test_batch.bin"
         ),
@@ -328,21 +318,39 @@ def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
             for kind in ("PNG", "JPEG", "GIF", "BMP", "TIFF", "WEBP")
         },
         "labels": Reader(listed, of_labels, of_text, "val_annotations.txt"),
-        "manifest": Reader(export.files[NAME], with_files, of_json, NAME, 4 * COUNT),
-        "result": Reader(result, exported, of_json, "result.json"),
-        "scores": Reader(json.dumps(importance).encode(), scores, of_json, "result.json"),
-        "store": Reader((folder / "store.sqlite").read_bytes(), of_store, None, "s.sqlite"),
-        "onnx": Reader(
-            classifier().SerializeToString(),
-            lambda path: load_onnx(path),
-            None,
-            "n.onnx",
-            ONNX_COUNT,
-        ),
-        "": Reader(
-            b"", lambda path: [(path.parent / n).write_bytes(c) for n, c in export.files.items()]
-        ),
     }
+
+
+def of_networks(folder: Path) -> dict[str, Reader]:
+    """Readers of weights, networks, exports and what a run remembers."""
+    params = {"a": {"w": drawn(4, 6)}, "b": {"w": drawn(6, 3)}}
+    export = mapped(quantized_of(lambda p, x: x @ p["a"]["w"] @ p["b"]["w"], params, drawn(2, 4)))
+    with RowStore(folder / "store.sqlite") as rows:
+        rows.update({bytes((n,)) * 32: bytes(300) for n in range(60)})
+    weights = arrays(**{"fc.weight": drawn(4, 6), "fc.bias": drawn(4)})
+    tensors, onnx = folder / "w.safetensors", classifier().SerializeToString()
+    weight_files.save(tensors, {"fc": {"kernel": drawn(6, 4), "bias": drawn(4)}})
+
+    def whole_export(path: Path) -> None:
+        for name, content in export.files.items():
+            (path.parent / name).write_bytes(content)
+
+    return {
+        "weights.npz": Reader(weights, weight_files.read, of_zip, "w.npz"),
+        "safetensors": Reader(tensors.read_bytes(), weight_files.read, None, "w.safetensors"),
+        "manifest": Reader(export.files[NAME], with_files, of_json, NAME, 4 * COUNT),
+        "store": Reader((folder / "store.sqlite").read_bytes(), of_store, None, "s.sqlite"),
+        "onnx": Reader(onnx, load_onnx, None, "n.onnx", ONNX_COUNT),
+        "": Reader(b"", whole_export),
+    }
+
+
+@pytest.fixture(scope="module")
+def readers(config_of, tmp_path_factory) -> dict[str, Reader]:
+    def given(**changes: Any) -> Experiment:
+        return prepare(config_of(**changes), Work({}, SILENT))
+
+    return {**of_runs(given), **of_images(), **of_networks(tmp_path_factory.mktemp("given"))}
 
 
 READERS = (

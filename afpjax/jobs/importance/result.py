@@ -3,15 +3,44 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from afpjax.jobs.shared.result import (
-    DataName,
-    Divergence,
-    LayerScores,
-    ModelResult,
-    NoteResult,
-    ScoredImages,
-    inline,
-)
+from afpjax.jobs.shared.result import Array, DataName, ModelResult, NoteResult, inline, named
+
+
+@dataclass(frozen=True)
+class ScoredImages:
+    """How many images the scores are made from, of which set."""
+
+    count: int
+    source: str = named("from")
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """How the Jensen-Shannon divergence was measured, and what exact ones would have taken."""
+
+    unit: str
+    method: str  # "exact" or "estimate"
+    exact_passes: float  # passes of an image
+    limit: int
+    classes: int | None = None  # the likeliest, that an estimate follows
+    neglected: float | None = None  # probability of the others
+    sample_images: int | None = None
+
+
+@dataclass(frozen=True)
+class LayerScores:
+    """Scores of one layer's neurons, [C] each, and how good an estimated divergence is."""
+
+    name: str
+    l1: Array
+    taylor: Array
+    jsd: Array
+    drop: Array | None  # accuracy lost without each neuron, where all were left out
+    jsd_method: str
+    jsd_error: float | None = None  # root mean square, of neurons that were left out
+    jsd_sample_mean: float | None = None
+    jsd_sampled: int | None = None
+    jsd_rank_correlation: float | None = None
 
 
 @dataclass(frozen=True)
