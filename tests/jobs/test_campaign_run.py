@@ -27,7 +27,7 @@ def here(tmp_path, monkeypatch, module) -> Path:
     monkeypatch.setenv("AFPJAX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "compiled"))
     monkeypatch.setenv("COLUMNS", "120")
-    monkeypatch.setattr(finish, "page_of", lambda view, job, settings: Page("<html>", {}))
+    monkeypatch.setattr(finish, "page", lambda view, job, settings: Page("<html>", {}))
     rate = engine.Engine.clean_rate
     monkeypatch.setattr(engine.Engine, "clean_rate", lambda self, draws: rate(self, draws, 0.01))
     return folder
