@@ -1,6 +1,7 @@
 """Campaigns of masks: thresholds by hand, the accuracy that `afpjax.accuracy` gives, stopping."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from afpjax.statistics.intervals import accuracy_interval, masks_interval
 FAULTS = FaultModel(
     bits=(2, 9), bit_profile=(1.0, 0.25), weight_rate=(0.5, 0.125), activation_rate=(0.0, 0.25)
 )
+ZERO = FaultModel(kind="zero", weight_rate=0.5)
 KEY, CERTAIN = 3, 2**31  # the threshold that every draw is below
 
 
@@ -27,27 +29,25 @@ def made(faults: FaultModel = FAULTS, **changes: Any) -> list[Cell]:
     return masks.cells(faults, **{**options, **changes})
 
 
-def test_cells_are_layers_and_bits_at_every_rate():
-    whole = (0, 1, 2)
-    assert made(rates=[0.1, 0.2]) == [Cell("weights", whole, (0, 1), rate) for rate in (0.1, 0.2)]
-    assert made(by="layer", rates=[0.1], layers=[0, 2]) == [
-        Cell("weights", (layer,), (0, 1), 0.1) for layer in (0, 2)
-    ]
-    assert made(by="bit", rates=[0.1]) == [
-        Cell("weights", whole, (column,), 0.1) for column in (0, 1)
-    ]
-    assert made(by="layer-bit", rates=[0.1], layers=[1, 2]) == [
-        Cell("weights", (layer,), (column,), 0.1) for layer in (1, 2) for column in (0, 1)
-    ]
+def test_cells_are_layers_and_bits_at_every_rate_or_that_of_each_device():
+    whole, both = (0, 1, 2), (0, 1)
+    assert made(rates=[0.1, 0.2]) == [Cell("weights", whole, both, rate) for rate in (0.1, 0.2)]
 
+    def places(by, layers):
+        cells = made(by=by, layers=layers, rates=[0.1])
+        return [(cell.layers, cell.columns) for cell in cells]
 
-def test_without_rates_cells_are_the_devices():
+    assert places("layer", [0, 2]) == [((0,), both), ((2,), both)]
+    assert places("bit", [0, 1, 2]) == [(whole, (0,)), (whole, (1,))]
+    assert places("layer-bit", [1, 2]) == list(product([(1,), (2,)], [(0,), (1,)]))
     assert made(targets=["weights", "activations"]) == [
-        Cell("weights", (0, 1, 2), (0, 1), 0.5, 0),
-        Cell("weights", (0, 1, 2), (0, 1), 0.125, 1),
-        Cell("activations", (0, 1, 2), (0, 1), 0.0, 0),
-        Cell("activations", (0, 1, 2), (0, 1), 0.25, 1),
+        Cell("weights", whole, both, 0.5, 0),
+        Cell("weights", whole, both, 0.125, 1),
+        Cell("activations", whole, both, 0.0, 0),
+        Cell("activations", whole, both, 0.25, 1),
     ]
+    # Values that are struck as a whole have no bits.
+    assert made(ZERO, by="bit", rates=[0.5]) == [Cell("weights", whole, (0,), 0.5)]
 
 
 def test_links_are_those_layers_that_read_across_one():
@@ -63,11 +63,6 @@ def test_links_are_those_layers_that_read_across_one():
         made(targets=["weights", "link"], rates=[0.5])
 
 
-def test_values_that_are_struck_as_a_whole_have_no_bits():
-    faults = FaultModel(kind="zero", weight_rate=0.5)
-    assert made(faults, by="bit", rates=[0.5]) == [Cell("weights", (0, 1, 2), (0,), 0.5)]
-
-
 def test_thresholds_of_a_cell_by_hand():
     """Only its layers and bits, each at the rate times its factor."""
     weights, inputs, _ = masks.limits_of(FAULTS, Cell("weights", (0, 2), (1,), 0.5), 3)
@@ -75,16 +70,8 @@ def test_thresholds_of_a_cell_by_hand():
     for target in ("activations", "link"):
         weights, inputs, _ = masks.limits_of(FAULTS, Cell(target, (1,), (0, 1), 1.0), 3)
         assert inputs.tolist() == [[0, 0], [CERTAIN, 2**29], [0, 0]] and not weights.any()
-    plain = FaultModel(bits=(4,))
-    assert masks.limits_of(plain, Cell("weights", (1,), (0,), 0.25), 2)[0].tolist() == [
-        [0],
-        [2**29],
-    ]
-    zero = FaultModel(kind="zero", bits=(0, 1, 2))
-    assert masks.limits_of(zero, Cell("weights", (0,), (0,), 1.0), 2)[0].tolist() == [
-        [CERTAIN],
-        [0],
-    ]
+    zero, *_ = masks.limits_of(ZERO, Cell("weights", (0,), (0,), 1.0), 2)
+    assert zero.tolist() == [[CERTAIN], [0]]
 
 
 def test_looks():
@@ -134,9 +121,8 @@ def test_all_layers_at_a_rate_are_the_fault_model(evaluator, quantized, images, 
     assert (found[0].answers & SDC1 > 0).mean() < (found[1].answers & SDC1 > 0).mean()
 
 
-@pytest.mark.parametrize("chunk", [2, 64])
-def test_cells_stop_each_for_itself_at_the_first_narrow_interval(evaluator, monkeypatch, chunk):
-    monkeypatch.setattr(masks, "CHUNK", chunk)
+def test_cells_stop_each_for_itself_at_the_first_narrow_interval(evaluator, monkeypatch):
+    monkeypatch.setattr(masks, "CHUNK", 2)
     faults = FaultModel(bits=(6, 12))
     wanted = made(faults, by="layer-bit", rates=[0.0, 0.05])
     found = run(evaluator, faults, wanted, margin=0.13)

@@ -1,6 +1,5 @@
 """A kind of fault is one file: found by its name, it runs in campaigns as the others do."""
 
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -13,7 +12,7 @@ from afpjax.faults import bits, kinds
 from afpjax.faults.model import FaultModel
 from afpjax.faults.spec import Thresholds
 
-from ..faults.words import forward, kernels_of
+from ..faults.words import draws_of, forward, kernels_of
 
 OWN = '''\
 """A value has all of its faulty bits inverted."""
@@ -51,41 +50,24 @@ def test_a_campaign_of_masks_runs_with_it(own_kind, quantized, images, labels):
     faults = FaultModel(kind=own_kind, bits=(1, 7), weight_rate=0.3, activation_rate=0.0)
     evaluator = Evaluator(quantized, images, labels, 2, metric=LOGITS)
     cell = Cell("weights", (0, 1, 2), (0,), 0.3)
-    thresholds = masks.limits_of(faults, cell, 3)
-    rows = Thresholds(*(table[None] for table in thresholds[:2]))
+    rows = Thresholds(*(table[None] for table in masks.limits_of(faults, cell, 3)[:2]))
     got = evaluator.evaluate(faults, rows, [4])
     kernels = kernels_of(quantized)
     for number, name in enumerate("abc"):
-        stream = bits.stream(
-            bits.seed_words(2), trial=jnp.uint32(4), layer=jnp.uint32(number), target=bits.WEIGHTS
-        )
-        draw = np.asarray(bits.draws(stream, kernels[name].shape, 2)[0])
-        hit = draw < bits.threshold(np.array([0.3]))
+        (draw, _) = draws_of((2, 4, number, 0), bits.WEIGHTS, kernels[name].shape, 2)
+        hit = draw < round(0.3 * 2**31)
         kernels[name] = np.where(hit, kernels[name] ^ 0b10000010, kernels[name])
     expected = forward(quantized.format, kernels, np.asarray(images)).astype(np.float32)
     np.testing.assert_array_equal(got[0, 0], expected)
     outcomes = Evaluator(quantized, images, labels, 2, metric=OUTCOME)
-    (counted,) = masks.run(
-        outcomes,
-        faults,
-        [cell],
-        trials=3,
-        margin=0.1,
-        confidence=0.95,
-        advance=lambda rows: None,
-    )
+    options = dict(trials=3, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    (counted,) = masks.run(outcomes, faults, [cell], **options)
     assert counted.answers.shape == (3, len(images))
 
 
 def test_a_campaign_of_single_faults_runs_with_it(own_kind, quantized, images, labels):
-    (whole,) = strata(
-        quantized,
-        Single(own_kind),
-        by="network",
-        targets=["weights"],
-        layers=[0, 1, 2],
-        bits=[5],
-    )
+    every = dict(by="network", targets=["weights"], layers=[0, 1, 2], bits=[5])
+    (whole,) = strata(quantized, Single(own_kind), **every)
     assert whole.population == 144
     trials = list(faults_of(quantized, whole, range(5), seed=1))
     for fault in trials:
