@@ -1,5 +1,11 @@
-"""The five layers on three devices that searches are tested on."""
+"""The five layers on three devices that searches are tested on, and forward runs of them."""
 
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from afpjax.evaluate.evaluator import Evaluator
 from tests.search.conftest import (
     every_mapping,
     faults,
@@ -11,3 +17,26 @@ from tests.search.conftest import (
 )
 
 __all__ = ["every_mapping", "faults", "images", "labels", "platform", "quantized", "tables"]
+
+
+@pytest.fixture(scope="session")
+def evaluator(quantized, images, labels) -> Evaluator:
+    return Evaluator(quantized, images, labels, 7)
+
+
+@pytest.fixture(scope="session")
+def held(quantized, images, labels) -> Evaluator:
+    """Other draws on the same images."""
+    return Evaluator(quantized, images, labels, 3, name="held")
+
+
+@pytest.fixture(scope="session")
+def directly(quantized, images, labels) -> Callable[..., np.ndarray]:
+    """Right or wrong, [K, B], of a mapping's forward runs: without an evaluator."""
+
+    def right(faults, mapping, trials, key=7):
+        of = {"mapping": np.array(mapping), "faults": faults, "key": key}
+        logits = [np.asarray(quantized(images, **of, trial=trial)) for trial in trials]
+        return np.stack(logits).argmax(-1) == labels
+
+    return right
