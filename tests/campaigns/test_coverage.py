@@ -1,8 +1,8 @@
 """The promise of the error bars: on a network whose every single fault is known, 95 % covers.
 
 500 campaigns each, from all 2,304 single-bit faults of a small network: for each kind of interval,
-for p near 0.002, 0.05 and 0.5, with and without stopping early, never less than 93 %. Where p is
-far below the margin, and for Clopper-Pearson, more than 97 % is in the nature of whole numbers.
+for p near 0.002, 0.05 and 0.5, with and without stopping early, never less than 93 %; for masks as
+well, drawn from tables of what they do. Strata of any size: tests/statistics.
 """
 
 from collections.abc import Sequence
@@ -48,7 +48,6 @@ OUTCOMES = {
     "0.05, one image in ten": lambda c: subset(c, range(12)).mean(1) > 0.1,
     "0.5, any image": lambda c: subset(c, range(5, 13)).any(1),
 }
-LARGE = {"0.002": 40, "0.05": 1_000, "0.5": 10_000}  # bad ones among 20,000
 
 
 @lru_cache(maxsize=4)
@@ -92,34 +91,6 @@ def test_campaigns_on_an_enumerated_network_cover(changed, kind, name):
         fixed, early, trials = campaigns(kind, outcomes, margin)
         assert fixed >= LEAST and early >= LEAST
         print(f"{kind} | {name} | {margin} | {fixed:.3f} | {early:.3f} | {trials:.0f}")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", LARGE)
-def test_campaigns_on_a_large_stratum_cover(kind, name):
-    outcomes = np.random.default_rng(0).permutation(np.arange(20_000) < LARGE[name]) * 1.0
-    fixed, early, trials = campaigns(kind, outcomes, 0.02)
-    assert fixed >= LEAST and early >= LEAST
-    assert fixed <= 0.97 or kind == "clopper-pearson"
-    print(f"{kind} | {name} of 20,000 | 0.02 | {fixed:.3f} | {early:.3f} | {trials:.0f}")
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", [name for name in OUTCOMES if "share" in name])
-def test_measured_variance_shortens_the_intervals_of_an_enumerated_network(changed, kind, name):
-    """Faults that move a few images each: the binomial's interval is far too wide for them."""
-    outcomes = OUTCOMES[name](changed)
-    count = int(looks(0.02, population=len(outcomes))[-1])
-    drawn = outcomes[orders(len(outcomes), count)]
-    every = np.full(CAMPAIGNS, count), np.full(CAMPAIGNS, len(outcomes))
-    sums, squares = drawn.sum(1), (drawn**2).sum(1)
-    wide = interval(kind, sums, every[0], population=every[1])
-    low, high = interval(kind, sums, every[0], population=every[1], squares=squares)
-    covered = ((low <= outcomes.mean()) & (outcomes.mean() <= high)).mean()
-    ratio = (high - low).mean() / (wide[1] - wide[0]).mean()
-    print(f"{kind} with squares | {name} | 0.02 | {covered:.3f} | width {ratio:.2f} of without")
-    assert covered >= LEAST and ratio < (0.8 if name[:4] == "0.05" else 1.001)
 
 
 def table(kind: str, share: float) -> np.ndarray:
