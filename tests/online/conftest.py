@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import jax
 import numpy as np
 import pytest
 
 from afpjax.evaluate.evaluator import Evaluator
+from afpjax.online.runtime_costs import OnlineSearch
+from afpjax.search.explore import Budget
 from tests.search.conftest import (
     every_mapping,
     faults,
@@ -28,6 +31,17 @@ def evaluator(quantized, images, labels) -> Evaluator:
 def held(quantized, images, labels) -> Evaluator:
     """Other draws on the same images."""
     return Evaluator(quantized, images, labels, 3, name="held")
+
+
+@pytest.fixture(scope="session")
+def search_of(tables, evaluator) -> Callable[..., OnlineSearch]:
+    """A search of three generations of eight mappings, by two draws, of what is given."""
+
+    def of(**settings):
+        usual = {"budget": Budget(8, 3), "trials": 2, "key": jax.random.key(2)}
+        return OnlineSearch(tables=tables, evaluator=evaluator, **{**usual, **settings})
+
+    return of
 
 
 @pytest.fixture(scope="session")

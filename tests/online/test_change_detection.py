@@ -98,14 +98,14 @@ def clustered(rng, batches, canaries, rate, alike):
 @pytest.mark.parametrize("alike", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("alarm", [100.0, 1000.0])
 def test_false_alarms_are_as_rare_as_stated(alike, alarm):
-    """100,000 batches at the very limit: at most one alarm in `alarm` batches.
+    """50,000 batches at the very limit: at most one alarm in `alarm` batches.
 
     A Poisson count of that mean is above its mean + 4 deviations once in 30,000 times.
     """
     rng = np.random.default_rng([int(10 * alike), int(alarm)])
-    shares = clustered(rng, 100_000, 8, LIMIT, alike)
+    shares = clustered(rng, 50_000, 8, LIMIT, alike)
     found = AlarmRule(LIMIT, alarm).count_alarms(shares)
-    expected = 100_000 / alarm
+    expected = 50_000 / alarm
     assert 0 < found <= expected + 4 * expected**0.5
 
 
@@ -113,13 +113,13 @@ def test_false_alarms_of_batches_that_depend_on_one_another():
     """The share that is likely wanders between batches, its mean given the past is the limit."""
     rng = np.random.default_rng(5)
     spread, found, steps = 0.0, 0, []
-    for _ in range(40_000):
+    for _ in range(20_000):
         spread = 0.99 * spread + 0.01 * rng.random()
         wide = LIMIT * (1 - spread)  # 0 or LIMIT + something, of mean LIMIT
         high = LIMIT + spread * (1 - LIMIT)
         steps.append(high if rng.random() < (LIMIT - wide) / (high - wide) else wide)
     found = AlarmRule(LIMIT, 200.0).count_alarms(steps)
-    assert found <= 200 + 4 * 200**0.5
+    assert found <= 100 + 4 * 100**0.5
 
 
 @pytest.mark.parametrize(("share", "within"), [(0.9, 12), (0.5, 30), (0.3, 120)])

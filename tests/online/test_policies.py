@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 from math import ceil
 
-import jax
 import numpy as np
 import pytest
 
@@ -15,9 +14,8 @@ from afpjax.online.controller import OnlineController, Price
 from afpjax.online.environment import Change, Trace, nominal_state
 from afpjax.online.policies import POLICIES, StreamEvent, StreamResult, run_policy
 from afpjax.online.repartition import expected_drops
-from afpjax.online.runtime_costs import OnlineSearch, safest_mapping
+from afpjax.online.runtime_costs import safest_mapping
 from afpjax.online.stream import Stream
-from afpjax.search.explore import Budget
 from afpjax.search.objectives import costs
 
 BUILT = nominal_state((0.0, 0.2, 0.0), (0.0, 0.2, 0.0))  # two devices to trust
@@ -33,22 +31,11 @@ LOSS = (Change(15, 0, present=False), Change(60, 0, present=True))
 
 
 @pytest.fixture(scope="module")
-def controller(evaluator, held, tables):
+def controller(evaluator, held, search_of):
     faults = FaultModel(weight_rate=BUILT.weight_rate, activation_rate=BUILT.activation_rate)
     stream = Stream(evaluator, held, faults, 12, 3)
-    search = OnlineSearch(
-        tables=tables,
-        faults=faults,
-        evaluator=evaluator,
-        budget=Budget(8, 3),
-        budget_ms=BUDGET_MS,
-        allow_latency=99.0,
-        allow_energy=99.0,
-        unaware=FIRST,
-        trials=2,
-        choice_trials=4,
-        key=jax.random.key(1),
-    )
+    allowed = {"budget_ms": BUDGET_MS, "allow_latency": 99.0, "allow_energy": 99.0}
+    search = search_of(faults=faults, unaware=FIRST, choice_trials=4, **allowed)
     return OnlineController(
         search=search,
         stream=stream,

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,13 +17,11 @@ from afpjax.online.repartition import (
     repartition,
 )
 from afpjax.online.runtime_costs import (
-    OnlineSearch,
     as_keys,
     least_energy_delay,
     off_lost_devices,
     safest_mapping,
 )
-from afpjax.search.explore import Budget
 from afpjax.search.objectives import costs
 
 BUILT = nominal_state((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
@@ -32,7 +29,6 @@ FAULTY = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 
 LOST = BUILT._replace(present=(False, True, True))
 ALONE = BUILT._replace(present=(False, False, True))
 HOT = BUILT._replace(latency=(3.0, 1.0, 1.0), energy=(1.0, 1.5, 0.5))
-TRIALS = 2
 
 
 @pytest.fixture(scope="module")
@@ -67,20 +63,9 @@ def cheapest(every_mapping, product):
 
 
 @pytest.fixture(scope="module")
-def system(tables, faults, evaluator, cheapest):
-    return OnlineSearch(
-        tables=tables,
-        faults=faults,
-        evaluator=evaluator,
-        budget=Budget(8, 3),
-        budget_ms=1e9,
-        allow_latency=0.5,
-        allow_energy=0.5,
-        unaware=cheapest(BUILT)[0],
-        trials=TRIALS,
-        choice_trials=TRIALS,
-        key=jax.random.key(2),
-    )
+def system(search_of, faults, cheapest):
+    allowed = {"budget_ms": 1e9, "allow_latency": 0.5, "allow_energy": 0.5}
+    return search_of(faults=faults, unaware=cheapest(BUILT)[0], choice_trials=2, **allowed)
 
 
 @pytest.fixture(scope="module")
