@@ -175,11 +175,12 @@ def test_masks_of_a_cell_strike_all_who_read_it(quantized):
     places: dict[str, Any] = {"by": "layer", "targets": ["weights"], "layers": [2], "crossing": ()}
     (cell,) = masks.cells(faults, rates=[0.3], network=quantized.layers, **places)
     assert cell.layers == (1,)
-    found = masks._answers(evaluator, faults, [cell], 2)[0]
-    for trial in range(2):
+    options = dict(trials=2, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    (counted,) = masks.run(evaluator, faults, [cell], **options)
+    for trial, answers in enumerate(counted.answers):
         mask = mask_of(1, trial, 0.3, (2, 5))
         said = forward({1: mask, 2: mask, 3: mask}).argmax(axis=1)
-        np.testing.assert_array_equal(found[trial] >> CLASS_SHIFT, said)
+        np.testing.assert_array_equal(answers >> CLASS_SHIFT, said)
 
 
 def test_layers_of_a_fault_model_reach_a_stored_weight_by_any_call(quantized):
