@@ -184,7 +184,11 @@ def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, 
         made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
         drawn = made.evaluate(faults, thresholds(faults, quantized, mapping), [0, 4])
         run = partial(Quantized.__call__, mapping=mapping[0], faults=faults, key=3, trial=4)
-        return drawn, np.asarray(jax.jit(run)(quantized, images[:5]))
+        alone = jax.jit(run)(quantized, images[:5])
+        if name != "flip":
+            return drawn, alone
+        by = [np.arange(layer.neurons) % 2 for layer in quantized.layers]  # shared out
+        return drawn, alone, made.evaluate_placements([by], faults, [0, 4])
 
     usual = everything()
     monkeypatch.setattr(bits, "RARE", 1.0)
@@ -193,22 +197,6 @@ def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, 
     )
     for one, other in zip(usual, everything(), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-@pytest.mark.slow
-def test_two_words_strike_neurons_that_devices_share_out_as_one_does(
-    quantized, images, labels, monkeypatch
-):
-    faults = FaultModel(weight_rate=(0.1, 0.02), activation_rate=0.05, link_rate=0.02)
-    by = [np.arange(layer.neurons) % 2 for layer in quantized.layers]
-
-    def served():
-        made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
-        return made.evaluate_placements([by], faults, [0, 4])
-
-    usual = served()
-    monkeypatch.setattr(bits, "RARE", 1.0)
-    np.testing.assert_array_equal(usual, served())
 
 
 def test_cells_of_rare_rates_have_two_words_and_others_one():
