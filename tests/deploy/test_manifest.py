@@ -9,7 +9,7 @@ import pytest
 
 from afpjax import __version__
 from afpjax.deploy.local_runner import LocalRunner
-from afpjax.deploy.manifest import NAME, read_manifest
+from afpjax.deploy.manifest import NAME, LayerPieces, TensorInfo, joined, read_manifest
 from afpjax.inputs.errors import InputError
 
 from .exports import drawn, mapped, quantized_of
@@ -95,6 +95,20 @@ def test_devices_need_no_jax():
     """Their processes are small, and start quickly."""
     program = "import sys, afpjax.deploy.service.worker; assert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_pieces_are_put_together_by_who_answers():
+    """[1, 4, 2]: neuron 0 twice, 3 lost; a copy that does not answer is not looked at."""
+    neurons, substitute = ((0, 2), (0, 1)), (9.0, 8.0, 7.0, 6.0)
+    pieces = LayerPieces(
+        layer="l", axis=1, made=("l@a", "l@b"), neurons=neurons, substitute=substitute
+    )
+    made = {0: np.full((1, 2, 2), 5.0, np.float32), 1: np.full((1, 2, 2), np.nan, np.float32)}
+    made[1][:, 1] = 4
+    info = TensorInfo(shape=(1, 4, 2), dtype="float32")
+    whole = joined(pieces, info, np.array([0, 1, 0, -1]), made)
+    np.testing.assert_array_equal(whole[0, :, 0], [5, 4, 5, 6])
+    assert whole.dtype == np.float32 and whole.shape == (1, 4, 2)
 
 
 def test_a_mapping_has_no_placement(exported):
