@@ -1,5 +1,7 @@
 """A kind of fault is one file: found by its name, it runs in campaigns as the others do."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -53,7 +55,7 @@ def test_a_campaign_of_masks_runs_with_it(own_kind, evaluator, quantized, images
     assert own_kind in kinds.names()
     faults = FaultModel(kind=own_kind, bits=(1, 7), weight_rate=0.3, activation_rate=0.0)
     cell = Cell("weights", (0, 1, 2), (0,), 0.3)
-    options = dict(trials=3, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    options: dict[str, Any] = dict(trials=3, margin=0.1, confidence=0.95, advance=lambda rows: None)
     (counted,) = masks.run(evaluator, faults, [cell], **options)
     for trial, answers in enumerate(counted.answers):
         kernels = kernels_of(quantized)
@@ -65,7 +67,7 @@ def test_a_campaign_of_masks_runs_with_it(own_kind, evaluator, quantized, images
 
 
 def test_a_campaign_of_single_faults_runs_with_it(own_kind, evaluator, quantized, images):
-    every = dict(by="network", targets=["weights"], layers=[0, 1, 2], bits=[5])
+    every: dict[str, Any] = dict(by="network", targets=["weights"], layers=[0, 1, 2], bits=[5])
     (whole,) = strata(quantized, Single(own_kind), **every)
     assert whole.population == 144
     trials = list(faults_of(quantized, whole, range(5), seed=1))

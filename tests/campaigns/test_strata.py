@@ -5,6 +5,7 @@ On the network of conftest.py: kernels of 48, 64 and 32 weights, inputs of 6, 8 
 
 import itertools
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -49,7 +50,7 @@ def met(faults, image=0):
     return [(*place, word) for fault in faults for place, word in faulty(fault, image).items()]
 
 
-def every(target, layers=(0, 1, 2), bits=range(WIDTH)):
+def every(target, layers=(0, 1, 2), bits: Sequence[int] = range(WIDTH)):
     """All faults of one bit, in plain loops: layers outermost, then elements, then bits."""
     return [
         (layer, target, element, 1 << bit)

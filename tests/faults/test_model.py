@@ -1,5 +1,7 @@
 """The fault model: what it refuses, and the thresholds it gives."""
 
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -80,7 +82,7 @@ def test_kinds_that_strike_whole_values_have_one_rate_for_each_device(kind, quan
 
 
 def test_each_layer_has_the_rates_of_its_device_and_each_bit_its_factor(quantized):
-    rates = dict(weight_rate=(0.0, 0.5), activation_rate=(1.0, 0.25))
+    rates: dict[str, Any] = dict(weight_rate=(0.0, 0.5), activation_rate=(1.0, 0.25))
     faults = FaultModel(bits=(0, 3), bit_profile=(1.0, 0.25), **rates)
     mappings = np.array([[0, 1, 0], [1, 1, 1]], np.int32)
     weights, activations, _ = thresholds(faults, quantized, mappings)

@@ -175,7 +175,7 @@ def test_masks_of_a_cell_strike_all_who_read_it(quantized):
     places: dict[str, Any] = {"by": "layer", "targets": ["weights"], "layers": [2], "crossing": ()}
     (cell,) = masks.cells(faults, rates=[0.3], network=quantized.layers, **places)
     assert cell.layers == (1,)
-    options = dict(trials=2, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    options: dict[str, Any] = dict(trials=2, margin=0.1, confidence=0.95, advance=lambda rows: None)
     (counted,) = masks.run(evaluator, faults, [cell], **options)
     for trial, answers in enumerate(counted.answers):
         mask = mask_of(1, trial, 0.3, (2, 5))
