@@ -30,18 +30,19 @@ def _draws(words, shape, count, generator):
     return jnp.stack(bits.draws(words, shape, count, generator=generator))
 
 
-@partial(jax.jit, static_argnums=(2, 3, 4))
-def _mask(words, limits, shape, positions, generator):
-    return bits.flip_mask(words, shape, positions, limits, generator=generator)
+@partial(jax.jit, static_argnums=2)
+def _mask(words, limits, generator):
+    return bits.flip_mask(words, SHAPE, range(4), limits, generator=generator)
 
 
 def draws(generator="hash", shape=SHAPE, count=4, **place):
     return np.asarray(_draws(stream(**place), shape, count, generator)).reshape(count, -1)
 
 
-def mask(rate, positions=(0, 1, 2, 3), generator="hash", **place):
-    limits = jnp.asarray(bits.threshold(np.full(len(positions), rate)))
-    return np.asarray(_mask(stream(**place), limits, SHAPE, positions, generator))
+def mask(rate, generator="hash", **place):
+    """Of four bits."""
+    limits = jnp.asarray(bits.threshold(np.full(4, rate)))
+    return np.asarray(_mask(stream(**place), limits, generator))
 
 
 def assert_uncorrelated(one, other, name):
@@ -85,13 +86,16 @@ def test_all_pairs_of_32_bits_are_independent():
     assert 0.6 < deviations.std() < 1.1  # random points of the lattice, marginals' part included
 
 
-@pytest.mark.parametrize(("generator", "count"), [("hash", 32), ("threefry", 8)])
-def test_eight_bits_are_independent(generator, count):
-    """All 256 patterns of eight fair bits, of the first to the last eight neighbouring places."""
-    every = draws(generator, (1 << 18,), count) < 2**30
-    for flips in every.reshape(count // 8, 8, -1):
-        patterns = np.packbits(flips, axis=0)
-        assert stats.chisquare(np.bincount(patterns[0], minlength=256)).pvalue > 1e-6
+@pytest.mark.parametrize(
+    ("generator", "shape", "count"), [("hash", (2**18,), 32), ("threefry", SHAPE, 4)]
+)
+def test_neighbouring_bits_are_independent(generator, shape, count):
+    """All patterns of fair bits: of the first to the last eight of 32, or of four, places."""
+    size = min(count, 8)
+    every = draws(generator, shape, count) < 2**30
+    for flips in every.reshape(-1, size, every.shape[1]):
+        patterns = (flips * (1 << np.arange(size))[:, None]).sum(axis=0)
+        assert stats.chisquare(np.bincount(patterns, minlength=2**size)).pvalue > 1e-6
 
 
 def signed_vectors(length, most):
@@ -135,7 +139,7 @@ def test_the_lattices_of_few_bits_are_even(length, first, least):
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_neighbours_along_every_axis_are_independent(generator, rate):
-    drawn = mask(rate, (0,), generator).astype(float)
+    drawn = (mask(rate, generator=generator) & 1).astype(float)
     for axis in range(4):
         for distance in (1, 2, 8):
             ahead = np.take(drawn, range(distance, drawn.shape[axis]), axis)
