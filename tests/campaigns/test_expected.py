@@ -1,8 +1,10 @@
 """Expected numbers of faults: those that are counted, on average, and sums by hand."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -24,18 +26,11 @@ FAULTS = FaultModel(
 def test_as_many_are_expected_as_are_counted(quantized, faults):
     trials, images = 40, 5
     limits = thresholds(faults, quantized, MAPPING)
-    found = [
-        flips_of_trial(
-            faults.spec(),
-            quantized,
-            jnp.arange(images, dtype=jnp.uint32),
-            limits,
-            bits.seed_words(1),
-            jnp.uint32(trial),
-        )
-        for trial in range(trials)
-    ]
-    counted = sum(int(each.weights.sum()) + int(each.activations.sum()) for each in found)
+    place = jnp.arange(images, dtype=jnp.uint32), limits, bits.seed_words(1)
+    of_trial = partial(flips_of_trial, faults.spec(), quantized, *place)
+    numbers = jnp.arange(trials, dtype=jnp.uint32)
+    found = jax.jit(lambda numbers: jax.lax.map(of_trial, numbers))(numbers)
+    counted = int(found.weights.sum()) + int(found.activations.sum())
     expected = under_mapping(faults, quantized, MAPPING, trials=trials, images=images)
     assert abs(counted - expected) < 5 * np.sqrt(expected)
 
@@ -65,11 +60,9 @@ def test_scopes_kinds_budgets_and_links_by_hand(quantized):
 
 
 def test_cells_expect_what_their_layers_and_bits_do(quantized):
-    cell = Cell("weights", (0, 2), (1,), 1e-12)
-    assert in_cell(FAULTS, cell, quantized.layers, trials=8, images=5) == pytest.approx(
-        8 * 80 * 0.5e-12
-    )
-    cell = Cell("activations", (1,), (0, 1), 1e-9)
-    assert in_cell(FAULTS, cell, quantized.layers, trials=8, images=5) == pytest.approx(
-        40 * 8 * 1.5e-9
-    )
+    for cell, expected in (
+        (Cell("weights", (0, 2), (1,), 1e-12), 8 * 80 * 0.5e-12),
+        (Cell("activations", (1,), (0, 1), 1e-9), 40 * 8 * 1.5e-9),
+    ):
+        found = in_cell(FAULTS, cell, quantized.layers, trials=8, images=5)
+        assert found == pytest.approx(expected)

@@ -1,6 +1,8 @@
 """Campaigns of masks: thresholds by hand, the accuracy that `afpjax.accuracy` gives, stopping."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from afpjax.statistics.intervals import accuracy_interval, masks_interval
 FAULTS = FaultModel(
     bits=(2, 9), bit_profile=(1.0, 0.25), weight_rate=(0.5, 0.125), activation_rate=(0.0, 0.25)
 )
+ZERO = FaultModel(kind="zero", weight_rate=0.5)
 KEY, CERTAIN = 3, 2**31  # the threshold that every draw is below
 
 
@@ -27,27 +30,25 @@ def made(faults: FaultModel = FAULTS, **changes: Any) -> list[Cell]:
     return masks.cells(faults, **{**options, **changes})
 
 
-def test_cells_are_layers_and_bits_at_every_rate():
-    whole = (0, 1, 2)
-    assert made(rates=[0.1, 0.2]) == [Cell("weights", whole, (0, 1), rate) for rate in (0.1, 0.2)]
-    assert made(by="layer", rates=[0.1], layers=[0, 2]) == [
-        Cell("weights", (layer,), (0, 1), 0.1) for layer in (0, 2)
-    ]
-    assert made(by="bit", rates=[0.1]) == [
-        Cell("weights", whole, (column,), 0.1) for column in (0, 1)
-    ]
-    assert made(by="layer-bit", rates=[0.1], layers=[1, 2]) == [
-        Cell("weights", (layer,), (column,), 0.1) for layer in (1, 2) for column in (0, 1)
-    ]
+def test_cells_are_layers_and_bits_at_every_rate_or_that_of_each_device():
+    whole, both = (0, 1, 2), (0, 1)
+    assert made(rates=[0.1, 0.2]) == [Cell("weights", whole, both, rate) for rate in (0.1, 0.2)]
 
+    def places(by, layers):
+        cells = made(by=by, layers=layers, rates=[0.1])
+        return [(cell.layers, cell.columns) for cell in cells]
 
-def test_without_rates_cells_are_the_devices():
+    assert places("layer", [0, 2]) == [((0,), both), ((2,), both)]
+    assert places("bit", [0, 1, 2]) == [(whole, (0,)), (whole, (1,))]
+    assert places("layer-bit", [1, 2]) == list(product([(1,), (2,)], [(0,), (1,)]))
     assert made(targets=["weights", "activations"]) == [
-        Cell("weights", (0, 1, 2), (0, 1), 0.5, 0),
-        Cell("weights", (0, 1, 2), (0, 1), 0.125, 1),
-        Cell("activations", (0, 1, 2), (0, 1), 0.0, 0),
-        Cell("activations", (0, 1, 2), (0, 1), 0.25, 1),
+        Cell("weights", whole, both, 0.5, 0),
+        Cell("weights", whole, both, 0.125, 1),
+        Cell("activations", whole, both, 0.0, 0),
+        Cell("activations", whole, both, 0.25, 1),
     ]
+    # Values that are struck as a whole have no bits.
+    assert made(ZERO, by="bit", rates=[0.5]) == [Cell("weights", whole, (0,), 0.5)]
 
 
 def test_links_are_those_layers_that_read_across_one():
@@ -63,11 +64,6 @@ def test_links_are_those_layers_that_read_across_one():
         made(targets=["weights", "link"], rates=[0.5])
 
 
-def test_values_that_are_struck_as_a_whole_have_no_bits():
-    faults = FaultModel(kind="zero", weight_rate=0.5)
-    assert made(faults, by="bit", rates=[0.5]) == [Cell("weights", (0, 1, 2), (0,), 0.5)]
-
-
 def test_thresholds_of_a_cell_by_hand():
     """Only its layers and bits, each at the rate times its factor."""
     weights, inputs, _ = masks.limits_of(FAULTS, Cell("weights", (0, 2), (1,), 0.5), 3)
@@ -75,16 +71,8 @@ def test_thresholds_of_a_cell_by_hand():
     for target in ("activations", "link"):
         weights, inputs, _ = masks.limits_of(FAULTS, Cell(target, (1,), (0, 1), 1.0), 3)
         assert inputs.tolist() == [[0, 0], [CERTAIN, 2**29], [0, 0]] and not weights.any()
-    plain = FaultModel(bits=(4,))
-    assert masks.limits_of(plain, Cell("weights", (1,), (0,), 0.25), 2)[0].tolist() == [
-        [0],
-        [2**29],
-    ]
-    zero = FaultModel(kind="zero", bits=(0, 1, 2))
-    assert masks.limits_of(zero, Cell("weights", (0,), (0,), 1.0), 2)[0].tolist() == [
-        [CERTAIN],
-        [0],
-    ]
+    zero, *_ = masks.limits_of(ZERO, Cell("weights", (0,), (0,), 1.0), 2)
+    assert zero.tolist() == [[CERTAIN], [0]]
 
 
 def test_looks():
@@ -118,30 +106,30 @@ def run(evaluator: Evaluator, faults: FaultModel, wanted: Sequence[Cell], **opti
     return found
 
 
+STRUCK = FaultModel(bits=(6, 12), weight_rate=0.0, activation_rate=0.0)  # one program for all
+
+
 @pytest.mark.parametrize("target", ["weights", "activations"])
 def test_all_layers_at_a_rate_are_the_fault_model(evaluator, quantized, images, labels, target):
-    rates: dict[str, Any] = dict(weight_rate=0.0, activation_rate=0.0)
-    faults = FaultModel(bits=range(4, 10), **rates)
-    wanted = made(faults, targets=[target], rates=[0.05, 0.2])
-    found = run(evaluator, faults, wanted, trials=6)
+    wanted = made(STRUCK, targets=[target], rates=[0.01, 0.2])
+    found = run(evaluator, STRUCK, wanted, trials=6)
     for cell, (_, answers, level) in zip(wanted, found, strict=True):
-        name = "weight_rate" if target == "weights" else "activation_rate"
-        model = FaultModel(bits=range(4, 10), **{**rates, name: cell.rate})
-        mapping = np.zeros((1, 3), np.int32)
+        rates: dict[str, Any] = {
+            "weight_rate" if target == "weights" else "activation_rate": cell.rate
+        }
+        model, mapping = replace(STRUCK, **rates), np.zeros((1, 3), np.int32)
         expected = accuracy(quantized, images, labels, mapping, model, KEY, trials=6)[0]
         np.testing.assert_array_equal(((answers & RIGHT_BIT) > 0).mean(1), expected)
         assert level == 0.95 and 0 < expected.mean() < 0.8
     assert (found[0].answers & SDC1 > 0).mean() < (found[1].answers & SDC1 > 0).mean()
 
 
-@pytest.mark.parametrize("chunk", [2, 64])
-def test_cells_stop_each_for_itself_at_the_first_narrow_interval(evaluator, monkeypatch, chunk):
-    monkeypatch.setattr(masks, "CHUNK", chunk)
-    faults = FaultModel(bits=(6, 12))
-    wanted = made(faults, by="layer-bit", rates=[0.0, 0.05])
-    found = run(evaluator, faults, wanted, margin=0.13)
+def test_cells_stop_each_for_itself_at_the_first_narrow_interval(evaluator, monkeypatch):
+    monkeypatch.setattr(masks, "CHUNK", 2)
+    wanted = made(STRUCK, by="layer-bit", rates=[0.0, 0.05])
+    found = run(evaluator, STRUCK, wanted, margin=0.13)
     at = masks.looks(0)
-    every = run(evaluator, faults, wanted, trials=at[-1], margin=0.13)
+    every = run(evaluator, STRUCK, wanted, trials=at[-1], margin=0.13)
     level = 1 - 0.05 / len(at)
     for one, all_masks in zip(found, every, strict=True):
         for look in at:
@@ -155,13 +143,12 @@ def test_cells_stop_each_for_itself_at_the_first_narrow_interval(evaluator, monk
 
 def test_cells_meet_the_same_draws_and_no_mask_runs_twice(evaluator):
     """A bit's cell at 0.2 strikes what it strikes at 0.1 and more; rates of 0 need one pass."""
-    faults = FaultModel(bits=(15,), weight_rate=0.0, activation_rate=0.0)
-    wanted = made(faults, by="layer", rates=[0.0, 0.1, 0.2])
-    found = run(evaluator, faults, wanted, trials=4)
+    wanted = made(STRUCK, by="layer", rates=[0.0, 0.1, 0.2])
+    found = run(evaluator, STRUCK, wanted, trials=4)
     assert evaluator.evaluations == 3 * 2 * 4 + 1
     clean = found[0].answers
     assert (clean == clean[0]).all() and not (clean & SDC1).any()
     for layer in range(3):
         np.testing.assert_array_equal(found[3 * layer].answers, clean)
-    run(evaluator, faults, wanted, trials=4)
+    run(evaluator, STRUCK, wanted, trials=4)
     assert evaluator.evaluations == 3 * 2 * 4 + 1

@@ -1,6 +1,7 @@
 """A kind of fault is one file: found by its name, it runs in campaigns as the others do."""
 
-import jax.numpy as jnp
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,12 +9,11 @@ from afpjax.campaigns import masks
 from afpjax.campaigns.masks import Cell
 from afpjax.campaigns.strata import Single, faults_of, strata
 from afpjax.evaluate.evaluator import Evaluator
-from afpjax.evaluate.metric import LOGITS, OUTCOME
+from afpjax.evaluate.metric import CLASS_SHIFT, OUTCOME
 from afpjax.faults import bits, kinds
 from afpjax.faults.model import FaultModel
-from afpjax.faults.spec import Thresholds
 
-from ..faults.words import forward, kernels_of
+from ..faults.words import draws_of, forward, kernels_of
 
 OWN = '''\
 """A value has all of its faulty bits inverted."""
@@ -46,50 +46,35 @@ def own_kind(tmp_path, monkeypatch):
     return "all-inverted"
 
 
-def test_a_campaign_of_masks_runs_with_it(own_kind, quantized, images, labels):
+@pytest.fixture
+def evaluator(quantized, images, labels) -> Evaluator:
+    return Evaluator(quantized, images, labels, 2, metric=OUTCOME)
+
+
+def test_a_campaign_of_masks_runs_with_it(own_kind, evaluator, quantized, images):
     assert own_kind in kinds.names()
     faults = FaultModel(kind=own_kind, bits=(1, 7), weight_rate=0.3, activation_rate=0.0)
-    evaluator = Evaluator(quantized, images, labels, 2, metric=LOGITS)
     cell = Cell("weights", (0, 1, 2), (0,), 0.3)
-    thresholds = masks.limits_of(faults, cell, 3)
-    rows = Thresholds(*(table[None] for table in thresholds[:2]))
-    got = evaluator.evaluate(faults, rows, [4])
-    kernels = kernels_of(quantized)
-    for number, name in enumerate("abc"):
-        stream = bits.stream(
-            bits.seed_words(2), trial=jnp.uint32(4), layer=jnp.uint32(number), target=bits.WEIGHTS
-        )
-        draw = np.asarray(bits.draws(stream, kernels[name].shape, 2)[0])
-        hit = draw < bits.threshold(np.array([0.3]))
-        kernels[name] = np.where(hit, kernels[name] ^ 0b10000010, kernels[name])
-    expected = forward(quantized.format, kernels, np.asarray(images)).astype(np.float32)
-    np.testing.assert_array_equal(got[0, 0], expected)
-    outcomes = Evaluator(quantized, images, labels, 2, metric=OUTCOME)
-    (counted,) = masks.run(
-        outcomes,
-        faults,
-        [cell],
-        trials=3,
-        margin=0.1,
-        confidence=0.95,
-        advance=lambda rows: None,
-    )
-    assert counted.answers.shape == (3, len(images))
+    options: dict[str, Any] = dict(trials=3, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    (counted,) = masks.run(evaluator, faults, [cell], **options)
+    for trial, answers in enumerate(counted.answers):
+        kernels = kernels_of(quantized)
+        for number, (name, words) in enumerate(kernels.items()):
+            (draw, _) = draws_of((2, trial, number, 0), bits.WEIGHTS, words.shape, 2)
+            kernels[name] = np.where(draw < round(0.3 * 2**31), words ^ 0b10000010, words)
+        said = forward(quantized.format, kernels, np.asarray(images)).argmax(1)
+        np.testing.assert_array_equal(answers >> CLASS_SHIFT, said)
 
 
-def test_a_campaign_of_single_faults_runs_with_it(own_kind, quantized, images, labels):
-    (whole,) = strata(
-        quantized,
-        Single(own_kind),
-        by="network",
-        targets=["weights"],
-        layers=[0, 1, 2],
-        bits=[5],
-    )
+def test_a_campaign_of_single_faults_runs_with_it(own_kind, evaluator, quantized, images):
+    every: dict[str, Any] = dict(by="network", targets=["weights"], layers=[0, 1, 2], bits=[5])
+    (whole,) = strata(quantized, Single(own_kind), **every)
     assert whole.population == 144
     trials = list(faults_of(quantized, whole, range(5), seed=1))
-    for fault in trials:
-        ((_, sites),) = fault.sites.items()
+    for fault, answers in zip(trials, evaluator.evaluate_sites(trials), strict=True):
+        (((layer, _), sites),) = fault.sites.items()
         assert sites.words.tolist() == [[3]] and fault.how == "flip"
-    evaluator = Evaluator(quantized, images, labels, 2)
-    assert evaluator.evaluate_sites(trials).shape == (5, len(images))
+        kernels = kernels_of(quantized)
+        kernels["abc"[layer]].reshape(-1)[sites.elements[0, 0]] ^= 3
+        said = forward(quantized.format, kernels, np.asarray(images)).argmax(1)
+        np.testing.assert_array_equal(answers >> CLASS_SHIFT, said)

@@ -1,6 +1,5 @@
 """Exports made in memory, and what onnxruntime makes of them."""
 
-import jax
 import numpy as np
 
 from afpjax.deploy.local_runner import LocalRunner
@@ -42,13 +41,3 @@ def assert_near(got, expected, tolerance=1e-5):
     expected = np.asarray(expected)
     span = float(np.ptp(expected)) or 1.0
     np.testing.assert_allclose(got, expected, atol=tolerance * span, rtol=0)
-
-
-def assert_exports(apply_fn, params, images, *, tolerance=1e-5, batch=2, mapping=None):
-    """The exported files give what the callable itself gives."""
-    quantized = quantized_of(apply_fn, params, images)
-    exported = mapped(quantized, mapping, batch=batch)
-    assert_near(
-        runner_of(exported)(np.asarray(images)), jax.jit(apply_fn)(params, images), tolerance
-    )
-    return exported

@@ -35,17 +35,11 @@ def test_what_is_written_is_read(exported, folder):
     assert read_manifest(folder) == exported.manifest
     images = drawn(3, 4)
     from_folder = LocalRunner(read_manifest(folder), folder)(images)
-    np.testing.assert_array_equal(
-        from_folder, LocalRunner(exported.manifest, exported.files)(images)
-    )
-
-
-def test_files_have_names_that_every_system_takes_and_tells_apart(exported):
+    in_memory = LocalRunner(exported.manifest, exported.files)(images)
+    np.testing.assert_array_equal(from_folder, in_memory)
+    # Files have names that every system takes and tells apart.
     assert [each.file for each in exported.manifest.devices] == ["a-b.onnx", "A-B-2.onnx"]
-
-
-def test_mapping_json_has_autodice_s_form(exported, folder):
-    """`{"<device>_<resource>": [node names]}`, every node on one device, layers among them."""
+    # AutoDiCE's form: {"<device>_<resource>": [node names]}, layers among them.
     found = json.loads((folder / "mapping.json").read_text())
     assert list(found) == ["a b_cpu0", "A/B_cpu0"]
     assert "a" in found["a b_cpu0"] and "b" in found["A/B_cpu0"]
@@ -68,17 +62,19 @@ def test_a_folder_of_another_version(folder):
         read_manifest(folder)
 
 
-def test_a_checksum_that_does_not_match(folder):
+def test_files_that_are_missing_or_others(folder):
     content = bytearray((folder / "a-b.onnx").read_bytes())
     content[len(content) // 2] ^= 1
     (folder / "a-b.onnx").write_bytes(content)
     with pytest.raises(InputError, match=r"a-b\.onnx is not the file that was exported"):
         read_manifest(folder)
-
-
-def test_a_missing_file(folder):
-    (folder / "A-B-2.onnx").unlink()
-    with pytest.raises(InputError, match=r"A-B-2\.onnx is missing; export again"):
+    (folder / "a-b.onnx").unlink()
+    with pytest.raises(InputError, match=r"a-b\.onnx is missing; export again"):
+        read_manifest(folder)
+    record = json.loads((folder / NAME).read_text())
+    record["devices"][0]["file"] = f"../{folder.name}/a-b.onnx"
+    changed(folder, devices=record["devices"])
+    with pytest.raises(InputError, match="a file lies outside its folder"):
         read_manifest(folder)
     (folder / NAME).unlink()
     with pytest.raises(InputError, match=r"^serve\.export: .* has no manifest\.json; name the run"):
@@ -87,20 +83,12 @@ def test_a_missing_file(folder):
         read_manifest(folder, "other")
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"afpjax": "VERSION"}', '"x"'])
+@pytest.mark.parametrize("text", ["{", "[]", '{"afpjax": "VERSION"}'])
 def test_a_manifest_that_is_damaged(folder, text):
     (folder / NAME).write_text(text.replace("VERSION", __version__))
     with pytest.raises(InputError) as error:
         read_manifest(folder)
     assert "export again" in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_file_outside_the_folder_is_refused(folder):
-    record = json.loads((folder / NAME).read_text())
-    record["devices"][0]["file"] = f"../{folder.name}/a-b.onnx"
-    changed(folder, devices=record["devices"])
-    with pytest.raises(InputError, match="a file lies outside its folder"):
-        read_manifest(folder)
 
 
 def test_devices_need_no_jax():
@@ -111,18 +99,14 @@ def test_devices_need_no_jax():
 
 def test_pieces_are_put_together_by_who_answers():
     """[1, 4, 2]: neuron 0 twice, 3 lost; a copy that does not answer is not looked at."""
+    neurons, substitute = ((0, 2), (0, 1)), (9.0, 8.0, 7.0, 6.0)
     pieces = LayerPieces(
-        layer="l",
-        axis=1,
-        made=("l@a", "l@b"),
-        neurons=((0, 2), (0, 1)),
-        substitute=(9.0, 8.0, 7.0, 6.0),
+        layer="l", axis=1, made=("l@a", "l@b"), neurons=neurons, substitute=substitute
     )
     made = {0: np.full((1, 2, 2), 5.0, np.float32), 1: np.full((1, 2, 2), np.nan, np.float32)}
     made[1][:, 1] = 4
-    whole = joined(
-        pieces, TensorInfo(shape=(1, 4, 2), dtype="float32"), np.array([0, 1, 0, -1]), made
-    )
+    info = TensorInfo(shape=(1, 4, 2), dtype="float32")
+    whole = joined(pieces, info, np.array([0, 1, 0, -1]), made)
     np.testing.assert_array_equal(whole[0, :, 0], [5, 4, 5, 6])
     assert whole.dtype == np.float32 and whole.shape == (1, 4, 2)
 

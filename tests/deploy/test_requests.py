@@ -1,6 +1,6 @@
 """Requests: one way through their states, no answer twice, none lost."""
 
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -67,24 +67,15 @@ def test_a_closed_ledger_refuses_what_is_open_and_what_comes():
 
 
 def test_threads_that_ask_and_one_that_serves_lose_nothing():
-    queue, per_thread = RequestQueue(), 200
-
-    def ask():
-        for _ in range(per_thread):
-            queue.ask(IMAGE, 0.0)
-
-    threads = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in threads:
-        thread.start()
+    queue, count = RequestQueue(), 800
     rng, answers = np.random.default_rng(0), 0
-    while answers < 4 * per_thread:
-        taken = queue.take(5)
-        back = [each for each in taken if rng.random() < 0.3]
-        queue.put_back(back)
-        for each in taken:
-            answers += queue.answer(each, LOGITS, (), 1.0)
-    for thread in threads:
-        thread.join()
-    assert [each.number for each in queue.all] == list(range(4 * per_thread))
-    assert queue.count(RequestState.ANSWERED) == 4 * per_thread == answers
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(count):
+            pool.submit(queue.ask, IMAGE, 0.0)
+        while answers < count:
+            taken = queue.take(5)
+            queue.put_back([each for each in taken if rng.random() < 0.3])
+            answers += sum(queue.answer(each, LOGITS, (), 1.0) for each in taken)
+    assert [each.number for each in queue.all] == list(range(count))
+    assert queue.count(RequestState.ANSWERED) == count == answers
     assert not queue.open

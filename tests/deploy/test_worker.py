@@ -6,7 +6,7 @@ from itertools import count
 import numpy as np
 import pytest
 
-from afpjax.deploy.service.plan import SERVICE, ServedBatch, ServedExport
+from afpjax.deploy.service.plan import SERVICE, ServedBatch, ServedExport, execution_plan
 from afpjax.deploy.service.worker import MissingTensor, TaskRun, TensorSource
 
 from . import byhand
@@ -45,6 +45,7 @@ def through(exported: ServedExport, images, lost=()):
             batch.under_way(index, [kept(each) for each in made])
         batch.finished(next(iter(batch.pending)))
         batch.drop_unneeded()
+    assert set(batch.refs) == {plan.final}  # nothing else is kept
     return values[batch.refs[plan.final]], sent
 
 
@@ -53,10 +54,12 @@ def quantized():
     return quantized_of(network, PARAMS, IMAGES)
 
 
-@pytest.mark.parametrize("lost", [(), (0,), (1, 2)])
-@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize(
+    ("coded", "lost"), [(False, ()), (False, (0, 1)), (True, ()), (True, (0,)), (True, (1, 2))]
+)
 def test_devices_that_keep_what_they_need_answer_as_one_process_does(quantized, coded, lost):
-    """A residual sum reads the first layer again, layers after it was sent."""
+    """A residual sum reads the first layer again, layers after it was sent; the third device makes
+    nothing of that layer, which is substitutes alone where it is the only one left."""
     made = placed(quantized, coded_placement() if coded else placement_of(), SUBSTITUTES)
     exported = served(made)
     logits, sent = through(exported, IMAGE, lost)
@@ -71,6 +74,30 @@ def test_mappings_keep_tensors_for_skips(quantized):
     logits, sent = through(served(made), IMAGE)
     assert_near(logits, runner_of(made)(served(made).network_input(IMAGE)), 1e-6)
     assert max(sent.values()) == 1 and not any(s.device == device for s, device in sent)
+
+
+def test_branches_of_a_mapping_run_at_once_and_join():
+    tasks = [
+        byhand.task("left", "0", (), ("image",), ("l",)),
+        byhand.task("right", "1", (), ("image",), ("r", "s")),
+        byhand.task("join", "0", (), ("l", "s"), ("y",)),
+    ]
+    plan = execution_plan(tasks, {}, (), image="image", answer="y", batch=1)
+    batch = ServedBatch(0, [], plan, {TensorSource("image", SERVICE): "the image"})
+
+    def begun():
+        """Give out all that is ready: tasks, and what each is sent."""
+        made = []
+        for index, task, needed in batch.ready():
+            made.append((task.task, [source.tensor for source in needed]))
+            batch.under_way(index, [f"ref {tensor}" for tensor in task.outputs])
+        return made
+
+    assert begun() == [("left", ["image"]), ("right", ["image"])]
+    batch.finished("ref r")
+    assert begun() == []
+    batch.finished("ref l")
+    assert begun() == [("join", ["s"])]  # device 0 has its own
 
 
 HAND = byhand.images(2)

@@ -5,6 +5,7 @@ are 5 standard deviations wide, so a sound generator passes with any seed, not o
 """
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +25,24 @@ def stream(trial=0, layer=0, target=bits.WEIGHTS, image=0, seed=SEED):
     return bits.stream(seed, target=target, **words)
 
 
+@partial(jax.jit, static_argnums=(1, 2, 3))  # op by op, it takes most of the tests' time
+def _draws(words, shape, count, generator):
+    return jnp.stack(bits.draws(words, shape, count, generator=generator))
+
+
+@partial(jax.jit, static_argnums=2)
+def _mask(words, limits, generator):
+    return bits.flip_mask(words, SHAPE, range(4), limits, generator=generator)
+
+
 def draws(generator="hash", shape=SHAPE, count=4, **place):
-    return np.asarray(
-        jnp.stack(bits.draws(stream(**place), shape, count, generator=generator))
-    ).reshape(count, -1)
+    return np.asarray(_draws(stream(**place), shape, count, generator)).reshape(count, -1)
 
 
-def mask(rate, positions=(0, 1, 2, 3), generator="hash", shape=SHAPE, **place):
-    limits = jnp.asarray(bits.threshold(np.full(len(positions), rate)))
-    return np.asarray(
-        bits.flip_mask(stream(**place), shape, positions, limits, generator=generator)
-    )
+def mask(rate, generator="hash", **place):
+    """Of four bits."""
+    limits = jnp.asarray(bits.threshold(np.full(4, rate)))
+    return np.asarray(_mask(stream(**place), limits, generator))
 
 
 def assert_uncorrelated(one, other, name):
@@ -44,7 +52,7 @@ def assert_uncorrelated(one, other, name):
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-@pytest.mark.parametrize("rate", [1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 0.2, 0.37, 0.5])
+@pytest.mark.parametrize("rate", [1e-6, 1e-3, 0.2, 0.5])
 def test_each_bit_flips_at_its_rate(generator, rate):
     trials = range(16 if rate < 1e-3 else 2)
     flips = np.zeros(4)
@@ -57,34 +65,14 @@ def test_each_bit_flips_at_its_rate(generator, rate):
 
 
 @pytest.mark.parametrize("generator", GENERATORS)
-def test_rates_of_zero_and_one_are_exact(generator):
+def test_draws_are_uniform_and_rates_of_zero_and_one_exact(generator):
     assert not mask(0.0, generator=generator).any()
     assert (mask(1.0, generator=generator) == 0b1111).all()
-
-
-@pytest.mark.parametrize("generator", GENERATORS)
-def test_draws_are_uniform(generator):
     for drawn in draws(generator):
         counts = np.bincount(drawn >> 23, minlength=256)
         assert stats.chisquare(counts).pvalue > 1e-6
         low = np.bincount(drawn & 255, minlength=256)
         assert stats.chisquare(low).pvalue > 1e-6
-
-
-@pytest.mark.parametrize("generator", GENERATORS)
-@pytest.mark.parametrize("rate", [0.01, 0.2, 0.5])
-def test_bits_of_one_element_are_independent(generator, rate):
-    """All 16 patterns of four bits have the frequencies of four independent coins."""
-    drawn = mask(rate, generator=generator).ravel()
-    flipped = np.array([bin(pattern).count("1") for pattern in range(16)])
-    expected = rate**flipped * (1 - rate) ** (4 - flipped) * drawn.size
-    common = expected >= 5
-    observed = np.bincount(drawn, minlength=16)
-    pooled = [*observed[common], observed[~common].sum()]
-    wanted = [*expected[common], expected[~common].sum()]
-    if wanted[-1] == 0:
-        pooled, wanted = pooled[:-1], wanted[:-1]
-    assert stats.chisquare(pooled, wanted).pvalue > 1e-6
 
 
 def test_all_pairs_of_32_bits_are_independent():
@@ -98,12 +86,16 @@ def test_all_pairs_of_32_bits_are_independent():
     assert 0.6 < deviations.std() < 1.1  # random points of the lattice, marginals' part included
 
 
-@pytest.mark.parametrize("first", [0, 8, 16, 24])
-def test_eight_bits_are_independent(first):
-    """All 256 patterns of eight fair bits, of any eight neighbouring places."""
-    flips = draws(count=32)[first : first + 8] < 2**30
-    patterns = (flips * (1 << np.arange(8))[:, None]).sum(axis=0)
-    assert stats.chisquare(np.bincount(patterns, minlength=256)).pvalue > 1e-6
+@pytest.mark.parametrize(
+    ("generator", "shape", "count"), [("hash", (2**18,), 32), ("threefry", SHAPE, 4)]
+)
+def test_neighbouring_bits_are_independent(generator, shape, count):
+    """All patterns of fair bits: of the first to the last eight of 32, or of four, places."""
+    size = min(count, 8)
+    every = draws(generator, shape, count) < 2**30
+    for flips in every.reshape(-1, size, every.shape[1]):
+        patterns = (flips * (1 << np.arange(size))[:, None]).sum(axis=0)
+        assert stats.chisquare(np.bincount(patterns, minlength=2**size)).pvalue > 1e-6
 
 
 def signed_vectors(length, most):
@@ -147,7 +139,7 @@ def test_the_lattices_of_few_bits_are_even(length, first, least):
 @pytest.mark.parametrize("generator", GENERATORS)
 @pytest.mark.parametrize("rate", [0.05, 0.5])
 def test_neighbours_along_every_axis_are_independent(generator, rate):
-    drawn = mask(rate, (0,), generator).astype(float)
+    drawn = (mask(rate, generator=generator) & 1).astype(float)
     for axis in range(4):
         for distance in (1, 2, 8):
             ahead = np.take(drawn, range(distance, drawn.shape[axis]), axis)
@@ -162,9 +154,8 @@ def test_neighbours_along_every_axis_are_independent(generator, rate):
 def test_streams_are_independent(generator, place):
     """Layers, trials, images, and weights against activations, bit by bit and across bits."""
     one, other = draws(generator), draws(generator, **place)
-    for first in range(4):
-        for second in range(4):
-            assert_uncorrelated(one[first], other[second], f"{place}, bits {first}, {second}")
+    deviations = np.corrcoef(one, other)[:4, 4:] * np.sqrt(one.shape[1])
+    assert np.abs(deviations).max() < 5, deviations
     both = ((one[0] >> 27).astype(int) * 16) + (other[0] >> 27)
     assert stats.chisquare(np.bincount(both, minlength=256)).pvalue > 1e-6
 
@@ -197,23 +188,15 @@ def test_streams_share_no_block_of_values():
             assert len(values[first] & values[second]) < expected + 5 * np.sqrt(expected) + 2
 
 
-def test_flips_at_a_lower_rate_are_among_those_at_a_higher_one():
-    low, high = mask(0.05), mask(0.2)
-    assert low.any() and not (low & ~high).any()
-
-
-def test_a_mask_depends_on_its_own_index_alone():
+def test_a_draw_depends_on_its_row_major_index_alone():
     """The hash of a larger tensor's head is the smaller one's: nothing depends on the shape."""
-    whole = draws(shape=(4096,))
-    np.testing.assert_array_equal(draws(shape=(1000,)), whole[:, :1000])
-    np.testing.assert_array_equal(draws(shape=(16, 16, 16)), whole)
-
-
-def test_indices_are_row_major_against_numpy():
     shape = (3, 5, 7, 2)
     high, low = bits.counters(shape)
     assert high is None
     np.testing.assert_array_equal(low, np.arange(np.prod(shape)).reshape(shape))
+    whole = draws(shape=(4096,))
+    np.testing.assert_array_equal(draws(shape=(1000,)), whole[:, :1000])
+    np.testing.assert_array_equal(draws(shape=(16, 16, 16)), whole)
 
 
 def test_positions_beyond_float32_and_beyond_32_bits_are_reached():
@@ -225,34 +208,9 @@ def test_positions_beyond_float32_and_beyond_32_bits_are_reached():
     shape = (3, 2**31, 2)  # 12.9 billion elements, never made
     high, low = jax.eval_shape(lambda: bits.counters(shape))
     assert high is not None and high.shape == low.shape == shape
-    rows = [np.asarray(bits.draw_at(stream(), jnp.uint32(h), jnp.arange(512, dtype=jnp.uint32), 0))
-            for h in range(3)]  # fmt: skip
+    low = jnp.arange(512, dtype=jnp.uint32)
+    rows = [np.asarray(bits.draw_at(stream(), jnp.uint32(row), low, 0)) for row in range(3)]
     assert not set(rows[0]) & set(rows[1]) and not set(rows[1]) & set(rows[2])
-
-
-def test_the_mask_is_the_same_jitted_vmapped_and_by_itself():
-    limits = jnp.asarray(bits.threshold(np.full(4, 0.2)))
-
-    def one(image):
-        words = bits.stream(SEED, trial=jnp.uint32(3), layer=jnp.uint32(2), target=1, image=image)
-        return bits.flip_mask(words, (8, 8), range(4), limits)
-
-    images = jnp.arange(5, dtype=jnp.uint32)
-    mapped = jax.jit(jax.vmap(one))(images)
-    for number in range(5):
-        np.testing.assert_array_equal(mapped[number], one(images[number]))
-
-
-def test_the_sign_bit_of_a_32_bit_word_can_flip():
-    assert (mask(1.0, (31,), shape=(4,)) == np.int32(-(2**31))).all()
-
-
-@pytest.mark.parametrize("generator", GENERATORS)
-def test_counted_flips_are_the_masks(generator):
-    limits = jnp.asarray(bits.threshold(np.array([0.1, 0.3])))
-    flipped = bits.flip_mask(stream(), (100, 30), (1, 5), limits, generator=generator)
-    counted = bits.count_flips(stream(), (100, 30), (1, 5), limits, generator=generator)
-    assert int(counted) == sum(bin(word).count("1") for word in np.asarray(flipped).ravel())
 
 
 def test_seeds_from_keys_and_integers():
@@ -271,7 +229,7 @@ def test_thresholds_round_to_the_nearest_of_2_to_the_31():
     )
 
 
-@pytest.mark.parametrize(("layers", "images"), [(1, 64), (2, 12), (2, 16), (2, 64), (3, 16)])
+@pytest.mark.parametrize(("layers", "images"), [(2, 16), (3, 16)])
 def test_streams_of_few_layers_and_many_images_compile(layers, images):
     """Written out in one fused expression, XLA never ended compiling two layers of 16 images."""
     seed, trial = bits.seed_words(5), jnp.uint32(1)

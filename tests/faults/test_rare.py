@@ -1,6 +1,7 @@
 """Rare rates: thresholds of two words are what they say, in all kinds, and change no other draw."""
 
 from fractions import Fraction
+from functools import partial
 from itertools import pairwise
 
 import jax
@@ -13,9 +14,10 @@ from afpjax.campaigns.masks import Cell, limits_of
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits
-from afpjax.faults.budget import _highest, scale_both
-from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import FaultModel, thresholds
+from afpjax.network.quantized import Quantized
+
+from .words import mixed
 
 RARE = [3.8e-6, 1e-6, 3e-7, 1e-8, 2e-10, 1e-12, 1e-15]
 GENERATORS = ("hash", "threefry")
@@ -61,14 +63,6 @@ def test_a_bit_flips_where_its_63_bits_are_below_the_threshold(generator):
             assert int(count) == int(np.asarray(mask > 0).sum())
 
 
-def mixed(word):
-    """triple32, by NumPy."""
-    word = (word ^ (word >> np.uint32(17))) * np.uint32(0xED5AD4BB)
-    word = (word ^ (word >> np.uint32(11))) * np.uint32(0xAC4C1B51)
-    word = (word ^ (word >> np.uint32(15))) * np.uint32(0x31848BAB)
-    return word ^ (word >> np.uint32(14))
-
-
 def unmixed(word):
     """Its inverse."""
 
@@ -104,23 +98,19 @@ def many_streams(count, target=bits.WEIGHTS):
     return np.asarray(made)
 
 
-@pytest.mark.parametrize("place", [0, 3, 17])
+@pytest.mark.parametrize("place", [0, 17])
 def test_elements_found_by_the_inverse_are_drawn_so(place):
     """The tests below look up where draws are small: what they find is what the hash draws."""
-    streams = many_streams(6)
+    streams = many_streams(3)
     elements, x, shift = places_of(streams, place, np.array([0, 5]))
     seconds = seconds_of(streams, x, shift, place)
-    for stream, own, second in zip(streams, elements, seconds, strict=True):
+    for stream, own, second in zip(jnp.asarray(streams), elements, seconds, strict=True):
         low = jnp.asarray(own)
-        first = bits.draw_at(jnp.asarray(stream), None, low, place)
-        np.testing.assert_array_equal(first, [0, 0, 5, 5])
-        np.testing.assert_array_equal(
-            bits._second_at(jnp.asarray(stream), None, low, place), second
-        )
+        np.testing.assert_array_equal(bits.draw_at(stream, None, low, place), [0, 0, 5, 5])
+        np.testing.assert_array_equal(bits._second_at(stream, None, low, place), second)
 
 
-@pytest.mark.parametrize("place", [0, 3, 17])
-@pytest.mark.parametrize("rate", [3e-7, 1e-8, 2e-10, 5e-12])
+@pytest.mark.parametrize(("rate", "place"), [(3e-7, 0), (1e-8, 3), (2e-10, 17), (5e-12, 0)])
 def test_bits_flip_at_rare_rates(rate, place):
     """Counts over 3e10 to 5e12 draws, tensor by tensor, against Poisson's distribution."""
     size = 2**20 if rate > 1e-7 else 2**28
@@ -172,24 +162,6 @@ def test_rows_beyond_2_to_the_32_have_second_draws_of_their_own():
     assert len(seconds) == 128
 
 
-def test_scaling_thresholds_of_two_words_is_exact_integer_arithmetic():
-    rng = np.random.default_rng(0)
-    ends = np.array([0, 1, 2**32 - 1, 2**32, 2**63], np.uint64)
-    limits = np.concatenate([rng.integers(0, 2**63, 1000, dtype=np.uint64), ends])
-    pair = np.stack([limits >> np.uint64(32), limits % np.uint64(2**32)]).astype(np.uint32)
-    for factor in (0, 1, 5, 2**30 + 12345, 2**31 - 1, 2**31):
-        found = np.asarray(scale_both(jnp.asarray(pair.T), jnp.uint32(factor)), np.uint64)
-        got = [(int(a) << 32) + int(b) for a, b in found]
-        assert got == [int(each) * factor // 2**31 for each in limits]
-
-
-def test_the_highest_of_thresholds_of_two_words_is_that_of_63_bits():
-    """Of kernels that layers share, counted once."""
-    draws = FaultModel(bits=(0, 1), weight_rate=1e-9).spec()
-    limits = jnp.asarray([[3, 7, 5, 1], [2, 7, 900, 4], [3, 0, 6, 2**32 - 1]], jnp.uint32)
-    assert _highest(draws, limits).tolist() == [3, 7, 6, 4]
-
-
 KINDS = {
     "flip": FaultModel(weight_rate=(0.1, 0.02), activation_rate=0.05, link_rate=0.02),
     "stuck": FaultModel(kind="stuck-at-1", weight_rate=0.1, generator="threefry"),
@@ -202,13 +174,8 @@ KINDS = {
 }
 
 
-QUICK = ("burst",)  # the next test has flips; every kind compiles programs of its own
-
-
-@pytest.mark.parametrize(
-    "name",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in KINDS],
-)
+@pytest.mark.in_ci("burst")  # every kind compiles programs of its own
+@pytest.mark.parametrize("name", KINDS)
 def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, name):
     """Every kind, through all programs, with all rates as rare ones: the draws are the same."""
     faults, mapping = KINDS[name], np.array([[0, 1, 0]])
@@ -216,8 +183,12 @@ def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, 
     def everything():
         made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
         drawn = made.evaluate(faults, thresholds(faults, quantized, mapping), [0, 4])
-        alone = quantized(images[:5], mapping=mapping[0], faults=faults, key=3, trial=4)
-        return drawn, np.asarray(alone)
+        run = partial(Quantized.__call__, mapping=mapping[0], faults=faults, key=3, trial=4)
+        alone = jax.jit(run)(quantized, images[:5])
+        if name != "flip":
+            return drawn, alone
+        by = [np.arange(layer.neurons) % 2 for layer in quantized.layers]  # shared out
+        return drawn, alone, made.evaluate_placements([by], faults, [0, 4])
 
     usual = everything()
     monkeypatch.setattr(bits, "RARE", 1.0)
@@ -226,57 +197,6 @@ def test_two_words_strike_what_one_does(quantized, images, labels, monkeypatch, 
     )
     for one, other in zip(usual, everything(), strict=True):
         np.testing.assert_array_equal(one, other)
-
-
-def test_two_words_strike_neurons_that_devices_share_out_as_one_does(
-    quantized, images, labels, monkeypatch
-):
-    faults = FaultModel(weight_rate=(0.1, 0.02), activation_rate=0.05, link_rate=0.02)
-    by = [np.arange(layer.neurons) % 2 for layer in quantized.layers]
-
-    def served():
-        made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
-        return made.evaluate_placements([by], faults, [0, 4])
-
-    usual = served()
-    monkeypatch.setattr(bits, "RARE", 1.0)
-    np.testing.assert_array_equal(usual, served())
-
-
-def test_a_rare_device_leaves_the_draws_of_a_usual_one(quantized, images, labels):
-    """Rates of 1e-9 strike nothing in so few trials, and nothing else changes beside them."""
-    rare = FaultModel(weight_rate=(0.1, 1e-9), activation_rate=(0.05, 1e-15), link_rate=1e-12)
-    none = FaultModel(weight_rate=(0.1, 0.0), activation_rate=(0.05, 0.0))
-    mappings = np.array([[0, 1, 0], [1, 1, 1]])
-    made = Evaluator(quantized, images[:5], labels[:5], 3, metric=LOGITS)
-    one, other = (
-        made.evaluate(faults, thresholds(faults, quantized, mappings), [0, 1])
-        for faults in (rare, none)
-    )
-    np.testing.assert_array_equal(one, other)
-
-
-def test_flips_of_rare_rates_are_counted(quantized):
-    """Thresholds at 63 bits of a draw of the network's own: one flip more or less."""
-    faults = FaultModel(bits=(3,), weight_rate=1e-9, activation_rate=0.0)
-    limits = thresholds(faults, quantized, np.zeros(3, np.int32))
-    stream = bits.streams(bits.seed_words(1), jnp.uint32(0), 3, bits.WEIGHTS)[1]
-    shape = quantized.layers[1].kernel_shape
-    (first,) = bits.draws(stream, shape, 1)
-    smallest = np.unravel_index(int(first.argmin()), shape)
-    second = int(bits._second(stream, shape, 0, "hash")[smallest])
-    for rest, flips in ((second, 0), (second + 1, 1)):
-        weights = np.zeros_like(limits.weights)
-        weights[1] = int(first.min()), rest
-        counted = flips_of_trial(
-            faults.spec(),
-            quantized,
-            jnp.arange(2, dtype=jnp.uint32),
-            limits._replace(weights=weights),
-            bits.seed_words(1),
-            jnp.uint32(0),
-        )
-        assert counted.weights.tolist() == [0, flips, 0] and not counted.activations.any()
 
 
 def test_cells_of_rare_rates_have_two_words_and_others_one():

@@ -1,5 +1,7 @@
 """Weights that several layer calls share, beside a recurrent network in NumPy's integers."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +12,8 @@ from afpjax.campaigns import masks, strata
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import CLASS_SHIFT, LOGITS, OUTCOME
 from afpjax.evaluate.sensitivity import sensitivity
-from afpjax.faults.bits import WEIGHTS, flip_mask, seed_words, stream, threshold
+from afpjax.faults.bits import WEIGHTS, seed_words
+from afpjax.faults.budget import once
 from afpjax.faults.inject import flips_of_trial
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.sites import Fault, Site
@@ -19,7 +22,11 @@ from afpjax.hardware.platform import load_platform
 from afpjax.hardware.tables import check_capacity, mapping_cost
 from afpjax.inputs.errors import InputError
 
-BITS, FRAC, STEPS, KEY = 8, 4, 3, 5
+from . import words
+from .words import loaded, stored
+
+BITS, STEPS, KEY = 8, 3, 5
+FORMAT = afpjax.QFormat(bits=BITS, frac=4)
 RNG = np.random.default_rng(2)
 KERNELS = {
     "in": RNG.normal(size=(5, 6)).astype(np.float32) * 0.7,
@@ -42,7 +49,7 @@ def apply(params, images):
 @pytest.fixture(scope="module")
 def quantized():
     network = afpjax.trace(apply, KERNELS, IMAGES)
-    return afpjax.quantize(network, afpjax.QFormat(bits=BITS, frac=FRAC))
+    return afpjax.quantize(network, FORMAT)
 
 
 @pytest.fixture(scope="module")
@@ -50,28 +57,15 @@ def evaluator(quantized):
     return Evaluator(quantized, IMAGES, LABELS, KEY, metric=LOGITS)
 
 
-def codes(values):
-    return np.clip(np.round(values * 2**FRAC), -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1).astype(int)
-
-
-def flipped(word, mask):
-    """Bits of a two's complement word of `BITS` bits."""
-    unsigned = (word & (2**BITS - 1)) ^ mask
-    return np.where(unsigned >= 2 ** (BITS - 1), unsigned - 2**BITS, unsigned)
-
-
 def forward(mask_of):
-    """Logits in integers; `mask_of[call]` is struck in the kernel that the call reads."""
-    value = codes(IMAGES)
+    """Logits of stored words; `mask_of[call]` is struck in the kernel that the call reads."""
+    value = IMAGES
     for call, name in enumerate(CALLS):
-        kernel = codes(KERNELS[name])
-        if call in mask_of:
-            kernel = flipped(kernel, mask_of[call])
-        total = value @ kernel  # on a grid of 2^-2·FRAC
-        if call == len(CALLS) - 1:
-            return total / 2.0 ** (2 * FRAC)
-        value = codes(np.maximum(total, 0) / 2.0 ** (2 * FRAC))
-    raise AssertionError
+        kernel = stored(FORMAT, KERNELS[name]) ^ mask_of.get(call, 0)
+        value = loaded(FORMAT, stored(FORMAT, value)) @ loaded(FORMAT, kernel)
+        if call < len(CALLS) - 1:
+            value = np.maximum(value, 0)
+    return value
 
 
 def one_bit(name, element, bit):
@@ -86,8 +80,7 @@ def test_layers_know_what_they_share(quantized):
     assert quantized.graph.stored == (0, 1, 1, 1, 4)
 
 
-@pytest.mark.parametrize("named", [1, 2, 3])
-@pytest.mark.parametrize(("element", "bit"), [(0, 7), (13, 5), (35, 6)])
+@pytest.mark.parametrize(("named", "element", "bit"), [(1, 0, 7), (2, 13, 5), (3, 35, 6)])
 def test_a_fault_in_a_stored_weight_strikes_all_who_read_it(evaluator, named, element, bit):
     mask = one_bit("step", element, bit)
     fault = [Fault.at(Site(named, element, bit))]
@@ -106,77 +99,67 @@ def test_a_place_that_two_calls_name_is_one_place(evaluator):
 
 def mask_of(number, trial, rate, bits):
     """The flips of layer `number`'s stream, from the hash itself."""
-    drawn = stream(
-        seed_words(KEY), trial=jnp.uint32(trial), layer=jnp.uint32(number), target=WEIGHTS
-    )
-    limits = np.full(len(bits), threshold(np.array([rate]))[0])
-    shape = KERNELS[CALLS[number]].shape
-    return np.asarray(flip_mask(drawn, shape, bits, limits)).astype(int)
+    return words.mask_of((KEY, trial, number, 0), WEIGHTS, rate, bits, KERNELS[CALLS[number]].shape)
 
 
 @pytest.mark.parametrize("shared", ["stored", "read"])
-@pytest.mark.parametrize("mapping", [(0, 0, 0, 0, 0), (1, 0, 1, 0, 1)])
-def test_masks_are_those_of_the_stored_copy_or_of_each_read(quantized, evaluator, shared, mapping):
-    bits, rates, trials = (2, 5), (0.1, 0.3), [0, 3]
+def test_masks_are_those_of_the_stored_copy_or_of_each_read(quantized, evaluator, shared):
+    bits, rates, trials, mapping = (2, 5), (0.1, 0.3), [0, 3], (1, 0, 1, 0, 1)
     faults = FaultModel(bits=bits, weight_rate=rates, activation_rate=0.0, shared=shared)
     limits = thresholds(faults, quantized, np.array([mapping]))
     found = evaluator.evaluate(faults, limits, trials)[0]
+    own = (0, 1, 1, 1, 4) if shared == "stored" else range(5)
     for trial, logits in zip(trials, found, strict=True):
-        own = (0, 1, 1, 1, 4) if shared == "stored" else range(5)
         masks = {
             call: mask_of(keeper, trial, rates[mapping[call]], bits)
             for call, keeper in enumerate(own)
         }
         np.testing.assert_array_equal(logits, forward(masks))
-        of = np.array(mapping)
-        alone = quantized(jnp.asarray(IMAGES), mapping=of, faults=faults, key=KEY, trial=trial)
-        np.testing.assert_array_equal(alone, logits)
+    of = np.array(mapping)
+    alone = quantized(jnp.asarray(IMAGES), mapping=of, faults=faults, key=KEY, trial=trials[-1])
+    np.testing.assert_array_equal(alone, found[-1])
 
 
-def test_flips_of_a_stored_weight_are_counted_once(quantized):
-    mapping, bits = np.array([0, 0, 1, 0, 0]), (1, 2)
-    for shared, calls in (("stored", {1: 0.3}), ("read", {1: 0.1, 2: 0.3, 3: 0.1})):
-        faults = FaultModel(bits=bits, weight_rate=(0.1, 0.3), activation_rate=0.0, shared=shared)
-        limits = jax.tree.map(jnp.asarray, thresholds(faults, quantized, mapping))
-        counted = flips_of_trial(
-            faults.spec(),
-            quantized,
-            jnp.arange(2, dtype=jnp.uint32),
-            limits,
-            seed_words(KEY),
-            jnp.uint32(4),
-        ).weights
-        struck = {0: 0.1, 4: 0.1} | calls
-        expected = [
-            int(np.bitwise_count(mask_of(n, 4, struck[n], bits)).sum()) if n in struck else 0
-            for n in range(5)
-        ]
-        assert counted.tolist() == expected
+def counted(quantized, faults, mapping, trial):
+    """Flips of every layer's weights."""
+    limits = jax.tree.map(jnp.asarray, thresholds(faults, quantized, mapping))
+    place = jnp.arange(1, dtype=jnp.uint32), limits, seed_words(KEY), jnp.uint32(trial)
+    return jax.jit(flips_of_trial, static_argnums=0)(faults.spec(), quantized, *place).weights
 
 
-@pytest.mark.in_ci("3")
-@pytest.mark.parametrize("budget", [0, 3, 1000])
-def test_a_budget_counts_stored_bits_once(quantized, budget):
-    faults = FaultModel(weight_rate=0.4, activation_rate=0.0, budget=budget)
-    limits = jax.tree.map(jnp.asarray, thresholds(faults, quantized, np.zeros(5, np.int32)))
-    indices, seed = jnp.arange(1, dtype=jnp.uint32), seed_words(KEY)
-    flips = flips_of_trial(faults.spec(), quantized, indices, limits, seed, jnp.uint32(0))
-    assert int(flips.weights.sum()) <= budget
-    if budget == 1000:
-        assert flips.weights.tolist()[2:4] == [0, 0] and int(flips.weights.sum()) > 100
+@pytest.mark.parametrize(
+    ("shared", "calls"), [("stored", {1: 0.3}), ("read", {1: 0.1, 2: 0.3, 3: 0.1})]
+)
+def test_flips_of_a_stored_weight_are_counted_once(quantized, shared, calls):
+    bits, struck = (1, 2), {0: 0.1, 4: 0.1} | calls
+    faults = FaultModel(bits=bits, weight_rate=(0.1, 0.3), activation_rate=0.0, shared=shared)
+    expected = [
+        int(np.bitwise_count(mask_of(n, 4, struck[n], bits)).sum()) if n in struck else 0
+        for n in range(5)
+    ]
+    assert counted(quantized, faults, np.array([0, 0, 1, 0, 0]), 4).tolist() == expected
+
+
+def test_of_rare_rates_a_stored_weight_counts_at_the_highest_threshold_of_63_bits(quantized):
+    spec = FaultModel(bits=(0, 1), weight_rate=1e-9).spec()
+    calls = [[3, 7, 5, 1], [2, 7, 900, 4], [3, 0, 6, 2**32 - 1]]
+    limits = jnp.asarray([[1, 0, 2, 0], *calls, [0, 4, 0, 5]], jnp.uint32)
+    nothing = [0] * 4
+    expected = [[1, 0, 2, 0], [3, 7, 6, 4], nothing, nothing, [0, 4, 0, 5]]
+    assert once(spec, quantized.layers, limits).tolist() == expected
+
+
+def test_a_budget_counts_stored_bits_once(quantized):
+    faults = FaultModel(weight_rate=0.4, activation_rate=0.0, budget=3)
+    flips = counted(quantized, faults, np.zeros(5, np.int32), 0).tolist()
+    assert flips[2:4] == [0, 0] and sum(flips) == 3
 
 
 def test_a_stored_weight_is_one_population(quantized):
     def sizes(shared, layers=(0, 1, 2, 3, 4), by="layer"):
-        made = strata.strata(
-            quantized,
-            strata.Single(),
-            by=by,
-            targets=["weights", "activations"],
-            layers=layers,
-            bits=range(BITS),
-            shared=shared,
-        )
+        places: dict[str, Any] = {"by": by, "layers": layers, "bits": range(BITS)}
+        targets = ["weights", "activations"]
+        made = strata.strata(quantized, strata.Single(), targets=targets, shared=shared, **places)
         return [(each.target, each.layers, each.faults) for each in made]
 
     weights = [("weights", (0,), 240), ("weights", (1,), 288), ("weights", (4,), 144)]
@@ -189,21 +172,15 @@ def test_a_stored_weight_is_one_population(quantized):
 def test_masks_of_a_cell_strike_all_who_read_it(quantized):
     evaluator = Evaluator(quantized, IMAGES, LABELS, KEY, metric=OUTCOME)
     faults = FaultModel(bits=(2, 5), weight_rate=0.3, activation_rate=0.0)
-    (cell,) = masks.cells(
-        faults,
-        by="layer",
-        targets=["weights"],
-        layers=[2],
-        crossing=(),
-        rates=[0.3],
-        network=quantized.layers,
-    )
+    places: dict[str, Any] = {"by": "layer", "targets": ["weights"], "layers": [2], "crossing": ()}
+    (cell,) = masks.cells(faults, rates=[0.3], network=quantized.layers, **places)
     assert cell.layers == (1,)
-    found = masks._answers(evaluator, faults, [cell], 2)[0]
-    for trial in range(2):
+    options: dict[str, Any] = dict(trials=2, margin=0.1, confidence=0.95, advance=lambda rows: None)
+    (counted,) = masks.run(evaluator, faults, [cell], **options)
+    for trial, answers in enumerate(counted.answers):
         mask = mask_of(1, trial, 0.3, (2, 5))
         said = forward({1: mask, 2: mask, 3: mask}).argmax(axis=1)
-        np.testing.assert_array_equal(found[trial] >> CLASS_SHIFT, said)
+        np.testing.assert_array_equal(answers >> CLASS_SHIFT, said)
 
 
 def test_layers_of_a_fault_model_reach_a_stored_weight_by_any_call(quantized):
@@ -282,8 +259,3 @@ def test_equal_numbers_in_arrays_of_their_own_are_not_shared():
     assert not any(layer.shares for layer in afpjax.trace(twice, params, IMAGES).layers)
     wide = {"one": np.tile(np.eye(5, dtype=np.float32), 2)}
     assert not any(layer.shares for layer in afpjax.trace(halves, wide, IMAGES).layers)
-
-
-def test_an_unknown_view_is_refused():
-    with pytest.raises(InputError, match=r"faults\.shared: 'both' is none of stored, read"):
-        FaultModel(shared="both")

@@ -13,45 +13,9 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
 
-from .words import FORMATS, forward, kernels_of, right
-
-
-def flipped(kernels, names, site):
-    """The stored kernels with one bit of one word flipped, elements counted row by row."""
-    struck = {name: words.copy() for name, words in kernels.items()}
-    struck[names[site.layer]].reshape(-1)[site.element] ^= 1 << site.bit
-    return struck
-
 
 def one_by_one(sites):
     return [Fault.at(site) for site in sites]
-
-
-def some_sites(network, rng, count=60):
-    """Sites all over the network; every bit of the format, the sign bit often."""
-    width, sites = network.format.width, []
-    for number in range(count):
-        layer = int(rng.integers(len(network.layers)))
-        element = int(rng.integers(network.layers[layer].weights))
-        sites.append(Site(layer, element, number % width if number % 3 else width - 1))
-    sites += [Site(k, layer.weights - 1, width - 1) for k, layer in enumerate(network.layers)]
-    return sites
-
-
-@pytest.mark.parametrize("name", FORMATS)
-def test_one_flipped_bit_is_that_of_the_stored_word(name, network_of, images):
-    fmt = FORMATS[name]
-    network = network_of(fmt)
-    names = [layer.name for layer in network.layers]
-    kernels = kernels_of(network)
-    labels = forward(fmt, kernels, np.asarray(images)).argmax(1).astype(np.int32)
-    sites = some_sites(network, np.random.default_rng(0))
-    got = Evaluator(network, images, labels, 0).evaluate_sites(one_by_one(sites))
-    expected = np.stack(
-        [right(forward(fmt, flipped(kernels, names, s), np.asarray(images)), labels) for s in sites]
-    )
-    np.testing.assert_array_equal(got, expected)
-    assert 0.2 < expected.mean() < 1 and len(np.unique(expected, axis=0)) > 10
 
 
 def test_elements_of_a_convolution_are_counted_row_by_row():
@@ -96,9 +60,7 @@ def test_elements_of_a_convolution_are_counted_row_by_row():
         (Site(3, 0, 0), "the network has the layers 0 to 2"),
         (Site(-1, 0, 0), "the network has the layers 0 to 2"),
         (Site(1, 64, 0), "layer `b` has weights 0 to 63"),
-        (Site(1, -1, 0), "layer `b` has weights 0 to 63"),
         (Site(0, 47, 16), "the format has the bits 0 to 15"),
-        (Site(0, 0, -1), "the format has the bits 0 to 15"),
     ],
 )
 def test_sites_that_do_not_exist_are_refused_in_one_line(quantized, site, message):
@@ -109,23 +71,19 @@ def test_sites_that_do_not_exist_are_refused_in_one_line(quantized, site, messag
 
 
 def test_sites_are_remembered_and_equal_ones_run_once(quantized, images, labels):
+    """Those named by NumPy's integers too; and no sites have no answers."""
     memory: dict[bytes, bytes] = {}
     evaluator = Evaluator(quantized, images, labels, 0, memory=memory)
-    sites = [Site(0, 3, 15), Site(2, 5, 14), Site(0, 3, 15)]
+    sites = [Site(0, 3, 15), Site(2, 5, 14), Site(*np.array([0, 3, 15]))]
     counted: list[int] = []
     seen = evaluator.evaluate_sites(one_by_one(sites), counted.append)
     assert evaluator.evaluations == len(memory) == 2 and sum(counted) == 3
     np.testing.assert_array_equal(seen[0], seen[2])
+    assert repr(sites[2]) == repr(sites[0])
     again = Evaluator(quantized, images, labels, 0, memory=memory)
     np.testing.assert_array_equal(again.evaluate_sites(one_by_one(sites[::-1])), seen[::-1])
     assert again.evaluations == 0
-
-
-def test_a_site_named_by_numpy_integers_is_the_same_site(quantized, images, labels):
-    evaluator = Evaluator(quantized, images, labels, 0)
-    evaluator.evaluate_sites(one_by_one([Site(1, 7, 15)]))
-    evaluator.evaluate_sites(one_by_one([Site(*np.array([1, 7, 15]))]))
-    assert evaluator.evaluations == 1 and repr(Site(*np.array([1, 7, 15]))) == repr(Site(1, 7, 15))
+    assert again.evaluate_sites([]).shape == (0, len(images))
 
 
 def test_sites_and_draws_do_not_get_in_each_others_way(quantized, images, labels):
@@ -139,8 +97,3 @@ def test_sites_and_draws_do_not_get_in_each_others_way(quantized, images, labels
     np.testing.assert_array_equal(evaluator.evaluate(faults, limits, [0, 1]), alone)
     np.testing.assert_array_equal(evaluator.evaluate_sites(one_by_one([Site(0, 0, 15)])), at)
     np.testing.assert_array_equal(clean, np.asarray(quantized(images)).argmax(1) == labels)
-
-
-def test_no_sites_have_no_answers(quantized, images, labels):
-    got = Evaluator(quantized, images, labels, 0).evaluate_sites(one_by_one([]))
-    assert got.shape == (0, len(images))

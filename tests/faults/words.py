@@ -3,9 +3,15 @@
 Imported by the tests of faults; not a test itself.
 """
 
+from functools import partial
+from itertools import product
+
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 
+from afpjax.faults import bits
 from afpjax.network.fixed_point import QFormat
 
 FORMATS = {
@@ -42,6 +48,34 @@ def changed(how: str, words, mask):
     return {"flip": words ^ mask, "clear": words & ~mask, "set": words | mask}[how]
 
 
+def draws_of(place, target, shape, count: int) -> np.ndarray:
+    """The draws [count, *shape] of 31 bits at (key, trial, layer, image), straight from `bits`."""
+    key, *numbers = place
+    numbers = np.array(numbers, np.uint32)
+    return np.asarray(_draws(bits.seed_words(key), numbers, target, shape, count), np.int64)
+
+
+@partial(jax.jit, static_argnums=(2, 3, 4))  # op by op, it takes most of the tests' time
+def _draws(seed, numbers, target, shape, count):
+    trial, layer, image = numbers
+    stream = bits.stream(seed, trial=trial, layer=layer, target=target, image=image)
+    return jnp.stack(bits.draws(stream, shape, count))
+
+
+def mask_of(place, target, rate: float, positions, shape) -> np.ndarray:
+    """The bits at some positions that flip there at a rate."""
+    hits = draws_of(place, target, shape, len(positions)) < round(rate * 2**31)
+    flips = [hit.astype(np.int64) << bit for bit, hit in zip(positions, hits, strict=True)]
+    return np.sum(flips, axis=0)
+
+
+def mixed(word):
+    """Wellons' triple32, of an integer of Python's or an array of uint32."""
+    for shift, factor in ((17, 0xED5AD4BB), (11, 0xAC4C1B51), (15, 0x31848BAB)):
+        word = (word ^ word >> shift) * factor & 0xFFFFFFFF
+    return word ^ word >> 14
+
+
 def as_they_are(layer: str, words: np.ndarray) -> np.ndarray:
     return words
 
@@ -65,6 +99,17 @@ def kernels_of(quantized) -> dict[str, np.ndarray]:
     """The stored words of every layer's kernel."""
     layers = quantized.parameters.layers
     return {name: stored(quantized.format, np.asarray(layers[name].kernel)) for name in layers}
+
+
+def each_flip(fmt: QFormat, kernels, images) -> dict[tuple[int, int, int], np.ndarray]:
+    """(layer, element, bit) -> the logits under that flipped bit alone, of every stored weight."""
+    found = {}
+    for layer, (name, words) in enumerate(kernels.items()):
+        for element, bit in product(range(words.size), range(fmt.width)):
+            struck = words.copy()
+            struck.reshape(-1)[element] ^= 1 << bit
+            found[layer, element, bit] = forward(fmt, {**kernels, name: struck}, images)
+    return found
 
 
 def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:

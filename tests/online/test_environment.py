@@ -1,7 +1,5 @@
 """Environments of running systems: what a trace comes to, step by step, and what is refused."""
 
-import itertools
-
 import pytest
 
 from afpjax.config.jobs import names_in
@@ -23,10 +21,6 @@ PLACES = {"busiest": 2, "sensitive": 0}
 
 def steps_of(*changes, steps=20, shift=0, seed=0):
     return Trace("t", steps, changes, shift=shift).states(NAMES, BUILT, PLACES, seed)
-
-
-def test_without_changes_everything_stays_as_it_was_built_for():
-    assert steps_of() == (BUILT,) * 20
 
 
 def test_a_change_holds_from_its_step_on_for_its_device_alone():
@@ -147,37 +141,35 @@ def test_changes_that_cannot_be(changes, message):
 HEAD = "[[change]]\nstep = 1\ndevice = 0\n"
 FILES = {
     "a.toml": {
-        "no TOML": ("step 5", ":1: is not valid TOML"),
-        "an unknown key": ("stpes = 3", "not `stpes`"),
-        "a change that is none": ("change = 3", r"description, steps, shift and \[\[change\]\]"),
-        "an unknown column": (HEAD + "voltage = 1.0", "change 1: unknown key `voltage`; known are"),
-        "no device": ("[[change]]\nstep = 0", "change 1: key `device` is missing"),
-        "a device that is none": ("[[change]]\nstep = 0\ndevice = 1.5", "give a name or an index"),
-        "before the stream": ("[[change]]\nstep = -1\ndevice = 0", "`step` is -1: give 0 or more"),
-        "a number for present": (HEAD + "present = 1", "`present` is 1: give true or false"),
-        "half a step": ("[[change]]\nstep = 1.5\ndevice = 0", "`step` is 1.5: give a whole number"),
-        "no steps": ("steps = 0", "`steps` is 0: give 1 or more"),
-        "order": (HEAD + "[[change]]\nstep = 0\ndevice = 0", "change 2: step 0 comes after step 1"),
-        "rate": (HEAD + "weight_rate = 2", "change 1: `weight_rate` is 2: give 1 at most"),
-        "no latency": (HEAD + "latency = 0", "`latency` is 0: give more than 0"),
-        "endless energy": (HEAD + "energy = inf", "`energy` is inf: give a finite number"),
-        "negative factor": (HEAD + "rate_factor = -2", "`rate_factor` is -2: give 0 or more"),
+        "step 5": ":1: is not valid TOML",
+        "stpes = 3": "not `stpes`",
+        "change = 3": r"description, steps, shift and \[\[change\]\]",
+        HEAD + "voltage = 1.0": "change 1: unknown key `voltage`; known are",
+        "[[change]]\nstep = 0": "change 1: key `device` is missing",
+        "[[change]]\nstep = 0\ndevice = 1.5": "give a name or an index",
+        "[[change]]\nstep = -1\ndevice = 0": "`step` is -1: give 0 or more",
+        "[[change]]\nstep = 1.5\ndevice = 0": "`step` is 1.5: give a whole number",
+        HEAD + "present = 1": "`present` is 1: give true or false",
+        "steps = 0": "`steps` is 0: give 1 or more",
+        HEAD + "[[change]]\nstep = 0\ndevice = 0": "change 2: step 0 comes after step 1",
+        HEAD + "weight_rate = 2": "change 1: `weight_rate` is 2: give 1 at most",
+        HEAD + "latency = 0": "`latency` is 0: give more than 0",
+        HEAD + "energy = inf": "`energy` is inf: give a finite number",
     },
     "a.csv": {
-        "not UTF-8": (b"step,device\n\xff,\xfe\n", "is no readable CSV file"),
-        "a cell too many": ("step,device\n1,0,3\n", "change 1: unknown key `None`"),
-        "text for a rate": ("step,device,weight_rate\n1,0,much\n", "is 'much': give a number"),
-        "no step": ("step,device\n,0\n", "change 1: key `step` is missing"),
-        "order": ("step,device\n4,0\n3,0\n", "change 2: step 3 comes after step 4"),
+        b"step,device\n\xff,\xfe\n": "is no readable CSV file",
+        "step,device\n1,0,3\n": "change 1: unknown key `None`",
+        "step,device,weight_rate\n1,0,much\n": "is 'much': give a number",
+        "step,device\n,0\n": "change 1: key `step` is missing",
     },
 }
 
 
 @pytest.mark.parametrize(
-    ("name", "case"), [(name, case) for name, cases in FILES.items() for case in cases]
+    ("name", "text", "message"),
+    [(name, *case) for name, cases in FILES.items() for case in cases.items()],
 )
-def test_files_that_are_no_traces(tmp_path, name, case):
-    text, message = FILES[name][case]
+def test_files_that_are_no_traces(tmp_path, name, text, message):
     content = text if isinstance(text, bytes) else text.encode()
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=f"^online.trace: .*{name}.*{message}") as caught:
@@ -196,12 +188,3 @@ def test_files_that_are_no_traces(tmp_path, name, case):
 def test_traces_that_are_not_there(name, message):
     with pytest.raises(InputError, match=f"^online.trace: .*{message}"):
         read_trace(name)
-
-
-def test_states_differ_only_where_the_trace_changes_something():
-    """An ageing device: as many environments as changes, and one before."""
-    found = read_trace("ageing").states(NAMES, BUILT, PLACES, 1)
-    kinds = [state for state, _ in itertools.groupby(found)]
-    assert len(kinds) == len(read_trace("ageing").changes) + 1
-    rates = [state.weight_rate[2] for state in kinds]
-    assert rates == sorted(rates) and rates[-1] >= 0.2

@@ -3,7 +3,6 @@
 import dataclasses
 import time
 
-import jax
 import numpy as np
 import pytest
 
@@ -12,20 +11,17 @@ from afpjax.inputs.errors import InputError
 from afpjax.online.environment import nominal_state
 from afpjax.online.repartition import (
     _FIRST_CHOICE_DRAW,
-    _initial,
     best_stored,
     choose,
     expected_drops,
     repartition,
 )
 from afpjax.online.runtime_costs import (
-    OnlineSearch,
     as_keys,
     least_energy_delay,
     off_lost_devices,
     safest_mapping,
 )
-from afpjax.search.explore import Budget
 from afpjax.search.objectives import costs
 
 BUILT = nominal_state((0.02, 0.2, 0.0), (0.05, 0.3, 0.0))
@@ -33,7 +29,6 @@ FAULTY = BUILT._replace(weight_rate=(0.4, 0.2, 0.0), activation_rate=(0.4, 0.3, 
 LOST = BUILT._replace(present=(False, True, True))
 ALONE = BUILT._replace(present=(False, False, True))
 HOT = BUILT._replace(latency=(3.0, 1.0, 1.0), energy=(1.0, 1.5, 0.5))
-TRIALS = 2
 
 
 @pytest.fixture(scope="module")
@@ -68,25 +63,9 @@ def cheapest(every_mapping, product):
 
 
 @pytest.fixture(scope="module")
-def evaluator(quantized, images, labels):
-    return Evaluator(quantized, images, labels, 7)
-
-
-@pytest.fixture(scope="module")
-def system(tables, faults, evaluator, cheapest):
-    return OnlineSearch(
-        tables=tables,
-        faults=faults,
-        evaluator=evaluator,
-        budget=Budget(8, 3),
-        budget_ms=1e9,
-        allow_latency=0.5,
-        allow_energy=0.5,
-        unaware=cheapest(BUILT)[0],
-        trials=TRIALS,
-        choice_trials=TRIALS,
-        key=jax.random.key(2),
-    )
+def system(search_of, faults, cheapest):
+    allowed = {"budget_ms": 1e9, "allow_latency": 0.5, "allow_energy": 0.5}
+    return search_of(faults=faults, unaware=cheapest(BUILT)[0], choice_trials=2, **allowed)
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +76,6 @@ def with_(system):
         return dataclasses.replace(system, known_limits={}, took_ms=[], **settings)
 
     return changed
-
-
-def run_directly(quantized, images, labels, faults, mapping, trials):
-    """Accuracy of a mapping without the evaluator."""
-    right = [
-        np.asarray(quantized(images, mapping=mapping, faults=faults, key=7, trial=trial)).argmax(1)
-        == labels
-        for trial in trials
-    ]
-    return np.mean(right)
 
 
 @pytest.mark.parametrize("state", [BUILT, LOST, ALONE, HOT, HOT._replace(present=LOST.present)])
@@ -159,31 +128,11 @@ def test_the_safest_mapping_is_on_the_safest_device_as_far_as_the_limits_go(
     assert 0 < sum(device != 2 for device in found) <= fewest + 1
 
 
-def test_a_search_begins_with_what_must_not_be_missed(system):
-    """Of a front of 40 there is room for none beside the mapping in use and the devices alone."""
-    front = tuple((a, b, c, 0, 0) for a in range(3) for b in range(3) for c in range(3))
-    current, safest = (1, 0, 1, 0, 1), (2, 2, 2, 2, 0)
-    devices = [(0,) * 5, (1,) * 5, (2,) * 5]
-    given = _initial(system, FAULTY, current, safest, front)
-    assert given == (current, safest, *devices)
-    wider = dataclasses.replace(system, budget=Budget(16, 3))
-    given = _initial(wider, FAULTY, current, safest, front)
-    assert given[:5] == (current, safest, *devices) and len(given) == len(set(given)) == 8
-    assert set(given[5:]) <= set(front)
-    # Where a device is lost, its layers are moved everywhere.
-    given = _initial(wider, LOST, current, safest, front)
-    assert all(0 not in mapping for mapping in given[1:] if mapping != safest)
-
-
-def test_expected_drops_are_those_of_forward_runs(system, quantized, images, labels):
+def test_expected_drops_are_those_of_forward_runs(system, directly):
     mappings = [(0, 1, 2, 0, 1), (0,) * 5, (2,) * 5]
-    clean = (np.asarray(quantized(images)).argmax(1) == labels).mean()
-    faults = FAULTY.faults(system.faults)
-    trials = range(_FIRST_CHOICE_DRAW, _FIRST_CHOICE_DRAW + TRIALS)
-    wanted = [
-        clean - run_directly(quantized, images, labels, faults, np.array(each), trials)
-        for each in mappings
-    ]
+    faults, trials = FAULTY.faults(system.faults), range(_FIRST_CHOICE_DRAW, _FIRST_CHOICE_DRAW + 2)
+    clean = system.evaluator.clean().mean()
+    wanted = [clean - directly(faults, each, trials).mean() for each in mappings]
     found = expected_drops(system, FAULTY, mappings)
     np.testing.assert_allclose(found, wanted, atol=1e-12)
     assert found[1] > 0.1 and found[2] == 0
@@ -225,6 +174,11 @@ def test_a_search_ends_within_the_limits_on_devices_that_are_there(system, state
         assert all(state.present[device] for device in mapping)
         assert within(system, state, [mapping])[0]
     assert found.drop == expected_drops(system, state, [found.mapping])[0]
+    # It begins with what must not be missed: the mapping in use, the safest, each device alone.
+    begun = [current, safest_mapping(system, state), *((device,) * 5 for device in range(3))]
+    begun = [each for each in begun if all(state.present[device] for device in each)]
+    begun = [each for each in begun if within(system, state, [each])[0]]
+    assert found.drop <= min(expected_drops(system, state, begun), default=1)
     assert not found.cut and found.evaluations > 0
     # The same conditions, the same answer.
     assert repartition(system, state, current, ((1, 1, 2, 2, 0),), ((2,) * 5,)) == found
@@ -276,13 +230,10 @@ def test_limits_that_nothing_meets_end_with_what_misses_them_least(system, with_
     assert found.mapping == given[int(excess.argmin())]
 
 
-def test_one_device_left_leaves_no_choice(system):
-    found = repartition(system, ALONE, (0, 1, 2, 0, 1), ((1,) * 5,))
-    assert found.mapping == (2,) * 5 and found.generations == 0 and not found.cut
-
-
 @pytest.mark.parametrize("decide", [repartition, best_stored])
-def test_no_device_left_is_an_error(system, decide):
+def test_one_device_left_leaves_no_choice_and_none_is_an_error(system, decide):
+    found = decide(system, ALONE, (0, 1, 2, 0, 1), ((1,) * 5,))
+    assert found.mapping == (2,) * 5 and found.generations == 0 and not found.cut
     gone = BUILT._replace(present=(False,) * 3)
     with pytest.raises(InputError, match="all devices are gone"):
         decide(system, gone, (0,) * 5, ((1,) * 5,))

@@ -16,22 +16,8 @@ DRAWS, HELD_KEY = 8, 3
 
 
 @pytest.fixture(scope="module")
-def stream(quantized, images, labels, faults):
-    held = Evaluator(quantized, images, labels, HELD_KEY, name="held")
-    return Stream(Evaluator(quantized, images, labels, 7), held, faults, DRAWS, 3)
-
-
-def directly(quantized, images, labels, faults, mapping, key, trials):
-    """Right or wrong, [K, B], without the evaluator."""
-    return np.stack(
-        [
-            np.asarray(
-                quantized(images, mapping=np.array(mapping), faults=faults, key=key, trial=trial)
-            ).argmax(1)
-            == labels
-            for trial in trials
-        ]
-    )
+def stream(evaluator, held, faults):
+    return Stream(evaluator, held, faults, DRAWS, 3)
 
 
 def test_canaries_are_the_images_that_are_right_without_faults(stream, quantized, images, labels):
@@ -41,9 +27,9 @@ def test_canaries_are_the_images_that_are_right_without_faults(stream, quantized
     assert stream.clean_accuracy == pytest.approx(right.mean())
 
 
-def test_the_truth_is_that_of_other_draws(stream, quantized, images, labels, faults):
+def test_the_truth_is_that_of_other_draws(stream, directly, faults):
     state = BUILT._replace(weight_rate=(0.3, 0.1, 0.0))
-    right = directly(quantized, images, labels, state.faults(faults), MIXED, HELD_KEY, range(3))
+    right = directly(state.faults(faults), MIXED, range(3), HELD_KEY)
     assert stream.accuracy(MIXED, state) == pytest.approx(right.mean())
     assert stream.accuracy(SAFE, state) == pytest.approx(stream.clean_accuracy)
 
@@ -64,27 +50,25 @@ def test_a_step_is_a_function_of_seed_and_step(stream):
     assert len(set(first)) > 2 and all(share * 8 == round(share * 8) for share in first)
 
 
-def test_canaries_fail_as_often_as_images_do(stream, quantized, images, labels, faults):
-    """The mean over 2,000 steps is that over all draws and canaries, within five deviations."""
+def test_canaries_fail_as_often_as_images_do(stream, directly, faults):
+    """The mean over 500 steps is that over all draws and canaries, within five deviations."""
     trials = range(2**16, 2**16 + DRAWS)
-    right = directly(quantized, images, labels, BUILT.faults(faults), MIXED, 7, trials)
+    right = directly(BUILT.faults(faults), MIXED, trials)
     failed = 1 - right[:, stream.pool].mean()
-    shares = [stream.failing_share(MIXED, BUILT, 8, 5, step) for step in range(2000)]
+    shares = [stream.failing_share(MIXED, BUILT, 8, 5, step) for step in range(500)]
     assert 0.05 < failed < 0.95
-    assert np.mean(shares) == pytest.approx(failed, abs=5 * np.std(shares) / 2000**0.5)
+    assert np.mean(shares) == pytest.approx(failed, abs=5 * np.std(shares) / 500**0.5)
     assert stream.expected_failing_share(MIXED, BUILT) == pytest.approx(failed)
-    assert (
-        stream.expected_failing_share(MIXED, LOST) == 1.0
-        and stream.expected_failing_share(SAFE, LOST) == 0.0
-    )
+    assert stream.expected_failing_share(MIXED, LOST) == 1.0
+    assert stream.expected_failing_share(SAFE, LOST) == 0.0
 
 
-def test_probes_count_what_fails_on_one_device(stream, quantized, images, labels, faults):
+def test_probes_count_what_fails_on_one_device(stream, directly, faults):
     none = stream.probe(2, BUILT, 10, 50, 0, 3)
     assert none.shape == (50,) and not none.any()
     counts = stream.probe(1, BUILT, 10, 400, 0, 3)
     trials = range(2**17, 2**17 + DRAWS)
-    right = directly(quantized, images, labels, BUILT.faults(faults), (1,) * 5, 7, trials)
+    right = directly(BUILT.faults(faults), (1,) * 5, trials)
     wanted = 1 - right[:, stream.pool].mean()
     deviation = counts.std() / 400**0.5 / 10
     assert counts.mean() / 10 == pytest.approx(wanted, abs=5 * deviation)
@@ -92,14 +76,14 @@ def test_probes_count_what_fails_on_one_device(stream, quantized, images, labels
     assert stream.probe(1, BUILT, 10, 3, 0, 3).shape == (3,)
 
 
-def test_a_curve_is_that_of_forward_runs(stream, quantized, images, labels, faults):
+def test_a_curve_is_that_of_forward_runs(stream, directly, faults):
     """Weights at half the activations' rate, with a rate beside the grid."""
     made = stream.failure_curve(0.5, 1.0, [0.4])
     assert made.rates.tolist() == sorted({*RATE_GRID, 0.4})
     trials = range(2**18, 2**18 + DRAWS // 2)
     for rate in (0.0, 0.1, 0.4):
         struck = nominal_state((rate / 2,) * 3, (rate,) * 3).faults(faults)
-        right = directly(quantized, images, labels, struck, (0,) * 5, 7, trials)[:, stream.pool]
+        right = directly(struck, (0,) * 5, trials)[:, stream.pool]
         index = made.rates.tolist().index(rate)
         mean = made.alpha[index] / (made.alpha[index] + made.beta[index])
         assert mean == pytest.approx(((~right).sum() + 0.5) / (right.size + 1))
