@@ -1,4 +1,4 @@
-"""What is found in folders: a job, a way to distribute neurons, an environment."""
+"""What is found in folders: a job, a way to distribute neurons, a device, an environment."""
 
 import shutil
 import subprocess
@@ -25,6 +25,13 @@ def plan(config, work):
 """
 
 
+TRACE = """
+description = "a storm"
+steps = 12
+change = [{ step = 4, device = "mydevice", weight_rate = 0.5 }]
+"""
+
+
 def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path):
     package = tmp_path / "afpjax"
     unwanted = shutil.ignore_patterns("models", "configs", "__pycache__")
@@ -33,7 +40,10 @@ def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path
     (package / "jobs" / "mine" / "settings.py").write_text(SETTINGS)
     (package / "jobs" / "mine" / "run.py").write_text(RUN)
     (package / "neurons" / "methods" / "mymethod.py").write_text("")
-    (package / "online" / "traces" / "mytrace.toml").write_text("")
+    (package / "online" / "traces" / "mytrace.toml").write_text(TRACE)
+    devices = package / "hardware" / "devices"
+    device = (devices / "simba.toml").read_text().replace('"simba"', '"mydevice"', 1)
+    (devices / "mydevice.toml").write_text(device)
 
     def said(*words: str) -> tuple[str, str]:
         command = [sys.executable, "-m", "afpjax.run", *words]
@@ -46,3 +56,8 @@ def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path
     words, _ = said("--help")
     assert "mine: something of one's own" in words
     assert "mymethod" in words and "mytrace" in words
+    small = ("--model.name", "resnet18", "--model.width", "0.02", "--model.image_size", "16")
+    on = ("--platform.devices", "eyeriss", "mydevice", "--online.trace", "mytrace")
+    plan, error = said("online", "--dry-run", *small, *on)
+    assert "time" in plan and error == ""
+    assert "unknown device `mine`" in said("online", "--platform.devices", "mine", "eyeriss")[1]

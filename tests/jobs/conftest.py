@@ -153,6 +153,12 @@ def counted() -> Counted:
     return Counted()
 
 
+@pytest.fixture(scope="module")
+def counted_once() -> Counted:
+    """For a run that the tests of a file share."""
+    return Counted()
+
+
 def _holds_estimate(record, name="accuracy"):
     low, high = record[f"{name}_interval"]
     assert 0 <= low <= record[name] <= high <= 1

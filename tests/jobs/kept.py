@@ -17,7 +17,8 @@ from afpjax.jobs.online.result import OnlineResult
 from afpjax.jobs.partition.result import PartitionResult
 from afpjax.jobs.profile.result import ProfileResult
 from afpjax.jobs.serve.result import ServeResult
-from afpjax.jobs.shared.result import Estimate, read
+from afpjax.jobs.shared.outcome import result_text
+from afpjax.jobs.shared.result import Estimate, plain, read
 from afpjax.report.render import terminal
 from afpjax.report.view import View
 
@@ -89,14 +90,13 @@ def kept(name: str, marked: str = "") -> Any:
 
 def once(view: Callable[[Any], View]) -> Callable[[Any], View]:
     """The view, whose figures take seconds to draw, made once for equal results."""
-    known: list[tuple[Any, View]] = []
+    known: dict[str, View] = {}
 
     def made(result: Any) -> View:
-        for other, drawn in known:
-            if other == result:
-                return drawn
-        known.append((result, view(result)))
-        return known[-1][1]
+        text = result_text(plain(result))
+        if text not in known:
+            known[text] = view(result)
+        return known[text]
 
     return made
 

@@ -12,7 +12,6 @@ from afpjax.jobs.distribute.result import (
     DistributeResult,
     ExpectedResult,
     LayerPlacement,
-    MethodResult,
 )
 from afpjax.jobs.shared.result import Estimate
 from afpjax.neurons import methods
@@ -107,23 +106,6 @@ def test_one_table_is_on_the_page_and_in_the_terminal(result, whole):
     assert "more by" not in text
     assert f"{SPEED['inferences_per_second']:,.0f} images" in text
     assert f"{max(row.difference.value for row in result.search.gain) * 100:+.1f} points" in text
-
-
-@pytest.mark.parametrize("accuracy", [0.823, 1.0])
-def test_nothing_is_cut_at_80_columns(bare, accuracy):
-    def wide(row: MethodResult) -> MethodResult:
-        return replace(row, accuracy=about(accuracy, 0.004))
-
-    rows = [
-        replace(row, failed=failed, devices=4)
-        for row in with_methods(bare, wide).methods
-        if row.failed == 1
-        for failed in (1, 2, 3)
-    ]
-    lines = printed(view(replace(bare, methods=rows))).splitlines()
-    assert not any("…" in line or len(line.rstrip()) > 80 for line in lines)
-    if accuracy < 1:  # on one line each
-        assert sum(line.count(f"{100 * accuracy:.1f} [") for line in lines) == len(rows)
 
 
 def test_losses_beyond_the_third_are_said_to_be_elsewhere(bare, shown):

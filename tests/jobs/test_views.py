@@ -32,9 +32,9 @@ VIEWS: dict[str, Callable[[Any], Any]] = {
     "serve": serve_view,
 }
 MADE = {
-    "campaign of two targets": lambda: campaigns.single(targets=("weights", "activations")),
-    "campaign of masks": campaigns.masks,
-    "campaign on devices": lambda: campaigns.masks(0, devices="abc"),
+    "campaign of two targets": lambda: campaigns.single("weights", "activations"),
+    "campaign of masks": lambda: campaigns.masks(("one", "two")),
+    "campaign on devices": lambda: campaigns.masks(devices="abc"),
     "campaign beside others": campaigns.published,
 }
 OUTSIDE = ("<script", "<link", "<img", "http-equiv", 'src="http', 'href="http')
