@@ -176,6 +176,7 @@ def test_listed_faults_and_the_images_they_change(read):
 
 def test_prediction_beside_what_was_measured(read):
     result = single()
+    assert result.vulnerability
     rows = read(result).table("", "layer", "bit", "target", "loss added")
     foreseen = sorted(result.vulnerability, key=lambda row: -row.sdc_rate)
     for place, (row, cells) in enumerate(zip(result.vulnerability, rows, strict=False), 1):
