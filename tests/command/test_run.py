@@ -178,34 +178,26 @@ def test_bad_input_found_by_the_job_leaves_nothing(here, capsys):
 
 
 def test_a_failing_job_keeps_its_traceback_and_what_it_had_worked_out(here, capsys):
+    """And so does bad input that comes out while a run is gone on with."""
+    errors = [RuntimeError("a defect"), InputError("data.path: is gone")]
+
     def job(config, work):
-        if b"a" not in work.memory:
-            work.memory[b"a"] = b"b"
-            raise RuntimeError("a defect")
+        assert (b"a" in work.memory) == (len(errors) < 2)
+        work.memory[b"a"] = b"b"
+        if errors:
+            raise errors.pop(0)
         return costs(config, work)
 
     with pytest.raises(RuntimeError, match="a defect"):
         main(["profile", "--out", "x y"], {"profile": job})
+    again = ["--resume", "--out", "x y"]
     assert "--resume --out 'x y'" in capsys.readouterr().err
-    assert not (here / "x y").exists()
-    assert main(["--resume", "--out", "x y"], {"profile": job}) == 0
+    assert main(again, {"profile": job}) == 2
+    assert (here / ".x y.partial" / "store.sqlite").exists() and not (here / "x y").exists()
+    assert main(again, {"profile": job}) == 0
     assert main(["profile", "--out", "z"], {"profile": costs}) == 0
     found, expected = result(here / "x y"), result(here / "z")
     assert {**found, "seconds": 0} == {**expected, "seconds": 0}
-
-
-def test_bad_input_while_going_on_keeps_what_was_worked_out(here):
-    def job(config, work):
-        if b"a" not in work.memory:
-            work.memory[b"a"] = b"b"
-            raise RuntimeError("a defect")
-        raise InputError("data.path: is gone")
-
-    with pytest.raises(RuntimeError):
-        main(["profile", "--out", "x"], {"profile": job})
-    assert main(["--resume", "--out", "x"], {"profile": job}) == 2
-    assert (here / ".x.partial" / "store.sqlite").exists()
-    assert not (here / "x").exists()
 
 
 def test_going_on_with_other_settings_is_refused(here, capsys):

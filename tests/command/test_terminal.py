@@ -103,7 +103,7 @@ def test_a_bar_begins_with_the_readers_first_word():
 
 
 VERSION = "--version"
-BAD = "profile --model.name nothing"
+BAD = "profile --no.such 3"  # refused before anything is loaded
 
 
 def told(tmp_path, words: str, redirection: str) -> tuple[int, str]:

@@ -106,11 +106,11 @@ def test_thresholds_are_searched_and_measured_on_other_images(result_of, objecti
         "distribute", **ALONE, distribute__search=-1, distribute__methods=["robustdice", "lop"],
         distribute__objective=objective,
         distribute__weights=[1.0, 0.5, 0.1, 0.1] if objective == "weighted" else [1.0, 0.5, 0, 0],
-        search__population=12, search__generations=6,
+        search__population=8, search__generations=4,
     )["search"]  # fmt: skip
     assert found["front"] and found["groups"] == 3
     assert [row["threshold"] for row in found["constant"]] == [0.0, 0.6]
-    assert found["evaluations"] <= 12 * 6 * 3
+    assert found["evaluations"] <= 8 * 4 * 3
     for row in found["front"]:
         assert len(row["thresholds"]) == 3 and 0 < row["memory"] <= 1
     for gain in found["gain"]:

@@ -137,15 +137,6 @@ def test_headline_is_robustdice_beside_lop(bare, shown):
         assert name not in shown(view(replace(bare, methods=rows))).headline
 
 
-def test_losing_none_is_not_what_is_asked(bare, shown):
-    """Losing none of the devices may stand first in the result."""
-    none = [replace(bare.methods[0], failed=0, accuracy=about(0.9), worst_failed=[])]
-    reader = shown(view(replace(bare, methods=[*none, *bare.methods])))
-    assert reader.headline.startswith("With 1 of 3 devices lost")
-    rows = reader.table(*NUMBERS)
-    assert rows[0][:2] == ["RobustDiCE", "0 of 3"] and rows[0][4] == "–"
-
-
 def test_parts_appear_where_their_data_is(whole, bare, shown):
     every, few = whole.headings, shown(view(bare)).headings
     assert len(every) == 10 and len(few) == 4  # devices that fail by chance were not asked for

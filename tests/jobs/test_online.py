@@ -12,7 +12,7 @@ from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
 from afpjax.online.environment import nominal_state
 
-POLICIES = ("never", "online", "safest", "stored", "oracle")
+POLICIES = ("never", "online", "oracle")
 #: The device that does all the work is struck hard, and recovers; or it leaves, and comes back.
 BURST = """
 description = "a burst"
@@ -34,6 +34,7 @@ LOSS = "step,device,present\n10,busiest,false\n90,busiest,true\n"
 #: Time that a search never takes here, however busy the machine is: its budget cuts nothing.
 QUICK = {
     "online__seeds": 2,
+    "online__policies": list(POLICIES),
     "online__population": 4,
     "online__generations": 2,
     "online__false_alarms": 0.01,
