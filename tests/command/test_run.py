@@ -294,7 +294,10 @@ def kept_rows(partial):
 
 
 def test_a_full_disk_keeps_what_was_worked_out(here, capsys, monkeypatch):
-    """A store has room for so many pages; then there is no more, and later there is again."""
+    """A store has room for so many pages; then there is no more, and later there is again.
+
+    A run whose network is a function goes on where that is named again.
+    """
     connect, partial = sqlite3.connect, here / ".x.partial"
 
     def limited(*given, **options):
@@ -302,14 +305,16 @@ def test_a_full_disk_keeps_what_was_worked_out(here, capsys, monkeypatch):
         made.execute("PRAGMA max_page_count = 40")
         return made
 
-    again = ["--resume", "--out", "x"]
+    own = ["--out", "x", "--model.name", "own:net"]
+    again = ["--resume", *own]
     with monkeypatch.context() as patch:
         patch.setattr(store.sqlite3, "connect", limited)
-        assert main(["profile", "--out", "x"], {"profile": remembering}) == 2
+        assert main(["profile", *own], {"profile": remembering}) == 2
         line = capsys.readouterr().err
         assert line == (
             f"afpjax: error: {partial / 'store.sqlite'}: cannot be written: database or disk is "
-            "full; what was worked out is kept, go on with: python -m afpjax.run --resume --out x\n"
+            "full; what was worked out is kept, go on with: python -m afpjax.run --resume --out x "
+            "--model.name own:net\n"
         )
         kept = kept_rows(partial)
         assert 20 < len(kept) < 200 and everything(partial) == ["config.toml", "store.sqlite"]

@@ -129,6 +129,12 @@ def test_an_experiment_is_found_by_path_or_by_shipped_name(tmp_path, monkeypatch
         find_file("x" * 5000)
 
 
+def test_every_shipped_experiment_is_valid(monkeypatch):
+    monkeypatch.setenv("AFPJAX_DATA", "data")
+    for name in configs.shipped():
+        load(find_file(name))
+
+
 def any_value(draw: random.Random, setting: Setting) -> Any:
     limits = setting.range
 
