@@ -44,3 +44,25 @@ def is_linear(places: np.ndarray, values: np.ndarray) -> float:
     slope, start = np.polyfit(values, places, 1)
     assert np.abs(slope * values + start - places).max() < 0.05
     return slope
+
+
+def boxes(svg: bytes, colour: str) -> list[tuple[float, float, float, float]]:
+    """Left, top, right and bottom of the rectangles of a colour, from the top left on."""
+    found = []
+    for path in drawn(svg).iter(f"{SVG}path"):
+        if f"fill: {colour}" in path.get("style", ""):
+            for outline in re.split(r"[zZ]", path.get("d", "")):
+                points = re.findall(r"[ML] (\S+) (\S+)", outline)
+                if len(points) >= 4:
+                    x, y = (list(map(float, ends)) for ends in zip(*points, strict=True))
+                    found.append((min(x), min(y), max(x), max(y)))
+    return sorted(found, key=lambda box: (round(box[1], 1), box[0]))
+
+
+def markers(svg: bytes, colour: str) -> list[tuple[float, float]]:
+    """Where the markers of a colour stand, from the left; bands are pale."""
+    return sorted(
+        (float(use.attrib["x"]), float(use.attrib["y"]))
+        for use in drawn(svg).iter(f"{SVG}use")
+        if f"fill: {colour}" in use.get("style", "") and "opacity" not in use.get("style", "")
+    )

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import Mesh
 
 from afpjax.evaluate import programs
 from afpjax.inputs.errors import InputError
@@ -168,21 +167,3 @@ print(usual, faults())
     )
     usual, kept = map(int, run.stdout.split())
     assert kept < usual / 10
-
-
-def test_over_trials_runs_the_function_without_the_axis_of_trials():
-    """On the devices that there are; test_devices.py has several."""
-    devices = jax.local_devices()
-    shapes = []
-
-    def function(of_trial, common):
-        shapes.append((of_trial["x"].shape, common.shape))
-        return of_trial["x"] @ common, of_trial["n"] + 1
-
-    mesh = Mesh(np.array(devices), ("trials",))
-    x = np.arange(len(devices) * 6, dtype=np.float32).reshape(-1, 2, 3)
-    kernel, n = np.ones((3, 4), np.float32), np.arange(len(devices), dtype=np.int32)
-    product, more = jax.jit(compiler.over_trials(function, mesh))({"x": x, "n": n}, kernel)
-    assert set(shapes) == {((2, 3), (3, 4))}
-    np.testing.assert_array_equal(product, x @ kernel)
-    np.testing.assert_array_equal(more, n + 1)

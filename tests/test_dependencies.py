@@ -4,6 +4,7 @@ import ast
 import re
 import sys
 import tomllib
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -61,12 +62,17 @@ def declared() -> dict[str, set[str]]:
     }
 
 
+@cache
+def names_in(path: Path) -> set[str]:
+    return names_imported(ast.parse(path.read_text()))
+
+
 def imported(*folders: str) -> dict[str, set[str]]:
     """Files by the package of others that they import, `importlib` and `importorskip` included."""
     found: dict[str, set[str]] = {}
     for folder in folders:
         for path in (ROOT / folder).rglob("*.py"):
-            for name in names_imported(ast.parse(path.read_text())):
+            for name in names_in(path):
                 top = name.split(".")[0]
                 if top not in sys.stdlib_module_names and top not in OWN:
                     found.setdefault(top, set()).add(str(path.relative_to(ROOT)))
@@ -98,10 +104,6 @@ def test_what_is_declared_is_imported_where_it_is_declared_for(group):
     held = imported(*PLACES[group])
     for each in declared()[group] - set(NOT_IMPORTED):
         assert IMPORTED_AS.get(each, each) in held, each
-
-
-def test_development_asks_for_tools_alone():
-    assert declared()["dev"] <= set(NOT_IMPORTED)
 
 
 @pytest.mark.parametrize(

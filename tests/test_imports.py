@@ -3,8 +3,11 @@
 import ast
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,7 +62,7 @@ def imports(path: Path, name: str, *, when: str = "ever") -> Iterator[str]:
     `when`: `ever`; `at once`, what its own import runs; `later`, inside functions; `for types`.
     """
     home = name.split(".")[:-1]
-    for node, moment in nodes(ast.parse(path.read_text(encoding="utf-8"))):
+    for node, moment in nodes_of(path):
         if when not in ("ever", moment):
             continue
         if isinstance(node, ast.Import):
@@ -68,6 +71,11 @@ def imports(path: Path, name: str, *, when: str = "ever") -> Iterator[str]:
             base = home[: len(home) - node.level + 1] if node.level else []
             source = ".".join([*base, *([node.module] if node.module else [])])
             yield from (f"{source}.{alias.name}" for alias in node.names)
+
+
+@cache
+def nodes_of(path: Path) -> list[tuple[ast.AST, str]]:
+    return list(nodes(ast.parse(path.read_text(encoding="utf-8"))))
 
 
 def nodes(parent: ast.AST, moment: str = "at once") -> Iterator[tuple[ast.AST, str]]:
@@ -152,16 +160,15 @@ def hidden(when: str) -> dict[str, int]:
     )
 
 
-#: Rooms and how many of their modules hide imports of own modules. Shrinks; is to be empty but for
-#: what the command puts off so that `--help` does not wait for JAX.
-FOR_TYPES: dict[str, int] = {}
-LATER: dict[str, int] = {"__main__": 1, "command": 1}
+#: Rooms and how many of their modules hide imports of own modules: none but for what the command
+#: puts off so that `--help` does not wait for JAX.
+HIDDEN = {"for types": {}, "later": {"__main__": 1, "command": 1}}
 
 
-def test_imports_of_own_modules_are_not_hidden():
+@pytest.mark.parametrize("when", HIDDEN)
+def test_imports_of_own_modules_are_not_hidden(when):
     """Behind `TYPE_CHECKING` or in functions circles grow that nobody sees."""
-    assert hidden("for types") == FOR_TYPES, "more than stated, or fewer: then shrink FOR_TYPES"
-    assert hidden("later") == LATER, "more than stated, or fewer: then shrink LATER"
+    assert hidden(when) == HIDDEN[when], "more than stated, or fewer: then shrink HIDDEN"
 
 
 def test_the_reader_of_imports_sees_what_there_is(tmp_path):

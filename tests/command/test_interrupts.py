@@ -265,7 +265,6 @@ except SystemExit:
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
-        ([IMPORTING, "afpjax.config.config", "afpjax.run"], 130, BEFORE),
         ([IMPORTING, "afpjax.config.config", "afpjax"], 130, BEFORE),
         ([IMPORTING, "tyro", "afpjax.run"], 130, BEFORE),
         ([AFTERWARDS], 130, "afpjax: interrupted when all was done\n"),

@@ -112,17 +112,23 @@ def outcome_of(config_of) -> Callable[..., Outcome]:
 
 
 @pytest.fixture(scope="session")
-def result_of(outcome_of) -> Callable[..., dict[str, Any]]:
-    """result.json's part of a job's outcome; tests that ask for the same experiment share it."""
-    known: dict[str, dict[str, Any]] = {}
+def found_by(outcome_of) -> Callable[..., Outcome]:
+    """A job's outcome; tests that ask for the same experiment share it."""
+    known: dict[str, Outcome] = {}
 
-    def run(job: str, **changes: Any) -> dict[str, Any]:
+    def run(job: str, **changes: Any) -> Outcome:
         name = repr((job, sorted(changes.items())))
         if name not in known:
-            known[name] = plain(outcome_of(job, **changes).result)
+            known[name] = outcome_of(job, **changes)
         return known[name]
 
     return run
+
+
+@pytest.fixture(scope="session")
+def result_of(found_by) -> Callable[..., dict[str, Any]]:
+    """result.json's part of a job's outcome, shared likewise."""
+    return lambda job, **changes: plain(found_by(job, **changes).result)
 
 
 class Counted:
@@ -144,6 +150,12 @@ class Counted:
 
 @pytest.fixture
 def counted() -> Counted:
+    return Counted()
+
+
+@pytest.fixture(scope="module")
+def counted_once() -> Counted:
+    """For a run that the tests of a file share."""
     return Counted()
 
 

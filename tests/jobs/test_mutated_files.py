@@ -15,6 +15,7 @@ import time
 import warnings
 import zipfile
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,18 +55,7 @@ TRACES = Path(config.__file__).parents[1] / "online" / "traces"
 
 NUMBERS = (
     *("9" * 400, "9" * 5000, "-" + "9" * 30, "0x" + "f" * 6000, "1e308", "1e-320", "-1", "0"),
-    *(
-        "nan",
-        "inf",
-        '"text"',
-        "[]",
-        "{}",
-        "true",
-        "[" * 4000,
-        "3.5",
-        "18446744073709551616",
-        "null",
-    ),
+    *("nan", "inf", '"text"', "[]", "{}", "true", "[" * 4000, "3.5", f"{2**64}", "null"),
 )
 VALUES = (
     *(None, True, -1, 0, 2**70, 10**400, 1e308, 5e-324, "", "x" * 100_000, [], {}, [[[]]], 1.5),
@@ -268,11 +258,15 @@ def of_runs(given: Callable[..., Experiment]) -> dict[str, Reader]:
     partition, importance = earlier_runs(experiment)
     toml = config.to_toml(config.Config()).encode()
 
+    @cache  # the file is read later, and anew
+    def of(job: str, setting: str, folder: Path) -> Experiment:
+        return given(run__job=job, **{setting: str(folder)})
+
     def exported(path: Path) -> None:
-        choice(given(run__job="export", export__source=str(path.parent)))
+        choice(of("export", "export__source", path.parent))
 
     def scores(path: Path) -> None:
-        scoring.scored(given(run__job="distribute", distribute__importance=str(path.parent)))
+        scoring.scored(of("distribute", "distribute__importance", path.parent))
 
     def device(path: Path) -> None:
         cost_tables(experiment.graph, load_platform([str(path)], "ucie"))

@@ -22,6 +22,7 @@ CHANGES = {
     "budget": BUDGET,
     "named layers": NAMED,
     "first two layers, eight bits, batch of four": {
+        **TWO,
         "faults__layers": [2],
         "format__bits": 8,
         "faults__bits": [3, 4],
@@ -79,12 +80,11 @@ def test_results_hold_the_contract(result_of, holds_the_contract, holds_estimate
     )
 
 
-def test_what_the_search_spent_is_told(result_of, holds_the_contract):
+def test_what_the_search_spent_is_told(result_of):
     """Eight mappings of three layers on two devices, three draws and 16 images."""
     free = result_of("partition", **TWO)["search"]["effort"]
     assert free == {"spent": 8 * 3 * 16, "draws": [{"draws": 3, "mappings": 8}]}
     result = result_of("partition", **TWO, search__effort=16 * 20)
-    holds_the_contract(result, 2)
     effort = result["search"]["effort"]
     assert effort["total"] == 16 * 20 >= effort["spent"]
     counts = [(row["draws"], row["mappings"]) for row in effort["draws"]]
@@ -121,24 +121,19 @@ def test_the_table_is_measured_on_held_out_images_under_fresh_draws(config_of, r
     assert result["clean"]["float_accuracy"] == (said == held.labels).mean()
 
 
-@pytest.mark.parametrize("changes", [{}, TWO])
-def test_faults_matter_in_these_tests(result_of, changes):
+def test_faults_matter_in_these_tests(result_of):
     """The baselines lose images, and a choice that may cost anything keeps more of them right."""
     free = {"search__allow_latency": 9.0, "search__allow_energy": 9.0}
     for allowance in ({}, free):
-        result = result_of("partition", **changes, **allowance)
+        result = result_of("partition", **TWO, **allowance)
         assert len(result["front"]) > 2
         chosen = row_of(result, "afarepart", "both")["accuracy"]
         unaware = row_of(result, "fault-unaware", "both")["accuracy"]
         assert chosen > unaware if allowance else chosen >= unaware
         for tool in ("cnnparted", "fault-unaware"):
             assert row_of(result, tool, "both")["accuracy"] < result["clean"]["accuracy"]
-
-
-def test_baselines_have_one_mapping_for_all_scenarios(result_of):
-    result = result_of("partition")
-    for tool in ("cnnparted", "fault-unaware"):
-        assert len({str(row_of(result, tool, name)["mapping"]) for name in SCENARIOS}) == 1
+            mappings = {str(row_of(result, tool, name)["mapping"]) for name in SCENARIOS}
+            assert len(mappings) == 1  # whatever the scenario
 
 
 @pytest.mark.parametrize(
@@ -163,14 +158,14 @@ def test_the_choice_is_within_the_allowance_wherever_the_front_is(
 
 
 def test_caps_hold_for_every_mapping_of_every_tool(result_of):
-    free = result_of("partition")
+    free = result_of("partition", **TWO)
     keys = {"search__latency_cap_ms": "latency_ms", "search__energy_cap_mj": "energy_mj"}
     caps = {}
     for cap, key in keys.items():
         costs = [row[key] for row in free["front"]]
         caps[cap] = (min(costs) + max(costs)) / 2
         assert max(costs) > caps[cap]
-    capped = result_of("partition", **caps)
+    capped = result_of("partition", **TWO, **caps)
     for cap, key in keys.items():
         assert max(row[key] for row in (*capped["front"], *capped["table"])) <= caps[cap]
 
@@ -199,61 +194,12 @@ def test_a_budget_limits_the_flips(result_of):
 
 
 def test_the_sweep_passes_through_the_table(result_of):
-    """At the devices' own rates, with as many trials (two at least), both measure the same."""
-    result = result_of("partition", search__final_trials=2)
+    """At the devices' own rates, of which 0.02 is the highest, both measure the same.
+
+    With as many trials, of which there are two at least.
+    """
+    result = result_of("partition", **TWO, search__final_trials=2)
     for tool, scenario in itertools.product(TOOLS, SCENARIOS):
         rows = rows_of(result, "sweep", tool, scenario)
-        assert [row["rate"] for row in rows] == pytest.approx([0.05, 0.1, 0.2, 0.4])
+        assert [row["rate"] for row in rows] == pytest.approx([0.005, 0.01, 0.02, 0.04])
         assert rows[2]["accuracy"] == row_of(result, tool, scenario)["accuracy"]
-
-
-def test_sensitivity_strikes_one_layer_or_all_others(config_of, result_of):
-    result = result_of("partition")
-    experiment = prepare(config_of(), Work({}, SILENT))
-    images, key = experiment.inputs(experiment.searched), experiment.key("draws search")
-
-    def accuracy(layers, device):
-        faults = experiment.scenario("both")
-        rates = {
-            "weight_rate": faults.rates("weight")[device, 0],
-            "activation_rate": faults.rates("activation")[device, 0],
-        }
-        faults = type(faults)(bits=faults.bits, layers=layers, **rates)
-        right = [
-            np.asarray(experiment.quantized(images, faults=faults, key=key, trial=trial)).argmax(1)
-            == experiment.searched.labels
-            for trial in range(2)  # half of the last measurement's, two at least
-        ]
-        return np.mean(right)
-
-    for row in result["sensitivity"]:
-        device = result["devices"].index(row["device"])
-        assert row["alone"] == accuracy((row["layer"],), device)
-        others = tuple(name for name in LAYERS if name != row["layer"])
-        assert row["all_but"] == accuracy(others, device)
-
-
-def test_the_conditions_are_told(result_of):
-    result = result_of("partition")
-    assert result["data"] == {"name": "npz", "search_images": 16, "held_out_images": 16}
-    assert result["faults"] == {
-        "strategy": "platform",
-        "bits": [4, 5],
-        "layers": LAYERS,
-        "weight_rate": [0.02, 0.2, 0.0],
-        "activation_rate": [0.02, 0.2, 0.0],
-    }
-    assert result_of("partition", **CHANGES["one rate"])["faults"]["weight_rate"] == [0.1] * 3
-    assert result_of("partition", **NAMED)["faults"]["layers"] == ["hidden"]
-
-
-def test_advantages_are_the_tables_differences_and_hold_them(result_of):
-    result = result_of("partition")
-    assert len(result["advantages"]) == 6
-    for row in result["advantages"]:
-        (ours,) = rows_of(result, "table", "afarepart", row["scenario"])
-        (theirs,) = rows_of(result, "table", row["over"], row["scenario"])
-        difference = ours["accuracy"] - theirs["accuracy"]
-        assert abs(row["difference"] - difference) < 1e-12
-        low, high = row["difference_interval"]
-        assert -1 <= low - 1e-12 <= difference <= high + 1e-12 <= 1 + 1e-9

@@ -1,15 +1,11 @@
 """How job `partition` goes: the same from wherever it starts, its bars, and what it refuses."""
 
-import io
-
 import numpy as np
 import pytest
-from rich.console import Console
 
 from afpjax.command.store import RowStore
 from afpjax.config.work import SILENT, Work
 from afpjax.evaluate import engine
-from afpjax.hardware import platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.partition import run as job
 from afpjax.jobs.partition.charts import TOOL_NAMES
@@ -17,14 +13,48 @@ from afpjax.jobs.shared import searched
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
 from afpjax.network import compiler
-from afpjax.report.render import terminal
 from afpjax.search import explore
 from afpjax.search.objectives import costs
+
+from .kept import printed
 
 TWO = {"platform__devices": ["eyeriss", "simba-ecc"]}
 
 
-def test_the_choice_is_among_what_is_left_of_the_front(outcome_of, result_of, monkeypatch):
+@pytest.fixture(scope="module")
+def remembered(outcome_of, result_of, counted_once):
+    """The rows of a run on two devices, which ends with what any other run finds."""
+    memory: dict[bytes, bytes] = {}
+    found = plain(outcome_of("partition", memory, counted_once, **TWO).result)
+    assert result_text(found) == result_text(result_of("partition", **TWO))
+    assert_bars_end(counted_once)
+    return memory
+
+
+def assert_bars_end(counted):
+    """An enumeration's bar used to stop after its first step."""
+    assert len(counted.tasks) >= 12
+    for description, total, done in counted.tasks:
+        assert done == total > 0, description
+
+
+def test_the_same_result_from_half_of_the_rows_however_the_work_is_cut(
+    outcome_of, result_of, remembered, counted, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(engine, "BATCH", 5)
+    monkeypatch.setattr(compiler, "workers", lambda: 1)
+    with RowStore(tmp_path / "store.sqlite") as store:
+        store.update(list(remembered.items())[1::2])
+        assert 20 < len(store) < len(remembered)
+        found = plain(outcome_of("partition", store, counted, **TWO).result)
+        assert dict(store) == remembered
+    assert result_text(found) == result_text(result_of("partition", **TWO))
+    assert_bars_end(counted)
+
+
+def test_the_choice_is_among_what_is_left_of_the_front(
+    outcome_of, result_of, remembered, monkeypatch
+):
     """Measured again, a mapping may be beaten: it is neither on the front nor chosen any more."""
     usual = result_of("partition", **TWO)
     chosen = [point["mapping"] for point in usual["front"]].index(usual["selected"]["mapping"])
@@ -34,12 +64,12 @@ def test_the_choice_is_among_what_is_left_of_the_front(outcome_of, result_of, mo
         return [index for place, index in enumerate(still_best(front, correct)) if place != chosen]
 
     monkeypatch.setattr(searched, "still_best", others)
-    result = plain(outcome_of("partition", **TWO).result)
+    result = plain(outcome_of("partition", dict(remembered), **TWO).result)
     assert result["front"] == [p for place, p in enumerate(usual["front"]) if place != chosen]
     assert result["selected"]["mapping"] in [point["mapping"] for point in result["front"]]
 
 
-def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
+def test_the_searches_know_the_fault_unaware_choice(config_of, remembered, monkeypatch):
     """Thinned with its front, the mapping that the allowance is measured against could be lost."""
     given, first = [], []
 
@@ -59,37 +89,8 @@ def test_the_searches_know_the_fault_unaware_choice(config_of, monkeypatch):
 
     monkeypatch.setattr(searched, "fault_unaware", fault_unaware)
     with pytest.raises(InputError, match="far enough"):
-        job.run(config_of(**TWO), Work({}, SILENT))
+        job.run(config_of(**TWO), Work(dict(remembered), SILENT))
     np.testing.assert_array_equal(given[0][0], first[0][0])
-
-
-def test_caps_that_nothing_meets_are_bad_input(result_of):
-    with pytest.raises(InputError, match=r"raise search.latency_cap_ms \(1e-09\)"):
-        result_of("partition", search__latency_cap_ms=1e-9)
-
-
-def test_the_same_experiment_has_the_same_result_wherever_it_goes_on(
-    outcome_of, result_of, counted, tmp_path
-):
-    memory: dict[bytes, bytes] = {}
-    first = result_text(plain(outcome_of("partition", memory, counted).result))
-    assert first == result_text(result_of("partition"))
-    assert_bars_end(counted)
-    rows = list(memory.items())
-    assert len(rows) > 100
-    for half in (rows[: len(rows) // 2], rows[1::2]):
-        with RowStore(tmp_path / f"{half[0][0].hex()[-8:]}.sqlite") as store:
-            store.update(half)
-            again = plain(outcome_of("partition", store, counted).result)
-            assert result_text(again) == first and dict(store) == memory
-            assert_bars_end(counted)
-
-
-def test_results_do_not_depend_on_how_the_work_is_cut(outcome_of, result_of, monkeypatch):
-    monkeypatch.setattr(engine, "BATCH", 5)
-    monkeypatch.setattr(compiler, "workers", lambda: 1)
-    found = plain(outcome_of("partition", **TWO).result)
-    assert result_text(found) == result_text(result_of("partition", **TWO))
 
 
 @pytest.mark.slow
@@ -110,51 +111,41 @@ def test_the_search_by_generations_holds_the_contract(
     assert_bars_end(counted)
 
 
-def assert_bars_end(counted):
-    """An enumeration's bar used to stop after its first step."""
-    assert len(counted.tasks) >= 12
-    for description, total, done in counted.tasks:
-        assert done == total > 0, description
+@pytest.mark.parametrize(
+    ("few", "effort"), [(explore.FEW, 20), pytest.param(0, 80, marks=pytest.mark.slow)]
+)
+def test_an_effort_goes_on_from_wherever_it_was_interrupted(outcome_of, monkeypatch, few, effort):
+    """Of all mappings, or of those of a search by generations."""
+    monkeypatch.setattr(explore, "FEW", few)
+    given = {**TWO, "search__effort": 16 * effort}
+    memory: dict[bytes, bytes] = {}
+    first = result_text(plain(outcome_of("partition", memory, **given).result))
+    half = dict(list(memory.items())[::2])
+    assert result_text(plain(outcome_of("partition", half, **given).result)) == first
 
 
 @pytest.mark.parametrize("given", [{}, {"faults__strategy": "layerwise"}])
-def test_the_terminal_says_what_was_found(outcome_of, given):
-    outcome = outcome_of("partition", **TWO, **given)
-    console = Console(width=100, file=io.StringIO())
-    with console.capture() as text:
-        console.print(terminal(outcome.view))
-    said = " ".join(text.get().replace("\u00a0", " ").split())
+def test_the_terminal_says_what_was_found(found_by, given):
+    outcome = found_by("partition", **TWO, **given)
+    said = " ".join(printed(outcome.view, 100).split())
     for row in outcome.result.table:
         assert f"{TOOL_NAMES[row.tool]} {100 * row.accuracy.value:.1f} % [" in said
-    assert (
-        f"All 8 mappings were tried: there are few enough. {len(outcome.result.front)} on" in said
-    )
+    assert f"All 8 mappings were tried: there are few enough. {len(outcome.result.front)}" in said
     assert ("do not add up" in said) == bool(given)
-
-
-def test_an_unknown_layer_is_refused_before_any_search(outcome_of, monkeypatch):
-    """It used to be noticed when the baselines had been searched."""
-
-    def never(*args):
-        raise AssertionError("the search began")
-
-    monkeypatch.setattr(searched, "baselines", never)
-    with pytest.raises(InputError, match="no layer 'haed'; layers: stem, hidden, head"):
-        outcome_of("partition", faults__layers=["haed"])
-    with pytest.raises(InputError, match="the first 4 of 3 layers do not exist"):
-        outcome_of("partition", faults__layers=[4])
 
 
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"faults__layers": ["haed"]}, "no layer 'haed'; layers: stem, hidden, head"),
+        ({"faults__layers": [4]}, "the first 4 of 3 layers do not exist"),
         ({"search__effort": 16 * 8 - 1}, r"search.effort: 127 image passes are too few; .* 128;"),
         ({"search__effort": 10**6, "faults__strategy": "layerwise"}, "nothing to share out"),
     ],
 )
-def test_an_effort_that_cannot_be_is_refused_before_any_search(
-    outcome_of, monkeypatch, given, message
-):
+def test_what_cannot_be_is_refused_before_any_search(outcome_of, monkeypatch, given, message):
+    """An unknown layer used to be noticed when the baselines had been searched."""
+
     def never(*args):
         raise AssertionError("the search began")
 
@@ -163,19 +154,6 @@ def test_an_effort_that_cannot_be_is_refused_before_any_search(
         outcome_of("partition", **TWO, **given)
 
 
-def test_an_effort_goes_on_from_wherever_it_was_interrupted(outcome_of, monkeypatch):
-    monkeypatch.setattr(explore, "FEW", 0)
-    given = {**TWO, "search__effort": 16 * 80, "faults__trials": 4}
-    memory: dict[bytes, bytes] = {}
-    first = result_text(plain(outcome_of("partition", memory, **given).result))
-    half = dict(list(memory.items())[::2])
-    assert result_text(plain(outcome_of("partition", half, **given).result)) == first
-
-
-def test_memory_that_nothing_fits_in_is_told_with_layer_and_device(outcome_of, tmp_path):
-    source = platform._HERE / "devices" / "eyeriss.toml"
-    text = source.read_text().replace("memory_bytes = 536870912", "memory_bytes = 700")
-    (tmp_path / "small.toml").write_text(text)
-    devices = [str(tmp_path / "small.toml")] * 2
-    with pytest.raises(InputError, match=r"layer `stem` fits on no device: .* device `eyeriss`"):
-        outcome_of("partition", platform__devices=devices)
+def test_caps_that_nothing_meets_are_bad_input(outcome_of):
+    with pytest.raises(InputError, match=r"raise search.latency_cap_ms \(1e-09\)"):
+        outcome_of("partition", **TWO, search__latency_cap_ms=1e-9)

@@ -1,10 +1,7 @@
 """Job `profile`: the layers, and what each costs on every device."""
 
-import io
-
 import numpy as np
 import pytest
-from rich.console import Console
 
 from afpjax.config.work import SILENT, Work
 from afpjax.experiment import prepare
@@ -12,9 +9,10 @@ from afpjax.hardware.cost import layer_cost
 from afpjax.hardware.memory_traffic import Sizes
 from afpjax.jobs.profile.result import ProfileResult
 from afpjax.jobs.profile.view import view
-from afpjax.jobs.shared.result import CostResult, LayerResult, ModelResult, plain, read
+from afpjax.jobs.shared.result import CostResult, LayerResult, ModelResult
 from afpjax.report.charts import costliest
-from afpjax.report.render import terminal
+
+from .kept import printed
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -45,10 +43,6 @@ def test_shapes_are_the_networks(result_of):
     assert (layers["head"]["kind"], layers["head"]["macs"]) == ("dense", 24)
 
 
-def test_one_device_is_enough(result_of):
-    assert len(result_of("profile", platform__devices=["simba"])["costs"]) == 3
-
-
 LAYERS = ("first", "second", "third")
 
 
@@ -60,13 +54,6 @@ def profile_result(latency=((1, 2), (3, 4), (5, 6)), devices=("one", "<two>")) -
         for device, ms in zip(devices, row, strict=True)
     ]
     return ProfileResult(ModelResult("net", layers), devices, costs)
-
-
-def test_result_json_is_read_back_as_it_was(result_of):
-    record = result_of("profile")
-    assert plain(read(ProfileResult, record)) == {
-        key: record[key] for key in ("model", "devices", "costs")
-    }
 
 
 def test_page_and_terminal_add_the_layers_up(shown):
@@ -85,9 +72,7 @@ def test_page_and_terminal_add_the_layers_up(shown):
     ]  # fmt: skip
     assert energy[-1] == ["sum", "21.0", "18.0"]
     assert [row[0] for row in memory[1:]] == [*LAYERS]  # layers take turns in memory
-    console = Console(width=100, file=io.StringIO(), record=True)
-    console.print(terminal(said))
-    lines = [line.split() for line in console.export_text().splitlines()]
+    lines = [line.split() for line in printed(said, 100).splitlines()]
     assert lines[1:] == [["one", "9.00", "21.0"], ["<two>", "12.0", "18.0"]]
 
 

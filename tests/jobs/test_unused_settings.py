@@ -40,7 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "online": {"online__trace": ["radiation-burst"], "online__seeds": 1, "online__population": 4,
                "online__generations": 2, "online__passes_per_s": 200.0},
     "distribute": {"distribute__devices": [3], "distribute__thresholds": [0.6]},
-    "campaign": {"campaign__margin": 0.2, "campaign__images": 16},
+    "campaign": {"campaign__margin": 0.2, "campaign__images": 16, "campaign__strata": "network"},
     "importance": {"importance__images": 16},
     "profile": {},
     "export": {"export__images": 16},

@@ -16,11 +16,17 @@ LIGHT, DARK = (
 )
 
 
-def test_contrast_of_known_pairs():
-    assert style.contrast("#000000", "#ffffff") == pytest.approx(21)
-    assert style.contrast("#ffffff", "#000000") == pytest.approx(21)
-    assert style.contrast("#777777", "#777777") == pytest.approx(1)
-    assert style.contrast("#767676", "#ffffff") == pytest.approx(4.54, abs=0.005)
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("#000000", "#ffffff", 21),
+        ("#ffffff", "#000000", 21),
+        ("#777777", "#777777", 1),
+        ("#767676", "#ffffff", 4.54),
+    ],
+)
+def test_contrast_of_known_pairs(one, other, expected):
+    assert style.contrast(one, other) == pytest.approx(expected, abs=0.005)
 
 
 def test_light_and_dark_name_the_same_colours():
@@ -41,15 +47,22 @@ def test_every_variable_that_a_page_uses_is_defined_in_both():
 
 
 @pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
-def test_text_stands_out(colours):
+def test_text_and_graphics_stand_out(colours):
     """4.5 is what WCAG 2.1 asks of text, 3 what it asks of graphics."""
     for text in ("ink", "muted"):
         assert style.contrast(colours[text], colours["paper"]) >= 4.5
     for index in range(len(style.DEVICES)):
         on, device = colours[f"on-device-{index}"], colours[f"device-{index}"]
         assert style.contrast(on, device) >= 4.5
-    for tool in style.TOOLS:
-        assert style.contrast(colours[tool], colours["paper"]) >= 3
+    names = {value: name for name, value in style.COLOURS.items()}
+    for graphic in (*style.TOOLS, *(names[colour] for colour in style.METHODS)):
+        assert style.contrast(colours[graphic], colours["paper"]) >= 3
+
+
+def test_colours_of_a_scale_stand_out_more_from_step_to_step():
+    steps = [style.contrast(colour, "#ffffff") for colour in style.HEAT]
+    assert steps == sorted(steps)
+    assert len(set(style.HEAT)) == 8
 
 
 def test_no_two_colours_are_the_same():
