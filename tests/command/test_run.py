@@ -222,6 +222,32 @@ def test_going_on_with_other_settings_is_refused(here, capsys):
     assert result(here / "runs" / "profile-1")["seed"] == 3
 
 
+def test_a_run_that_another_version_began_is_refused_and_kept(here, capsys):
+    def job(config, work):
+        raise RuntimeError("a defect")
+
+    with pytest.raises(RuntimeError):
+        main(["profile", "--out", "x"], {"profile": job})
+    file = here / ".x.partial" / "config.toml"
+    text = file.read_text(encoding="utf-8")
+    file.write_text(re.sub(r"afpjax \S+\. ", "afpjax 0.0.1. ", text, count=1), encoding="utf-8")
+    before = {path: path.read_bytes() for path in file.parent.iterdir()}
+    capsys.readouterr()
+    assert main(["--resume", "--out", "x"], {"profile": costs}) == 2
+    line = capsys.readouterr().err
+    assert "--resume: x was begun by afpjax 0.0.1, this is " in line and line.count("\n") == 1
+    assert {path: path.read_bytes() for path in file.parent.iterdir()} == before
+
+
+def test_a_missing_number_is_a_defect_and_never_written(here, capsys):
+    def job(config, work):
+        return Outcome({"model": MODEL, "costs": [{"latency_ms": np.float32("nan")}]}, View("Done"))
+
+    with pytest.raises(ValueError, match=r"result\.costs\[0\]\.latency_ms is nan"):
+        main(["profile", "--out", "x"], {"profile": job})
+    assert not (here / "x").exists()
+
+
 def test_a_warning_of_a_job_is_one_line(capsys):
     def job(config, work):
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""What is found in folders: a job, a way to distribute neurons, a device, an environment."""
+"""What is found in folders: a job, a way to distribute neurons, an environment."""
 
 import shutil
 import subprocess
@@ -25,19 +25,6 @@ def plan(config, work):
 """
 
 
-NETWORK = """
-import jax.numpy as jnp
-
-def net():
-    return (lambda p, x: x.reshape(len(x), -1) @ p), jnp.ones((192, 10))
-"""
-TRACE = """
-description = "a storm"
-steps = 12
-change = [{ step = 4, device = "mydevice", weight_rate = 0.5 }]
-"""
-
-
 def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path):
     package = tmp_path / "afpjax"
     unwanted = shutil.ignore_patterns("models", "configs", "__pycache__")
@@ -46,10 +33,7 @@ def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path
     (package / "jobs" / "mine" / "settings.py").write_text(SETTINGS)
     (package / "jobs" / "mine" / "run.py").write_text(RUN)
     (package / "neurons" / "methods" / "mymethod.py").write_text("")
-    (package / "online" / "traces" / "mytrace.toml").write_text(TRACE)
-    devices = package / "hardware" / "devices"
-    device = (devices / "simba.toml").read_text().replace('"simba"', '"mydevice"', 1)
-    (devices / "mydevice.toml").write_text(device)
+    (package / "online" / "traces" / "mytrace.toml").write_text("")
 
     def said(*words: str) -> tuple[str, str]:
         command = [sys.executable, "-m", "afpjax.run", *words]
@@ -62,8 +46,3 @@ def test_what_lies_in_its_folder_is_offered_and_nothing_else_is_touched(tmp_path
     words, _ = said("--help")
     assert "mine: something of one's own" in words
     assert "mymethod" in words and "mytrace" in words
-    (tmp_path / "own.py").write_text(NETWORK)
-    small = ("--model.name", "own:net", "--model.image_size", "8")
-    on = ("--platform.devices", "eyeriss", "mydevice", "--online.trace", "mytrace")
-    plan, error = said("online", "--dry-run", *small, *on)
-    assert ("time" in plan, error) == (True, "")
