@@ -109,6 +109,34 @@ def test_results_hold_the_contract(result_of, name):
     assert all(row["from"] != row["to"] for row in result["confusion"])
 
 
+@pytest.mark.parametrize("name", ["single", "neyman", "exhaustive"])
+def test_cells_over_strata_are_their_weighted_means(result_of, name):
+    result = result_of("campaign", **DESIGNS[name])
+    single = [c for c in result["cells"] if c["layer"] != "all"]
+    keys = ("accuracy", "sdc_rate", "critical_rate", "masked", "tolerable", *FLAGS)
+    pooled = 0
+    for whole in result["cells"]:
+        alike = [c for c in single if c["target"] == whole["target"]]
+        if whole["layer"] != "all":
+            alike = [c for c in alike if c["layer"] == whole["layer"]]
+        bits = {c["bit"] for c in alike} - {"all"} if whole["bit"] == "all" else {whole["bit"]}
+        parts = [c for c in alike if c["bit"] in (bits or {"all"})]
+        if whole in parts:
+            continue
+        pooled += 1
+        sizes = np.array([c["population"] for c in parts])
+        assert whole["population"] == sizes.sum()
+        assert whole["trials"] == sum(c["trials"] for c in parts)
+        for key in keys:
+            mean = np.dot(sizes, [c[key] for c in parts]) / sizes.sum()
+            assert whole[key] == pytest.approx(mean, abs=1e-12)
+    assert pooled >= 3
+    strata = [c for c in single if c["bit"] != "all"] or single
+    assert result["design"]["strata"] == len(strata)
+    assert result["design"]["trials"] == sum(c["trials"] for c in strata)
+    assert result["design"]["population"] == sum(c["population"] for c in strata)
+
+
 def test_cells_are_those_that_were_asked_for(result_of):
     result = result_of("campaign", **DESIGNS["single"])
     counts = {"weights": WEIGHTS, "activations": INPUTS, "link": {"hidden": 6, "head": 6}}
@@ -221,6 +249,19 @@ def test_the_worst_faults_can_be_struck_again(result_of, kind, more):
     for site, rate in zip(sites, rates, strict=True):
         changed = [row for row in again["changed"] if row["site"] == site]
         assert len(changed) == rate * 16 and all(row["before"] != row["after"] for row in changed)
+
+
+def test_the_worst_of_faults_that_differ_from_image_to_image(result_of):
+    options = {**DESIGNS["single"], "campaign__targets": ["link"]}
+    worst = result_of("campaign", **options)["worst"]
+    assert worst and not any(each["same_in_every_image"] for each in worst)
+    for each in worst:
+        assert each["target"] == "link" and len(each["sites"]) == 8  # of the first images
+        for site in each["sites"]:
+            layer, target, element, bit = site.split("/")
+            assert (layer, int(bit)) == (each["layer"], each["bit"])
+            assert target == "activations" and 0 <= int(element) < 6
+    assert len(set(worst[0]["sites"])) > 1
 
 
 def numbers_of(table):
