@@ -38,7 +38,6 @@ KINDS = {
     "conv-nchw": (conv(NCHW, (3, 2)), (1, 3, 17, 19), (7, 3, 5, 3)),
     "dilated": (conv(NHWC, (1, 1), rhs_dilation=(2, 2)), (1, 9, 9, 4), (3, 3, 4, 8)),
     "depthwise": (conv(NHWC, (1, 1), feature_group_count=12), (1, 9, 9, 12), (3, 3, 1, 12)),
-    "multiplied": (conv(NHWC, (1, 1), feature_group_count=12), (1, 9, 9, 12), (3, 3, 1, 24)),
     "grouped": (conv(NHWC, (2, 2), feature_group_count=3), (1, 9, 9, 6), (3, 5, 2, 12)),
     "transposed": (
         lambda image, kernel: jax.lax.conv_transpose(image, kernel, (2, 2), "SAME"),
@@ -47,7 +46,6 @@ KINDS = {
     ),
     "window-larger-than-image": (conv(NHWC, (1, 1)), (1, 3, 3, 2), (11, 11, 2, 4)),
     "dense": (einsum("bc,cn->bn"), (1, 13), (13, 7)),
-    "dense-of-tokens": (einsum("btc,cn->btn"), (1, 11, 13), (13, 7)),
     "dense-of-pixels": (einsum("bhwc,cn->bhwn"), (1, 5, 6, 13), (13, 7)),
     "dense-to-heads": (einsum("btc,che->bthe"), (1, 11, 13), (13, 3, 4)),
     "dense-from-heads": (einsum("bthe,hen->btn"), (1, 11, 3, 4), (3, 4, 6)),
