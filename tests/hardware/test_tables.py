@@ -82,26 +82,18 @@ def random_tables(rng: np.random.Generator, layers: int, devices: int) -> CostTa
     )
 
 
-@pytest.mark.parametrize(("layers", "devices"), [(2, 1), (9, 3), (6, 5)])
-def test_any_mapping_of_any_graph_costs_what_loops_say(layers, devices):
+@pytest.mark.parametrize(("layers", "devices", "dtype"), [(9, 3, jnp.int32), (6, 5, jnp.int8)])
+def test_any_mapping_of_any_graph_costs_what_loops_say(layers, devices, dtype):
     """The link once, each value once per device that reads it, and memory that is too small."""
     rng = np.random.default_rng(layers * 10 + devices)
     tables = random_tables(rng, layers, devices)
     mappings = rng.integers(0, devices, (50, layers))
-    costs = jax.jit(jax.vmap(mapping_cost, (None, 0)))(tables, jnp.asarray(mappings, jnp.int32))
+    costs = jax.jit(jax.vmap(mapping_cost, (None, 0)))(tables, jnp.asarray(mappings, dtype))
     for row, mapping in enumerate(mappings.tolist()):
         expected = by_loops(tables, mapping)
         for name in Expected._fields:
             got = float(getattr(costs, name)[row])
             assert got == pytest.approx(getattr(expected, name), rel=1e-5, abs=1e-6), name
-
-
-def test_small_integers_serve_as_mappings():
-    tables = random_tables(np.random.default_rng(4), 6, 3)
-    mapping = [0, 2, 1, 1, 0, 2]
-    wide, narrow = (mapping_cost(tables, jnp.asarray(mapping, t)) for t in (jnp.int32, jnp.int8))
-    for name in Expected._fields:
-        assert float(getattr(wide, name)) == float(getattr(narrow, name))
 
 
 def platform(*names: str, **changes) -> Platform:
