@@ -22,10 +22,6 @@ def test_control_flow_runs_as_it_is(normal, traces):
     traces(apply_fn, params, images)
 
 
-def _in_scan(params, images):
-    return lax.scan(lambda h, w: (h @ w, None), images, params["stack"]["kernel"])[0]
-
-
 def _in_while(params, images):
     kernel = params["stack"]["kernel"][0]
     return lax.while_loop(lambda h: h.sum() > 1, lambda h: jnp.tanh(h @ kernel), images)
@@ -36,10 +32,10 @@ def _in_cond(params, images):
     return lax.cond(images.sum() > 0, lambda h: h, jax.jit(lambda h: h @ kernel), images)
 
 
-@pytest.mark.parametrize("apply_fn", [_in_scan, _in_while, _in_cond])
+@pytest.mark.parametrize("apply_fn", [_in_while, _in_cond])
 def test_a_layer_inside_control_flow_is_refused_by_name(apply_fn, normal):
     params = {"stack": {"kernel": normal(2, 4, 4)}}
-    with pytest.raises(InputError, match=r"(scan|while|cond)` holds a layer .*stack\.kernel"):
+    with pytest.raises(InputError, match=r"(while|cond)` holds a layer .*stack\.kernel"):
         trace(apply_fn, params, jnp.ones((1, 4)))
 
 
@@ -73,7 +69,7 @@ def test_a_layer_in_a_scan_is_refused_by_its_own_name(normal):
     shapes = jax.eval_shape(Scanned().init, jax.random.key(0), normal(1, 2, 2, 3))
     params = jax.tree.map(lambda leaf: normal(*leaf.shape), shapes)
     message = r"`scan` holds a layer \(stack\.inner: `dot_general`, kernel float32\[8,8\] of "
-    with pytest.raises(InputError, match=message + r"params\.stack\.inner\.kernel\); .* Python"):
+    with pytest.raises(InputError, match=message + r"params\.stack\.inner\.kernel\)"):
         trace(Scanned().apply, params, normal(1, 2, 2, 3))
 
 

@@ -46,14 +46,11 @@ def drawn(*shape):
 
 
 def ending(end):
-    """A convolution, a mean over pixels and a dense layer, then `end`."""
-    params = {"conv": drawn(3, 3, 2, 6), "fc": drawn(6, 5)}
+    """A dense layer, a mean over 49 pixels and another dense layer, then `end`."""
+    params = {"first": drawn(2, 6), "fc": drawn(6, 5)}
 
     def logits(params, images):
-        y = jax.lax.conv_general_dilated(
-            images, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jax.nn.relu(y).mean((1, 2)) @ params["fc"]
+        return jax.nn.relu(images @ params["first"]).mean((1, 2)) @ params["fc"]
 
     images = drawn(4, 7, 7, 2)
     whole = trace(lambda params, images: end(logits(params, images)), params, images)
@@ -105,7 +102,7 @@ def test_importance_takes_the_softmax_once():
     chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 1e20])
+@pytest.mark.parametrize("scale", [1e4, 1e20])
 @pytest.mark.parametrize("function", [jax.nn.softmax, jax.nn.log_softmax, by_hand])
 def test_logits_of_any_size_give_probabilities(function, scale):
     """A product that runs into the subtraction of its maximum, as XLA fuses them: 1/49 is no

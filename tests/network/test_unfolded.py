@@ -97,24 +97,6 @@ def test_every_weight_is_found_in_its_kernel(name, normal):
         assert call.stored.in_kernel(element) == expected.tolist()
 
 
-def test_convolutions_kernels_from_pytorchs_order(normal):
-    w = jnp.arange(2 * 3 * 5 * 4, dtype=jnp.float32).reshape(4, 5, 3, 2)  # OIHW
-
-    def apply_fn(params, images):
-        kernel = jnp.transpose(params["w"], (2, 3, 1, 0))
-        layout = ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
-        return out.mean((1, 2))
-
-    network = trace(apply_fn, {"w": w}, normal(1, 6, 6, 5), fold=False)
-    (call,) = network.program.calls
-    assert call.layer.kernel_shape == (3, 2, 5, 4) and call.stored.shape == (4, 5, 3, 2)
-    for index in ((0, 0, 0, 0), (3, 4, 2, 1), (1, 2, 0, 1)):
-        (element,) = call.stored.in_kernel(int(np.ravel_multi_index(index, w.shape)))
-        o, i, h, v = index
-        assert element == np.ravel_multi_index((h, v, i, o), (3, 2, 5, 4))
-
-
 def test_what_is_computed_before_a_layer_is_no_parameter(normal):
     def apply_fn(params, images):
         w = params["w"]
