@@ -39,17 +39,6 @@ def test_a_layer_inside_control_flow_is_refused_by_name(apply_fn, normal):
         trace(apply_fn, params, jnp.ones((1, 4)))
 
 
-def test_a_loop_over_parameters_alone_is_evaluated_away(normal, traces):
-    def apply_fn(params, images):
-        power = lax.fori_loop(0, 2, lambda _, w: w @ params["w"], params["w"])
-        return images @ power
-
-    params = {"w": normal(4, 4)}
-    images = normal(2, 4)
-    network = traces(apply_fn, params, images)
-    assert network.graph.names == ("w",)
-
-
 class Scanned(nn.Module):
     @nn.compact
     def __call__(self, images):
@@ -71,17 +60,3 @@ def test_a_layer_in_a_scan_is_refused_by_its_own_name(normal):
     message = r"`scan` holds a layer \(stack\.inner: `dot_general`, kernel float32\[8,8\] of "
     with pytest.raises(InputError, match=message + r"params\.stack\.inner\.kernel\)"):
         trace(Scanned().apply, params, normal(1, 2, 2, 3))
-
-
-def test_control_flow_that_multiplies_activations_only_is_no_layer(normal, traces):
-    """The carry becomes dependent in the first round: x·h is a product of two activations."""
-
-    def apply_fn(params, images):
-        start = jnp.broadcast_to(params["start"], (4, 4))
-        mixed, _ = lax.scan(lambda h, _: (h * images.sum(), None), start, None, length=2)
-        powers, _ = lax.scan(lambda h, _: (jnp.tanh(h @ h), None), mixed, None, length=2)
-        return images @ params["w"] + powers[:1, :3]
-
-    params = {"w": normal(4, 3), "start": normal(1, 4)}
-    network = traces(apply_fn, params, normal(1, 4))
-    assert network.graph.names == ("w",)

@@ -147,16 +147,6 @@ def test_every_layer_is_in_one_stage_and_every_equation_runs_once(name):
         assert counts[id(step)] == 1 if of_the_image else counts[id(step)] >= 1
 
 
-def test_an_equation_on_parameters_alone_runs_in_each_stage_that_reads_it():
-    network, cut = traced("shared parameter")
-    fixed = [
-        step for step in network.program.steps if not changes("shared parameter")[step.outputs[0]]
-    ]
-    assert fixed, "the network was made to keep a broadcast of a parameter"
-    holders = [sum(step in stage.steps for stage in cut) for step in fixed]
-    assert max(holders) == 2  # the join's stage, and layer a's with the maximum after it
-
-
 @every_network
 def test_parents_come_first_and_make_the_inputs_and_constants_are_those_that_are_read(name):
     network, cut = traced(name)

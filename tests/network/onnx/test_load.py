@@ -187,6 +187,7 @@ def test_a_size_that_is_not_the_file_s_is_refused(tmp_path, sides, given, said):
         load_onnx(path, image_size=given)
 
 
+@pytest.mark.slow  # sizes of files, of settings and of images have tests of their own
 def test_a_campaign_on_images_that_are_not_square(tmp_path, monkeypatch, capsys):
     """No setting fitted a network of 49 x 10 pixels, though the library ran it."""
     monkeypatch.chdir(tmp_path)

@@ -20,6 +20,9 @@ def refused(path, message):
 UNSUPPORTED = {
     "afpjax does not know": N("Mystery", ["x"], ["z"], domain="com.example"),
     "it reads nowhere, which nothing": N("Relu", ["nowhere"], ["z"]),
+    "its antialias is 1; afpjax supports 0": N(
+        "Resize", ["x", "", "scales"], ["z"], mode="linear", antialias=1
+    ),
     "its coordinate_transformation_mode is tf_crop_and_resize; afpjax supports half_pixel, ": N(
         "Resize", ["x", "", "scales"], ["z"], coordinate_transformation_mode="tf_crop_and_resize"
     ),
