@@ -7,6 +7,7 @@ import warnings
 from collections import OrderedDict
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +25,7 @@ ARRAYS = {
 }
 
 
-def assert_arrays(found, dtype=np.float32):
+def assert_arrays(found, dtype: Any = np.float32):
     assert set(found) == set(ARRAYS)
     for name, array in ARRAYS.items():
         assert found[name].dtype == dtype

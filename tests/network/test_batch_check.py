@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
+from afpjax.network import batch_check
 from afpjax.network.trace import trace
 
 rng = np.random.default_rng(0)
@@ -99,4 +100,5 @@ def test_logits_that_are_not_finite_tell_nothing():
 def test_numbers_of_words_stay_numbers_of_words():
     params = {**PARAMS, "table": rng.normal(size=(2, 16)).astype(np.float32)}
     sample = jax.ShapeDtypeStruct((1, 3), jnp.int32)
+    assert set(np.unique(batch_check.few_images(sample))) <= {0, 1}
     trace(lambda p, x: apart(p, p["table"][x].mean(1)), params, sample)
