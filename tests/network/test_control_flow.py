@@ -10,18 +10,6 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
 
 
-def test_control_flow_runs_as_it_is(normal, traces):
-    def apply_fn(params, images):
-        hidden = images @ params["w"]["kernel"]
-        hidden = lax.fori_loop(0, 3, lambda _, h: jnp.sin(h) + h, hidden)
-        hidden = lax.cond(hidden.sum() > 0, jnp.cos, jnp.tanh, hidden)
-        return lax.while_loop(lambda h: h.max() > 0.5, lambda h: h / 2, hidden)
-
-    params = {"w": {"kernel": normal(4, 3)}}
-    images = normal(1, 4)
-    traces(apply_fn, params, images)
-
-
 def _in_while(params, images):
     kernel = params["stack"]["kernel"][0]
     return lax.while_loop(lambda h: h.sum() > 1, lambda h: jnp.tanh(h @ kernel), images)

@@ -108,19 +108,19 @@ NETWORKS = {
 
 @pytest.fixture(scope="module", params=NETWORKS)
 def case(request, normal):
-    """A function, its parameters and images."""
+    """A function, its parameters and images, its trace and refold."""
     images = normal(3, 4, 4, 3)
 
     apply_fn, shapes = NETWORKS[request.param]
     arrays = jax.tree.map(
         lambda shape: jnp.zeros(shape), shapes, is_leaf=lambda leaf: isinstance(leaf, tuple)
     )
-    return apply_fn, positive(arrays), images
+    params = positive(arrays)
+    return apply_fn, params, images, *trace_with_refold(apply_fn, params, images)
 
 
 def test_refold_of_the_same_and_other_parameters_is_their_trace(case):
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    apply_fn, params, images, network, refold = case
     close(jax.jit(refold)(params), network.parameters, 1e-6)
     others = positive(params, seed=1)
     expected = trace(apply_fn, others, images)
@@ -129,8 +129,7 @@ def test_refold_of_the_same_and_other_parameters_is_their_trace(case):
 
 def test_gradients_are_those_of_the_function_itself(case):
     """Of every parameter, batch norm's mean and variance too."""
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    apply_fn, params, images, network, refold = case
     quantized = quantize(network, QFormat(kind="float32"))
     cotangent = jnp.asarray(np.random.default_rng(2).normal(size=network(images).shape))
 
@@ -152,8 +151,7 @@ def test_gradients_are_those_of_the_function_itself(case):
 @pytest.mark.in_ci("transposes", "normalised")
 @pytest.mark.parametrize("case", NETWORKS, indirect=True)
 def test_gradients_under_faults_are_finite_and_reach_every_parameter(case):
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    _, params, images, network, refold = case
     quantized, faults = quantize(network, QFormat()), FaultModel()
 
     @jax.jit

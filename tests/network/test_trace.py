@@ -206,14 +206,16 @@ CALLS = {
 }
 
 
-@pytest.mark.parametrize("name", CALLS)
-def test_layers_are_found_behind_every_kind_of_call(name, normal, traces):
+def test_layers_are_found_behind_every_kind_of_call(normal, traces):
     """A kernel that is used twice makes two layers."""
 
     def apply_fn(params, images):
-        return CALLS[name](CALLS[name](images, params["w"]), params["w"])
+        made = [call(call(images, params[name]), params[name]) for name, call in CALLS.items()]
+        return jnp.concatenate(made, axis=1)
 
-    traces(apply_fn, {"w": normal(4, 4)}, normal(2, 4), "w", "w:2")
+    params = {name: normal(4, 4) for name in CALLS}
+    names = [each for name in CALLS for each in (name, f"{name}:2")]
+    traces(apply_fn, params, normal(2, 4), *names)
 
 
 def test_layers_that_the_logits_do_not_need_are_left_out(normal):
