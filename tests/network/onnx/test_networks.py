@@ -129,7 +129,7 @@ def test_a_trained_resnet_20_has_the_shapes_and_counts_of_the_paper(shared_data)
     assert all(layer.biases == layer.neurons for layer in network.layers)
 
 
-@pytest.mark.in_ci("resnet20-slicepad", "squeezenet-227", "resnet18trunk")
+@pytest.mark.in_ci("resnet20-slicepad", "resnet18trunk")
 @pytest.mark.parametrize("trained", TRAINED.values(), ids=TRAINED)
 def test_trained_networks_agree_with_onnx_runtime(shared_data, trained):
     path = shared_data / f"{trained.network}.onnx"
@@ -138,9 +138,9 @@ def test_trained_networks_agree_with_onnx_runtime(shared_data, trained):
     assert_agrees(network, images, expected(path, images))
 
 
-@pytest.mark.in_ci("resnet20")
+@pytest.mark.slow
 @pytest.mark.parametrize("trained", TRAINED.values(), ids=TRAINED)
-def test_trained_networks_keep_their_accuracy_in_float_int8_and_q8_8(shared_data, trained):
+def test_trained_networks_keep_their_accuracy_in_float_and_int8(shared_data, trained):
     """The README of the data has the accuracies in float; INT8 has a scale per channel."""
     images, labels = pixels(shared_data, trained.images, trained.size)
     calibration, _ = pixels(shared_data, trained.calibration, trained.size)
@@ -155,8 +155,7 @@ def test_trained_networks_keep_their_accuracy_in_float_int8_and_q8_8(shared_data
     floating = accuracy(network, 1)
     assert abs(floating - trained.top1) <= 0.002
     assert abs(accuracy(narrow, 1) - floating) <= 0.02
-    if trained.network == RESNET20:  # others have values beyond 128
-        assert abs(accuracy(quantize(network, QFormat(bits=16, frac=8)), 1) - floating) <= 0.005
+
     if trained.top5:
         assert abs(accuracy(network, 5) - trained.top5) <= 0.002
 
