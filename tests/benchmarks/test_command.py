@@ -10,7 +10,7 @@ import pytest
 
 from afpjax.network import compiler
 from benchmarks import __main__ as command
-from benchmarks import machine, rivals
+from benchmarks import rivals
 from benchmarks.agreement import Disagrees
 from benchmarks.table import Row
 
@@ -87,22 +87,6 @@ def test_our_own_wrong_answers_are_status_1_and_others_are_still_measured(
     assert command.main(["wrong", "right", "--out", str(out)]) == 1
     assert "3 of 8 images get another class" in capsys.readouterr().err
     assert json.loads(out.read_text())["measures"]["right"]
-
-
-@pytest.mark.parametrize(
-    ("others", "warned"), [(0.0, False), (0.09, False), (0.11, True), (1.4, True)]
-)
-def test_figures_of_a_busy_machine_say_so(others, warned):
-    line = command._quietness("x", others, 2)
-    assert f"{others:.2f} of 2 cores" in line and ("no figures to quote" in line) is warned
-
-
-def test_what_others_take_is_seen_and_our_own_is_not(monkeypatch):
-    times = iter([(10.0, 100.0, 5.0), (14.0, 107.0, 6.0), None])
-    monkeypatch.setattr(machine, "_times", lambda: next(times))
-    others = machine.Others()
-    assert others.cores() == pytest.approx((7 - 1) / 4)
-    assert others.cores() is None
 
 
 def test_a_missing_rival_says_how_to_install_it(monkeypatch):

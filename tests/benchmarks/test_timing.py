@@ -55,13 +55,6 @@ def test_a_slice_is_filled_with_whole_groups():
     assert [len(given) for _, given in clock.turns] == [3, 3, 12]
 
 
-def test_a_contestant_that_takes_no_time_is_not_run_for_ever():
-    clock = Clock()
-    with pytest.raises(ZeroDivisionError):
-        speedup(*[race([clock.contestant("a", 0.0)], Effort(1), clock)["a"]] * 2)
-    assert max(len(given) for _, given in clock.turns) == 1024
-
-
 def test_every_round_begins_with_another():
     clock = Clock()
     race([clock.contestant(n, 1.0) for n in "abc"], Effort(rounds=3), clock)
@@ -76,13 +69,7 @@ def test_speedup_compares_within_rounds():
     assert theirs.median_s / ours.median_s != median([2, 2, 10])
 
 
-def test_the_faster_way_is_chosen_under_its_own_name():
-    clock = Clock()
-    ways = [clock.contestant("pass", seconds) for seconds in (0.3, 0.2, 0.4)]
-    assert faster(ways, clock) is ways[1]
-
-
-def test_a_way_that_is_far_slower_is_run_twice_only():
+def test_the_faster_way_is_chosen_and_one_that_is_far_slower_is_run_twice_only():
     clock = Clock()
     ways = [clock.contestant("slow", 9.0), clock.contestant("quick", 0.3, first=90.0)]
     ways.append(clock.contestant("near", 0.4))
@@ -91,20 +78,16 @@ def test_a_way_that_is_far_slower_is_run_twice_only():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_threads_run_every_number_once(threads):
+def test_threads_run_every_number_once_and_lose_no_error(threads):
     done, lock = [], threading.Lock()
 
     def once(number):
         with lock:
             done.append(number)
+        if number == 40:
+            raise ValueError(number)
 
     in_threads(once, threads)(range(40))
     assert sorted(done) == list(range(40))
-
-
-def test_an_error_in_a_thread_is_not_lost():
-    def once(number):
-        raise ValueError(number)
-
     with pytest.raises(ValueError):
-        in_threads(once, 2)([1, 2])
+        in_threads(once, threads)([40, 41])

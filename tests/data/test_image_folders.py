@@ -58,14 +58,11 @@ def test_train_and_val_below_one_folder_are_the_splits(tmp_path):
 
 def tiny_imagenet(root):
     (root / "wnids.txt").write_text("n02\nn01\n")
-    for name, level in {"val_0.png": 10, "val_1.png": 20, "val_2.png": 30}.items():
-        shade(root / "val" / "images" / name, level)
-    lines = [
-        "val_0.png\tn02\t0\t0\t7\t7",
-        "val_1.png\tn01\t0\t0\t7\t7",
-        "val_2.png\tn02\t0\t0\t7\t7",
-    ]
-    (root / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    lines = []
+    for number, wnid in enumerate(("n02", "n01", "n02")):
+        shade(root / "val" / "images" / f"val_{number}.png", 10 * number + 10)
+        lines.append(f"val_{number}.png\t{wnid}\t0\t0\t7\t7\n")
+    (root / "val" / "val_annotations.txt").write_text("".join(lines))
     for wnid in ("n01", "n02"):
         paint(root / "train" / wnid / "images" / f"{wnid}_0.png", pixels(8, 8, 3))
     return Data(name="tiny-imagenet", path=str(root))
@@ -96,15 +93,14 @@ SOLUTION = "ImageId,PredictionString\n" + "".join(
 )
 
 
-@pytest.mark.parametrize("with_train", [False, True])
 @pytest.mark.parametrize(
-    ("images", "listed", "text"),
+    ("images", "listed", "text", "with_train"),
     [
-        ("", "val_annotations.txt", ANNOTATIONS),
-        ("val", "val/val_annotations.txt", ANNOTATIONS),
-        ("val", "val_annotations.txt", ANNOTATIONS),
-        ("val", "LOC_val_solution.csv", SOLUTION),
-        ("val", "val/LOC_val_solution.csv", SOLUTION),
+        ("", "val_annotations.txt", ANNOTATIONS, False),
+        ("val", "val/val_annotations.txt", ANNOTATIONS, True),
+        ("val", "val_annotations.txt", ANNOTATIONS, False),
+        ("val", "LOC_val_solution.csv", SOLUTION, True),
+        ("val", "val/LOC_val_solution.csv", SOLUTION, False),
     ],
 )
 def test_a_flat_validation_folder_takes_labels_from_a_file(
@@ -113,14 +109,13 @@ def test_a_flat_validation_folder_takes_labels_from_a_file(
     for file, level in FLAT.items():
         shade(tmp_path / images / file, level)
     (tmp_path / listed).write_text(text)
-    if with_train and images:
-        for wnid in ("n1", "n2"):
-            shade(tmp_path / "train" / wnid / "1.JPEG", 0)
+    for wnid in ("n1", "n2") if with_train else ():
+        shade(tmp_path / "train" / wnid / "1.JPEG", 0)
     found = load(Data(name="imagenet", path=str(tmp_path)), image_size=8, classes=2)
     assert list(found.test.labels) == [1, 0]
     levels = read(found.test).images[:, 3, 3, 0].astype(int)
     assert np.abs(levels - [40, 160]).max() <= 2, "JPEG keeps an even grey"
-    assert (found.train is not None) == bool(with_train and images)
+    assert (found.train is not None) == with_train
 
 
 def test_labels_of_a_flat_folder_that_are_no_classes_are_refused(tmp_path):

@@ -40,8 +40,6 @@ def test_a_board_of_ones_own_is_read_from_its_file(tmp_path):
 def test_an_unknown_board_gives_the_nearest_and_all_that_are_shipped():
     with pytest.raises(InputError, match="did you mean `jetson-xavier-nx`\\?; shipped are jetson"):
         load_board("jetson-xavier")
-    with pytest.raises(InputError, match="unknown board `pi`; shipped are jetson-xavier-nx; any"):
-        load_board("pi")
     with pytest.raises(InputError, match=r"board `none\.toml`: there is no such file; shipped are"):
         load_board("none.toml")
 
@@ -50,9 +48,7 @@ def test_an_unknown_board_gives_the_nearest_and_all_that_are_shipped():
     ("line", "message"),
     [
         ("base_w = -1", "`base_w` is -1: give more than 0"),
-        ("peak_gmac_s = 0", "`peak_gmac_s` is 0: give more than 0"),
         ("base_mb = -0.5", "`base_mb` is -0.5: give 0 or more"),
-        ("image_ms = inf", "`image_ms` is inf: give a finite number"),
         ("launch_us = 3", "unknown key `launch_us`; did you mean `launch_ms`"),
     ],
 )

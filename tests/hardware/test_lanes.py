@@ -74,37 +74,44 @@ def layer(kind, inputs, kernel, outputs, *, neurons, fan_in, **rest) -> Layer:
     return Layer("any", kind, inputs, kernel, outputs, neurons, fan_in, macs, weights, 0, **rest)
 
 
-def test_loops_of_a_grouped_convolution(layer_of):
-    got = loops(layer_of(("grouped", 96, 31, 5, 256, 27, 2)))
-    assert got == Loops(2, 48, 128, 5, 5, 27, 27)
+LOOPS = {
+    "grouped": (
+        layer(
+            "conv", (1, 31, 31, 96), (5, 5, 48, 256), (1, 27, 27, 256),
+            neurons=256, fan_in=1200, window=(5, 5), output_size=(27, 27), groups=2,
+        ),
+        Loops(2, 48, 128, 5, 5, 27, 27),
+    ),
+    "1d, one row": (
+        layer(
+            "conv", (1, 20, 3), (5, 3, 8), (1, 16, 8),
+            neurons=8, fan_in=15, window=(5,), output_size=(16,),
+        ),
+        Loops(1, 3, 8, 1, 5, 1, 16),
+    ),
+    "3d, rows of planes": (
+        layer(
+            "conv", (1, 8, 9, 10, 3), (2, 3, 4, 3, 8), (1, 7, 7, 7, 8),
+            neurons=8, fan_in=72, window=(2, 3, 4), output_size=(7, 7, 7),
+        ),
+        Loops(1, 3, 8, 2, 12, 7, 49),
+    ),
+    # It was taken for one pixel, which left the columns of a row-stationary array idle.
+    "dense at many positions": (
+        layer("dense", (1, 14, 16), (16, 5), (1, 14, 5), neurons=5, fan_in=16),
+        Loops(1, 16, 5, 1, 1, 14, 1),
+    ),
+    "dense, batch axes in its kernel": (
+        layer("dense", (4, 10, 8), (4, 8, 6), (4, 10, 6), neurons=24, fan_in=8),
+        Loops(4, 8, 6, 1, 1, 10, 1),
+    ),
+}  # fmt: skip
 
 
-def test_loops_of_a_1d_convolution_are_one_row():
-    got = layer(
-        "conv", (1, 20, 3), (5, 3, 8), (1, 16, 8),
-        neurons=8, fan_in=15, window=(5,), output_size=(16,),
-    )  # fmt: skip
-    assert loops(got) == Loops(1, 3, 8, 1, 5, 1, 16)
-
-
-def test_loops_of_a_3d_convolution_are_rows_of_planes():
-    got = layer(
-        "conv", (1, 8, 9, 10, 3), (2, 3, 4, 3, 8), (1, 7, 7, 7, 8),
-        neurons=8, fan_in=72, window=(2, 3, 4), output_size=(7, 7, 7),
-    )  # fmt: skip
-    assert loops(got) == Loops(1, 3, 8, 2, 12, 7, 49)
-
-
-def test_a_dense_layer_at_many_positions_is_a_1x1_convolution_of_as_many_pixels(layer_of):
-    """It was taken for one pixel, which left the output columns of a row-stationary array idle."""
-    tokens = layer("dense", (1, 14, 16), (16, 5), (1, 14, 5), neurons=5, fan_in=16)
-    assert loops(tokens) == Loops(1, 16, 5, 1, 1, 14, 1)
-    assert active_lanes(tokens, PEArray("row-stationary", 1, 14)) == 14
-
-
-def test_a_dense_layer_with_batch_axes_in_its_kernel_has_groups():
-    heads = layer("dense", (4, 10, 8), (4, 8, 6), (4, 10, 6), neurons=24, fan_in=8)
-    assert loops(heads) == Loops(4, 8, 6, 1, 1, 10, 1)
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops_of_every_kind_of_layer(name):
+    of_layer, expected = LOOPS[name]
+    assert loops(of_layer) == expected
 
 
 def test_a_filter_taller_than_the_array_is_run_row_by_row():

@@ -92,7 +92,7 @@ def test_the_hardened_device_follows_from_simba_as_its_comments_say():
     assert dataclasses.asdict(hardened.energy_pj) == pytest.approx(energies)
 
 
-@pytest.mark.parametrize("size", [(16, 32), (32, 16), (64, 8), (16, 8), (32, 4)])
+@pytest.mark.parametrize("size", [(16, 32), (64, 8), (32, 4)])
 def test_three_ways_to_run_a_convolution_and_none_is_best_in_all(layer_of, size):
     """Simba is the fastest, Eyeriss the most frugal, the hardened one never fails."""
     channels, pixels = size
@@ -121,17 +121,16 @@ def test_a_device_that_occurs_again_is_numbered(write):
     assert platform.names == ("simba", "simba-2", "simba-2-2", "simba-3")
 
 
-def test_an_unknown_device_gives_the_nearest_and_all():
-    with pytest.raises(InputError, match="unknown device `eyeris`; did you mean `eyeriss`") as told:
-        load_device("eyeris")
-    assert "simba-ecc" in str(told.value) and ".toml" in str(told.value)
-    with pytest.raises(InputError, match="unknown device `gpu`; shipped are eyeriss, simba"):
-        load_device("gpu")
-
-
-@pytest.mark.parametrize("name", ["../devices/eyeriss", "Eyeriss", "", "simba.json"])
-def test_a_name_is_never_a_path_by_accident(name):
-    with pytest.raises(InputError, match="unknown device"):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("eyeris", r"unknown device `eyeris`; did you mean `eyeriss`.* simba-ecc; .*\.toml"),
+        ("gpu", "unknown device `gpu`; shipped are eyeriss, simba"),
+        *((name, "unknown device") for name in ("../devices/eyeriss", "Eyeriss", "", "a.json")),
+    ],
+)
+def test_an_unknown_device_gives_the_nearest_and_all_and_no_name_is_a_path(name, message):
+    with pytest.raises(InputError, match=message):
         load_device(name)
 
 
@@ -141,7 +140,6 @@ def test_a_name_is_never_a_path_by_accident(name):
         ("clock_mhz", "clock", r"mine\.toml: unknown key `clock`; did you mean `clock_mhz`\?"),
         ("clock_mhz = 100\n", "", r"mine\.toml: key `clock_mhz` is missing"),
         ("[memory]\n", "[memory]\nsize = 1\n", r"mine\.toml: \[memory\]: unknown key `size`"),
-        ("mac = 1.0\n", "", r"mine\.toml: \[energy_pj\]: key `mac` is missing"),
         ("100\n", '"fast"\n', r"`clock_mhz` is 'fast': give a number"),
         ("100\n", "true\n", r"`clock_mhz` is True: give a number"),
         ("word_bits = 8", "word_bits = 8.5", r"`word_bits` is 8\.5: give a whole number"),
@@ -151,7 +149,6 @@ def test_a_name_is_never_a_path_by_accident(name):
         ("1.5", "nan", r"`dram_gb_s` is nan: give more than 0"),
         ("mac = 1.0", "mac = inf", r"\[energy_pj\]: `mac` is inf: give a finite number"),
         ("0.1", "1.5", r"mine\.toml: `weight_fault_rate` is 1\.5: give 1 at most"),
-        ("0.2", "nan", r"`activation_fault_rate` is nan: give "),
         ("rows = 4", "rows = 0", r"\[array\]: `rows` is 0: give more than 0"),
         (
             "fixed",

@@ -82,20 +82,13 @@ def random_tables(rng: np.random.Generator, layers: int, devices: int) -> CostTa
     )
 
 
-@pytest.mark.parametrize(("layers", "devices"), [(2, 1), (1, 3), (5, 2), (9, 3), (6, 5)])
-def test_any_mapping_of_any_graph_costs_what_loops_say(layers, devices):
+@pytest.mark.parametrize(("layers", "devices", "dtype"), [(9, 3, jnp.int32), (6, 5, jnp.int8)])
+def test_any_mapping_of_any_graph_costs_what_loops_say(layers, devices, dtype):
+    """The link once, each value once per device that reads it, and memory that is too small."""
     rng = np.random.default_rng(layers * 10 + devices)
-    if layers == 1:
-        tables = random_tables(rng, 2, devices)
-        tables = tables._replace(
-            **{name: getattr(tables, name)[:1] for name in CostTables._fields[:4]},
-            producers=jnp.full_like(tables.producers, -1),
-            consumers=tables.consumers[:, :1],
-        )
-    else:
-        tables = random_tables(rng, layers, devices)
+    tables = random_tables(rng, layers, devices)
     mappings = rng.integers(0, devices, (50, layers))
-    costs = jax.jit(jax.vmap(mapping_cost, (None, 0)))(tables, jnp.asarray(mappings, jnp.int32))
+    costs = jax.jit(jax.vmap(mapping_cost, (None, 0)))(tables, jnp.asarray(mappings, dtype))
     for row, mapping in enumerate(mappings.tolist()):
         expected = by_loops(tables, mapping)
         for name in Expected._fields:
@@ -103,47 +96,9 @@ def test_any_mapping_of_any_graph_costs_what_loops_say(layers, devices):
             assert got == pytest.approx(getattr(expected, name), rel=1e-5, abs=1e-6), name
 
 
-def test_small_integers_serve_as_mappings():
-    tables = random_tables(np.random.default_rng(4), 6, 3)
-    mapping = [0, 2, 1, 1, 0, 2]
-    wide, narrow = (mapping_cost(tables, jnp.asarray(mapping, t)) for t in (jnp.int32, jnp.int8))
-    for name in Expected._fields:
-        assert float(getattr(wide, name)) == float(getattr(narrow, name))
-
-
-# What CNNParted gets wrong (DESIGN.md).
-
-
 def platform(*names: str, **changes) -> Platform:
     devices = (dataclasses.replace(load_device(name), **changes) for name in names)
     return Platform(tuple(devices), load_link("ethernet-1g"))
-
-
-def test_the_link_is_counted_once(networks):
-    """CNNParted counts it in latency and energy, and once more beside them."""
-    tables = cost_tables(networks["alexnet"], platform("eyeriss", "simba"))
-    mapping = [0, 0, 0, 1, 1, 1, 1, 1]
-    got = mapping_cost(tables, jnp.asarray(mapping, jnp.int32))
-    on_devices = [sum(t[i, d] for i, d in enumerate(mapping)) for t in tables[:2]]
-    sent = load_link("ethernet-1g")
-    size = 384 * 13 * 13 * 2  # what features.8 reads, 16 bits each
-    assert float(got.link_latency_ms) == pytest.approx(sent.transfer_ms(size), rel=1e-6)
-    assert float(got.link_energy_mj) == pytest.approx(sent.transfer_mj(size), rel=1e-6)
-    assert float(got.latency_ms) == pytest.approx(float(on_devices[0]) + sent.transfer_ms(size))
-    assert float(got.energy_mj) == pytest.approx(float(on_devices[1]) + sent.transfer_mj(size))
-
-
-def test_memory_limits_are_enforced(networks):
-    """CNNParted reads them and never uses them."""
-    small = platform("eyeriss", "simba", memory_bytes=80_000_000)
-    tables = cost_tables(networks["alexnet"], small)
-    weights = [layer.weights * 2 for layer in networks["alexnet"].layers]
-    apart = mapping_cost(tables, jnp.asarray([0, 0, 0, 0, 0, 1, 0, 0], jnp.int32))
-    together = mapping_cost(tables, jnp.zeros(8, jnp.int32))
-    largest = 2 * (3 * 227 * 227 + 64 * 56 * 56)  # the activations of features.0
-    assert float(apart.violation) == 0.0
-    excess = (sum(weights) + largest - 80e6) / 80e6
-    assert float(together.violation) == pytest.approx(excess, rel=1e-5)
 
 
 def branched(params, images):
@@ -192,19 +147,16 @@ def limited(graph: LayerGraph, *capacities: int) -> CostTables:
 
 
 def test_a_layer_that_fits_nowhere_is_named_with_the_largest_device(networks):
-    with pytest.raises(InputError) as told:
+    message = "`classifier.1` fits on no device: it needs 72 MiB.* `simba`, the largest, has 70 MiB"
+    with pytest.raises(InputError, match=message):
         limited(networks["alexnet"], 10**6, 70 * 2**20)
-    message = str(told.value)
-    assert "layer `classifier.1` fits on no device: it needs 72 MiB" in message
-    assert "device `simba`, the largest, has 70 MiB" in message
 
 
 def test_weights_that_fit_only_one_by_one_name_the_first_without_room(networks):
     """Either 73 or 42 MiB hold any layer of AlexNet, both together not all of its weights."""
-    with pytest.raises(InputError) as told:
+    with pytest.raises(InputError, match=r"need 117 MiB, .* have 115 MiB") as told:
         limited(networks["alexnet"], 73 * 2**20, 42 * 2**20)
     message = str(told.value)
-    assert "its weights need 117 MiB, all devices together have 115 MiB" in message
     assert "layer `classifier.1`" in message and "device `eyeriss`, the largest" in message
 
 

@@ -7,6 +7,9 @@ from scipy.special import erf
 
 from afpjax.models import zoo
 
+#: What runs once need not run fast.
+QUICK = {"xla_backend_optimization_level": 0}
+
 
 def drawn(name, *, image_size, width, classes=5, seed=0):
     """A network whose every array is drawn, as (apply_fn, params, `Layers` of the same arrays)."""
@@ -37,7 +40,8 @@ def images(size):
 def assert_same(network, forward, size):
     """The zoo's logits are those of `forward(layers, images)`, which reads every array."""
     apply_fn, params, layers = network
-    got = jax.jit(apply_fn)(params, images(size).transpose(0, 2, 3, 1))
+    quick = jax.jit(apply_fn, compiler_options=QUICK)
+    got = quick(params, images(size).transpose(0, 2, 3, 1))
     expected = forward(layers, images(size).astype(np.float64))
     assert got.shape == expected.shape
     assert layers.read == set(layers.arrays), "arrays that torchvision's network does not have"

@@ -13,6 +13,8 @@ from afpjax.inputs.image_size import image_size
 from afpjax.models import zoo
 from afpjax.network.trace import outline, trace
 
+from .tiny import equal
+
 SMALL: dict[str, Any] = dict(classes=3, width=0.05)
 
 
@@ -21,14 +23,12 @@ def params():
     return zoo.params_of(zoo.create("resnet18", seed=3, **SMALL))
 
 
-def equal(one, other):
-    return jax.tree.all(jax.tree.map(lambda a, b: bool((np.asarray(a) == b).all()), one, other))
-
-
-def test_a_seed_decides_the_weights_and_the_largest_one_is_taken(params):
-    assert equal(params, zoo.params_of(zoo.create("resnet18", seed=3, **SMALL)))
-    other = zoo.params_of(zoo.create("resnet18", seed=2**32 - 1, **SMALL))
-    assert not equal(params["conv1"], other["conv1"])
+def test_a_seed_decides_the_weights_and_the_largest_one_is_taken():
+    one, again, other = (
+        zoo.params_of(zoo.create("alexnet", seed=seed, classes=3, width=0.02))
+        for seed in (3, 3, 2**32 - 1)
+    )
+    assert equal(one, again) and not equal(one["features"], other["features"])
 
 
 def test_kernels_start_with_the_variance_that_keeps_gradients_steady(params):
@@ -39,24 +39,13 @@ def test_kernels_start_with_the_variance_that_keeps_gradients_steady(params):
 
 
 def test_saved_weights_load_bit_for_bit(params, tmp_path):
-    zoo.save(tmp_path / "deep" / "weights.npz", params)
-    _, loaded = zoo.load("resnet18", tmp_path / "deep" / "weights.npz", image_size=8, **SMALL)
-    assert equal(params, loaded)
-    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["weights.npz"]
-    zoo.save(tmp_path / "weights.safetensors", params)
-    _, loaded = zoo.load("resnet18", tmp_path / "weights.safetensors", image_size=8, **SMALL)
-    assert equal(params, loaded)
+    for name in ("weights.npz", "weights.safetensors"):
+        zoo.save(tmp_path / name, params)
+        _, loaded = zoo.load("resnet18", tmp_path / name, image_size=8, **SMALL)
+        assert equal(params, loaded)
 
 
-def test_the_pure_function_judges_each_image_by_itself(params):
-    apply_fn = jax.jit(zoo.apply_fn_of("resnet18", image_size=8, **SMALL))
-    images = jax.random.normal(jax.random.key(0), (4, 8, 8, 3))
-    one, other = apply_fn(params, images), apply_fn(params, images[jnp.array([0, 3, 3, 3])])
-    np.testing.assert_array_equal(one[0], other[0])
-    assert (np.asarray(one[1]) != other[1]).any()
-
-
-@pytest.mark.parametrize("shape", [(1, 8, 8, 2), (1, 8, 9, 3), (1, 16, 16, 3)])
+@pytest.mark.parametrize("shape", [(1, 8, 8, 2), (1, 8, 9, 3)])
 def test_images_of_another_shape_are_refused_in_one_line(params, shape):
     apply_fn = zoo.apply_fn_of("resnet18", image_size=8, **SMALL)
     with pytest.raises(InputError, match=r"reads images of 8 x 8 x 3, these are \d+ x \d+ x \d"):
@@ -70,13 +59,7 @@ def test_an_unknown_name_gets_the_nearest_one():
         zoo.load("x", image_size=8, **SMALL)
 
 
-def test_weights_for_another_class_count_say_so(params, tmp_path):
-    zoo.save(tmp_path / "three.npz", params)
-    with pytest.raises(InputError, match=r"`fc.bias` is \[3\], not \[10\]"):
-        zoo.load("resnet18", tmp_path / "three.npz", classes=10, width=0.05, image_size=8)
-
-
-@pytest.mark.in_ci("alexnet", "squeezenet1_1", "resnet18")
+@pytest.mark.in_ci("squeezenet1_1")
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_shapes_alone_give_the_layers_that_parameters_give(name):
     """Job profile once trained a network whose weights it does not look at."""
@@ -89,7 +72,7 @@ def test_shapes_alone_give_the_layers_that_parameters_give(name):
     assert outline(apply_fn, shapes, sample).graph == expected
 
 
-@pytest.mark.in_ci("squeezenet1_1", "resnet18")
+@pytest.mark.in_ci("alexnet")
 @pytest.mark.parametrize("name", zoo.NETWORKS)
 def test_images_need_not_be_square(name):
     """As many pixels in another shape: as many layers, and the same last one."""

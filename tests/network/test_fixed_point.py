@@ -31,6 +31,7 @@ def awkward(bits):
     return np.concatenate([near, random, np.arange(-40, 41) / 8]).astype(np.float32)
 
 
+@pytest.mark.in_ci("4", "8", "13", "16")
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_global_codes_are_rounded_half_to_even_and_saturate(bits):
     for frac in (-3, 0, bits - 1):
@@ -42,6 +43,7 @@ def test_global_codes_are_rounded_half_to_even_and_saturate(bits):
         np.testing.assert_array_equal(codes, codes_of(scaled, bits))
 
 
+@pytest.mark.in_ci("4", "8", "13", "16")
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_power_of_two_steps_are_the_least_that_hold_the_tensor(least_power_of_two, bits):
     rng = np.random.default_rng(bits)
@@ -57,21 +59,18 @@ def test_power_of_two_steps_are_the_least_that_hold_the_tensor(least_power_of_tw
 @pytest.mark.parametrize("bits", WIDTHS)
 @pytest.mark.parametrize("step", STEPS)
 def test_calibrated_codes_per_tensor_and_per_channel(bits, step):
-    kernel = np.random.default_rng(bits).normal(size=(7, 5)).astype(np.float32) * np.float32(
-        10.0
-    ) ** np.arange(-2, 3, dtype=np.float32)
+    spread = np.float32(10.0) ** np.arange(-2, 3, dtype=np.float32)
+    kernel = np.random.default_rng(bits).normal(size=(7, 5)).astype(np.float32) * spread
     for scale, largest in (("tensor", np.abs(kernel).max()), ("channel", np.abs(kernel).max(0))):
         fmt = QFormat(bits=bits, scale=scale, step=step)
         steps = fmt.step_for(np.asarray(largest))
         if step == "maximum":
-            np.testing.assert_array_equal(
-                steps, (largest.astype(np.float64) / (2 ** (bits - 1) - 1)).astype(np.float32)
-            )
+            exact = largest.astype(np.float64) / (2 ** (bits - 1) - 1)
+            np.testing.assert_array_equal(steps, exact.astype(np.float32))
         spread = np.broadcast_to(steps, kernel.shape)
         codes = np.asarray(encode(fmt, jnp.asarray(kernel), jnp.asarray(spread)))
-        np.testing.assert_array_equal(
-            codes, codes_of((kernel * (np.float32(1) / spread)).astype(np.float64), bits)
-        )
+        scaled = (kernel * (np.float32(1) / spread)).astype(np.float64)
+        np.testing.assert_array_equal(codes, codes_of(scaled, bits))
         assert np.abs(codes).max() <= fmt.largest
         assert np.abs(codes * spread - kernel).max() <= spread.max() / 2 * (1 + 1e-6)
 
@@ -96,7 +95,7 @@ def changed(how, words, mask):
     return {"flip": words ^ mask, "clear": words & ~mask, "set": words | mask}[how]
 
 
-@pytest.mark.in_ci("4-flip", "8-flip", "11-clear", "16-set", "16-flip")
+@pytest.mark.in_ci("4-flip", "8-flip", "13-clear", "16-set", "16-flip")
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("bits", WIDTHS)
 def test_changes_are_those_of_twos_complement_memory(bits, how):
@@ -128,18 +127,12 @@ def test_float32_changes_are_those_of_the_stored_word(how):
     rng = np.random.default_rng(0)
     values = np.concatenate([rng.normal(size=50) * 10.0 ** rng.integers(-30, 30, 50), [0.0, -0.0]])
     values = np.concatenate([values, [np.inf, -np.inf, np.nan]]).astype(np.float32)[:, None]
-    masks = np.concatenate(
-        [2 ** np.arange(31), [-(2**31), 0, -1], rng.integers(-(2**31), 2**31, 9)]
-    )
+    drawn = rng.integers(-(2**31), 2**31, 9)
+    masks = np.concatenate([2 ** np.arange(31), [-(2**31), 0, -1], drawn])
     masks = masks.astype(np.int32)[None, :]
-    shape = np.broadcast_shapes(values.shape, masks.shape)
-    struck = change(
-        QFormat(kind="float32"),
-        jnp.asarray(np.broadcast_to(values, shape)),
-        jnp.asarray(masks),
-        how,
-    )
     expected = changed(how, values.view(np.int32), masks)
+    coded = jnp.asarray(np.broadcast_to(values, expected.shape))
+    struck = change(QFormat(kind="float32"), coded, jnp.asarray(masks), how)
     np.testing.assert_array_equal(np.asarray(struck).view(np.int32), expected)
 
 
@@ -160,15 +153,12 @@ def bfloat16_values():
     return np.concatenate([ties, -ties, spread.astype(np.float32), np.zeros(1, np.float32)])
 
 
-def test_bfloat16_values_are_those_of_the_upper_half_word():
+@pytest.mark.parametrize("how", HOW)
+def test_bfloat16_values_and_their_changes_are_those_of_the_upper_half_word(how):
     values = bfloat16_values()
     coded = encode(QFormat(kind="bfloat16"), jnp.asarray(values), jnp.float32(1))
     np.testing.assert_array_equal(coded, as_float32(upper_half(values)))
-
-
-@pytest.mark.parametrize("how", HOW)
-def test_bfloat16_changes_are_those_of_the_upper_half_word(how):
-    halves = upper_half(bfloat16_values())[:, None]
+    halves = upper_half(values)[:, None]
     masks = np.concatenate([2 ** np.arange(16), [0, 0xFFFF, 0x8001]]).astype(np.uint32)[None, :]
     expected = as_float32(changed(how, halves, masks))
     coded = jnp.broadcast_to(jnp.asarray(as_float32(halves)), expected.shape)
@@ -180,12 +170,10 @@ def test_bfloat16_changes_are_those_of_the_upper_half_word(how):
 @pytest.mark.parametrize("step", [0.25, 0.3])
 def test_the_gradient_of_a_code_passes_through_and_stops_where_it_saturates(step):
     fmt = QFormat(bits=4, frac=2)
-    scaled = jnp.array([-9.0, -8.0, -0.6, 0.0, 0.5, 6.9, 7.0, 7.01])
+    scaled = jnp.array([-9.0, -0.6, 0.0, 0.5, 6.9, 7.01])
     gradient = jax.grad(lambda v: encode(fmt, v, jnp.float32(step)).sum())(scaled * step)
-    inside = np.array([0, 1, 1, 1, 1, 1, 1, 0])
-    np.testing.assert_allclose(
-        gradient[jnp.array([0, 2, 3, 4, 5, 7])], (inside / step)[[0, 2, 3, 4, 5, 7]]
-    )
+    inside = np.array([0, 1, 1, 1, 1, 0])
+    np.testing.assert_allclose(gradient, inside / step)
 
 
 @pytest.mark.parametrize("how", HOW)
@@ -216,7 +204,6 @@ def test_tensors_of_zeros_have_a_step_and_float_formats_the_step_one():
     ("options", "message"),
     [
         (dict(bits=3), r"format\.bits: 3 is outside 4 to 16"),
-        (dict(bits=17), r"format\.bits: 17 is outside"),
         (dict(frac=33), r"format\.frac: 33 fraction bits"),
         (dict(kind="int8"), r"format\.kind: 'int8' is none of fixed, float32, bfloat16"),
         (dict(scale="layer"), r"format\.scale: 'layer' is none of global, tensor, channel"),

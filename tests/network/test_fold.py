@@ -1,13 +1,10 @@
 """Folding: what is absorbed into a layer, what must not be, and that the function is the same."""
 
-from typing import Any
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import nnx
 from jax import lax
 
 from afpjax.inputs.errors import InputError
@@ -21,14 +18,9 @@ def left(network):
     return [name for name in names if name not in (*layout, "conv_general_dilated")]
 
 
-def nchw(params, images):
-    kernel, layout = params["conv"]["kernel"], ("NCHW", "OIHW", "NCHW")
-    return lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
-
-
 CHAINS = {
     "add": (lambda y, c: y + c, 4),
-    "add from the left": (lambda y, c: c + y, 4),
+    "add zeros": (lambda y, c: 0 * c + y, 4),  # what a device stores is no matter of numbers
     "sub": (lambda y, c: y - c, 4),
     "sub from the left": (lambda y, c: c - y, 4),
     "mul": (lambda y, c: c * y, 0),
@@ -40,43 +32,35 @@ CHAINS = {
 }
 
 
-@pytest.mark.parametrize("name", CHAINS)
 @pytest.mark.parametrize("axis", [1, 3])
-def test_chains_of_affine_equations_are_absorbed(name, axis, normal, traces):
-    """Channels on axis 1 (as ONNX exports them) and last; a bias counts where one is added."""
-    after, biases = CHAINS[name]
+def test_chains_of_affine_equations_are_absorbed(axis, normal, traces):
+    """Channels on axis 1 (as ONNX exports them) and last; a bias counts where one is added.
+
+    Each chain stands behind a layer of its own.
+    """
     layout = ("NCHW", "OIHW", "NCHW") if axis == 1 else ("NHWC", "HWIO", "NHWC")
     kernel, images = ((4, 3, 3, 3), (2, 3, 5, 5)) if axis == 1 else ((3, 3, 3, 4), (2, 5, 5, 3))
     channels = [4 if a == axis else 1 for a in range(4)]
 
     def apply_fn(params, images):
-        out = lax.conv_general_dilated(
-            images, params["kernel"], (1, 1), "SAME", dimension_numbers=layout
-        )
-        return after(out, params["c"]).reshape(images.shape[0], -1)
+        made = []
+        for name, (after, _) in CHAINS.items():
+            own = params[name]
+            out = lax.conv_general_dilated(
+                images, own["kernel"], (1, 1), "SAME", dimension_numbers=layout
+            )
+            made.append(after(out, own["c"]).reshape(images.shape[0], -1))
+        return jnp.concatenate(made, axis=1)
 
-    params = {"kernel": normal(*kernel), "c": jnp.abs(normal(*channels)) + 0.5}
-    network = traces(apply_fn, params, normal(*images))
-    assert left(network) == []
-    assert network.layers[0].biases == biases
-    assert (network.parameters.layers[network.graph.names[0]].bias is None) == (biases == 0)
-
-
-def test_batch_norm_as_onnx_writes_it(normal, traces):
-    """Per-channel vectors reshaped to [1, C, 1, 1] inside the function, as onnx runtimes do."""
-
-    def apply_fn(params, images):
-        wide = {k: v.reshape(1, -1, 1, 1) for k, v in params["bn"].items()}
-        out = nchw(params, images) + params["conv"]["bias"].reshape(1, -1, 1, 1)
-        out = wide["weight"] * (out - wide["running_mean"]) / jnp.sqrt(wide["running_var"] + 1e-5)
-        return (out + wide["bias"]).mean((2, 3))
-
-    names = ("weight", "bias", "running_mean", "running_var")
-    bn = {name: jnp.abs(normal(6, i))[:, 0] + 0.1 for i, name in enumerate(names, 1)}
-    params = {"conv": {"kernel": normal(6, 3, 3, 3), "bias": normal(6)}, "bn": bn}
-    network = traces(apply_fn, params, normal(2, 3, 5, 5))
-    assert left(network) == ["div"]  # of the mean
-    assert network.layers[0].biases == 6
+    own = {"kernel": normal(*kernel), "c": jnp.abs(normal(*channels)) + 0.5}
+    network = traces(apply_fn, dict.fromkeys(CHAINS, own), normal(*images), *CHAINS)
+    assert left(network) == ["concatenate"]
+    biases = {name: count for name, (_, count) in CHAINS.items()}
+    assert {layer.name: layer.biases for layer in network.layers} == biases
+    stored = network.parameters.layers
+    assert {name for name in CHAINS if stored[name].bias is not None} == {
+        name for name, count in biases.items() if count
+    }
 
 
 class Linen(nn.Module):
@@ -89,55 +73,12 @@ class Linen(nn.Module):
         return hidden.reshape(hidden.shape[0], -1)
 
 
-class Nnx(nnx.Module):
-    def __init__(self, **options):
-        rngs = nnx.Rngs(0)
-        self.conv = nnx.Conv(3, 4, (3, 3), rngs=rngs)
-        self.norm = nnx.BatchNorm(4, use_running_average=True, rngs=rngs, **options)
-
-    def __call__(self, images):
-        return self.norm(self.conv(images)).reshape(images.shape[0], -1)
-
-
 def positive(tree):
     def draw(leaf):
         values = np.random.default_rng(leaf.shape).uniform(0.2, 2, leaf.shape)
         return jnp.asarray(values, jnp.float32)
 
     return jax.tree.map(draw, tree)
-
-
-OPTIONS = [dict(), dict(use_scale=False), dict(use_bias=False), dict(epsilon=0.1)]
-
-
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
-@pytest.mark.parametrize("kind", ["linen", "nnx"])
-def test_batch_norms_of_flax_are_absorbed(kind, options, normal, traces):
-    images = normal(2, 4, 4, 3)
-    apply_fn: Any = Linen(options).apply
-    if kind == "linen":
-        params = positive(jax.eval_shape(Linen(options).init, jax.random.key(0), images))
-    else:
-        definition, state = nnx.split(Nnx(**options))
-        params = positive(state)
-        apply_fn = lambda params, images: nnx.merge(definition, params)(images)  # noqa: E731
-
-    network = traces(apply_fn, params, images)
-    assert left(network) == []
-    assert network.layers[0].biases == 4
-
-
-def test_a_value_that_is_read_twice_is_not_absorbed(normal, traces):
-    """The residual needs the convolution's own output: the scale belongs to one branch only."""
-
-    def apply_fn(params, images):
-        out = images @ params["w"]
-        return out * params["c"] + jnp.tanh(out)
-
-    params = {"w": normal(3, 4), "c": normal(1, 4)}
-    network = traces(apply_fn, params, normal(5, 3))
-    assert sorted(left(network)) == ["add", "mul", "tanh"]
-    assert network.layers[0].biases == 0
 
 
 def test_an_absorbed_value_may_be_the_output_itself(normal, traces):
@@ -150,38 +91,45 @@ def test_an_absorbed_value_may_be_the_output_itself(normal, traces):
     traces(apply_fn, params, normal(5, 3))
 
 
-@pytest.mark.parametrize("shape", [(1, 5, 5, 1), (1, 5, 5, 4)])
-def test_what_varies_along_another_axis_is_not_absorbed(shape, normal, traces):
-    def apply_fn(params, images):
-        layout = ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(
-            images, params["w"], (1, 1), "SAME", dimension_numbers=layout
-        )
-        return (out * params["c"]).reshape(images.shape[0], -1)
-
-    params = {"w": normal(3, 3, 3, 4), "c": normal(*shape)}
-    network = traces(apply_fn, params, normal(2, 5, 5, 3))
-    assert left(network) == ["mul"]
-
-
 @pytest.mark.parametrize(
-    "after",
-    [
-        lambda y, x: y * x.mean(axis=1, keepdims=True),  # an operand that depends on the image
-        lambda y, x: 1.0 / y,  # the value is the divisor
-        lambda y, x: jnp.maximum(y, 0.1),
-        lambda y, x: y**2,
-    ],
+    "options", [dict(), dict(use_scale=False), dict(use_bias=False), dict(epsilon=0.1)], ids=str
 )
-def test_what_is_not_affine_with_fixed_operands_is_not_absorbed(after, normal, traces):
-    def apply_fn(params, images):
-        return after(images @ params["w"], images)
+def test_batch_norms_of_flax_are_absorbed(options, normal, traces):
+    images = normal(2, 4, 4, 3)
+    params = positive(jax.eval_shape(Linen(options).init, jax.random.key(0), images))
+    network = traces(Linen(options).apply, params, images)
+    assert left(network) == []
+    assert network.layers[0].biases == 4
 
-    images = jnp.abs(normal(5, 3)) + 0.1
-    params = {"w": jnp.abs(normal(3, 4)) + 0.1}
-    network = traces(apply_fn, params, images[:1])
-    assert left(network) != []
-    np.testing.assert_array_equal(network.parameters.layers["w"].kernel, params["w"])
+
+NOT_ABSORBED = {
+    "read twice": lambda y, x, c: y * c["channel"] + jnp.tanh(y),  # the scale is one branch's
+    "along another axis": lambda y, x, c: y * c["token"],
+    "along two axes": lambda y, x, c: y * c["both"],
+    "made of the image": lambda y, x, c: y * x.mean(axis=2, keepdims=True),
+    "the value is the divisor": lambda y, x, c: 1.0 / y,
+    "a maximum": lambda y, x, c: jnp.maximum(y, 0.1),
+    "a power": lambda y, x, c: y**2,
+}
+
+
+def test_what_is_not_affine_per_channel_with_fixed_operands_is_not_absorbed(normal, traces):
+    def apply_fn(params, images):
+        made = [
+            after(images @ params["w"][name], images, params["c"]).reshape(images.shape[0], -1)
+            for name, after in NOT_ABSORBED.items()
+        ]
+        return jnp.concatenate(made, axis=1)
+
+    shapes = dict(channel=(1, 1, 4), token=(1, 5, 1), both=(1, 5, 4))
+    factors = {name: normal(*shape) for name, shape in shapes.items()}
+    w = jnp.abs(normal(3, 4)) + 0.1
+    params = {"w": dict.fromkeys(NOT_ABSORBED, w), "c": factors}
+    network = traces(apply_fn, params, jnp.abs(normal(2, 5, 3)) + 0.1)
+    assert [layer.biases for layer in network.layers] == [0] * len(NOT_ABSORBED)
+    for layer in network.parameters.layers.values():
+        np.testing.assert_array_equal(layer.kernel, w)
+    assert {"tanh", "max", "div"} < set(left(network))
 
 
 def test_a_bias_behind_a_transpose_is_absorbed(normal, traces):
@@ -225,13 +173,6 @@ def test_folding_is_done_in_float64(normal):
     in_float32 = params["w"] / params["c"] * params["d"] / params["d"]
     assert (np.asarray(in_float32) != expected).any(), "the example shows nothing"
     np.testing.assert_array_equal(layer.bias, params["c"][0])
-
-
-def test_a_bias_of_zeros_is_a_bias(normal):
-    """What a device stores cannot depend on the numbers: a fresh network has its biases."""
-    params = {"w": normal(3, 4), "b": jnp.zeros((1, 4))}
-    network = trace(lambda p, x: x @ p["w"] + p["b"], params, normal(5, 3))
-    assert network.layers[0].biases == 4
 
 
 def test_a_fold_that_is_not_finite_is_refused_by_the_layers_name(normal):

@@ -31,7 +31,7 @@ def wide_codes(fan_in, *shape):
     return rng.integers(12000, 32768, shape) * rng.choice([-1, 1, 1], shape)
 
 
-@pytest.mark.parametrize("fan_in", [2, 5, 64, 4096])
+@pytest.mark.parametrize("fan_in", [2, 64, 4096])
 def test_the_accumulator_is_off_by_no_more_than_stated_where_it_is_not_exact(fan_in):
     """Q16.0: codes are the values themselves, so the oracle is a product of 64-bit integers."""
     images, kernel = wide_codes(fan_in, 32, fan_in), wide_codes(fan_in, fan_in, 16)
@@ -137,17 +137,11 @@ def test_gradients_are_those_of_the_network_of_rounded_values(normal):
     stored = np.clip(np.rint(np.asarray(images) * 16), -128, 127) / 16
     kernel = np.rint(np.asarray(normal(3, 4)) * 16) / 16
     layer = to_network.parameters.layers["dense"]
+    np.testing.assert_array_equal(layer.bias, 2)  # though it is rounded
     np.testing.assert_allclose(layer.kernel, np.repeat(stored.sum(0)[:, None], 4, 1), rtol=1e-6)
     expected = np.repeat(kernel.sum(1)[None], 2, 0)
     expected[0, 0] = 0
     np.testing.assert_allclose(to_images, expected, rtol=1e-6)
-
-
-def test_the_bias_keeps_its_gradient_though_it_is_rounded(normal):
-    params = {"dense": {"kernel": normal(3, 4), "bias": normal(1, 4)}}
-    quantized = quantize(trace(dense, params, normal(5, 3)), QFormat())
-    gradient = jax.grad(lambda network: network(normal(5, 3)).sum())(quantized)
-    np.testing.assert_array_equal(gradient.parameters.layers["dense"].bias, 5)
 
 
 def convolutional(params, images):
@@ -207,17 +201,11 @@ def test_a_batch_of_images_never_becomes_a_grouped_convolution(small, normal):
 
     images, masks = normal(8, 6, 6, 2), jnp.zeros((8, 1, 6, 6, 2), jnp.int32)
     text = jax.jit(struck).lower(images, masks).as_text()
-    found = [
-        (
-            int(re.findall(r"feature_group_count = (\d+)", line)[0]),
-            re.findall(r"tensor<(\S+)>", line),
-        )
-        for line in text.splitlines()
-        if "stablehlo.convolution" in line
-    ]
-    assert [(groups, shapes[:2]) for groups, shapes in found] == [
-        (1, ["8x6x6x2xf32", "3x3x2x4xf32"]),
-        (4, ["8x6x6x4xf32", "3x3x1x4xf32"]),
+    lines = [line for line in text.splitlines() if "stablehlo.convolution" in line]
+    assert [re.findall(r"feature_group_count = (\d+)", line) for line in lines] == [["1"], ["4"]]
+    assert [re.findall(r"tensor<(\S+)>", line)[:2] for line in lines] == [
+        ["8x6x6x2xf32", "3x3x2x4xf32"],
+        ["8x6x6x4xf32", "3x3x1x4xf32"],
     ]
     assert re.search(r"dot_general.*tensor<8x(1x)?4xf32>, tensor<4x5xf32>", text)
 

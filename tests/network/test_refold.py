@@ -1,11 +1,8 @@
 """Folded parameters as a differentiable function of the original ones."""
 
-# pyright: reportMissingImports=false
-
 from dataclasses import replace
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,9 +11,7 @@ from jax import lax
 
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
-from afpjax.models import zoo
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.fold import FoldedLayer
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace, trace_with_refold
 
@@ -111,40 +106,21 @@ NETWORKS = {
 }
 
 
-@pytest.fixture(
-    scope="module", params=[*NETWORKS, "linen", pytest.param("resnet18", marks=pytest.mark.slow)]
-)
+@pytest.fixture(scope="module", params=NETWORKS)
 def case(request, normal):
-    """A function, its parameters and images."""
+    """A function, its parameters and images, its trace and refold."""
     images = normal(3, 4, 4, 3)
-    if request.param == "resnet18":
-        images = normal(2, 33, 33, 3)
-        options: dict[str, Any] = dict(classes=5, width=1 / 16)
-        params = zoo.params_of(zoo.create("resnet18", seed=0, **options))
-        return zoo.apply_fn_of("resnet18", image_size=33, **options), positive(params), images
-    if request.param == "linen":
-        net = Linen()
-        params = positive(jax.eval_shape(net.init, jax.random.key(0), images))
-        return net.apply, params, images
+
     apply_fn, shapes = NETWORKS[request.param]
     arrays = jax.tree.map(
         lambda shape: jnp.zeros(shape), shapes, is_leaf=lambda leaf: isinstance(leaf, tuple)
     )
-    return apply_fn, positive(arrays), images
-
-
-class Linen(nn.Module):
-    @nn.compact
-    def __call__(self, images):
-        hidden = nn.Conv(4, (3, 3))(images)
-        hidden = nn.relu(nn.BatchNorm(use_running_average=True)(hidden))
-        hidden = nn.LayerNorm()(nn.Dense(6)(hidden.mean((1, 2))))
-        return nn.Dense(5)(hidden)
+    params = positive(arrays)
+    return apply_fn, params, images, *trace_with_refold(apply_fn, params, images)
 
 
 def test_refold_of_the_same_and_other_parameters_is_their_trace(case):
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    apply_fn, params, images, network, refold = case
     close(jax.jit(refold)(params), network.parameters, 1e-6)
     others = positive(params, seed=1)
     expected = trace(apply_fn, others, images)
@@ -153,8 +129,7 @@ def test_refold_of_the_same_and_other_parameters_is_their_trace(case):
 
 def test_gradients_are_those_of_the_function_itself(case):
     """Of every parameter, batch norm's mean and variance too."""
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    apply_fn, params, images, network, refold = case
     quantized = quantize(network, QFormat(kind="float32"))
     cotangent = jnp.asarray(np.random.default_rng(2).normal(size=network(images).shape))
 
@@ -173,11 +148,10 @@ def test_gradients_are_those_of_the_function_itself(case):
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(original)), "shows nothing"
 
 
-@pytest.mark.in_ci("transposes", "linen")
-@pytest.mark.parametrize("case", [*NETWORKS, "linen"], indirect=True)
+@pytest.mark.in_ci("transposes", "normalised")
+@pytest.mark.parametrize("case", NETWORKS, indirect=True)
 def test_gradients_under_faults_are_finite_and_reach_every_parameter(case):
-    apply_fn, params, images = case
-    network, refold = trace_with_refold(apply_fn, params, images)
+    _, params, images, network, refold = case
     quantized, faults = quantize(network, QFormat()), FaultModel()
 
     @jax.jit
@@ -263,18 +237,3 @@ def test_another_pytree_is_refused_in_one_line(normal):
         refold(params | {"b": normal(1, 4)})
     with pytest.raises(InputError, match=r"w is bfloat16\[4, 3\]"):
         jax.jit(refold)(params | {"w": params["w"].astype(jnp.bfloat16)})
-
-
-def test_refold_is_traced_once(normal, monkeypatch):
-    """Called in a loop of Python, it must not run its equations one by one, or compile anew."""
-    params = {"w": normal(4, 3), "log": normal(1, 3)}
-
-    def apply_fn(params, images):
-        return images @ params["w"] * jnp.exp(params["log"])
-
-    (_, refold), (_, fresh) = (trace_with_refold(apply_fn, params, normal(2, 4)) for _ in range(2))
-    first = refold(params)
-    monkeypatch.delattr(FoldedLayer, "arrays")
-    close(refold(params), first, 0)
-    with pytest.raises(AttributeError, match="arrays"):
-        fresh(params)

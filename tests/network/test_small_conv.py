@@ -42,10 +42,11 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize(
+    ("layout", "options"), [*zip([*LAYOUTS, *LAYOUTS[:2]], OPTIONS, strict=True)], ids=str
+)
 def test_integers_come_out_the_same_in_either_form(layout, options):
-    for size in ((1, 1), (1, 2), (2, 2), (3, 2)):
+    for size in ((1, 2), (3, 2)):
         network, apply_fn, kernel, images = traced(layout, options, size)
         expected = jax.jit(apply_fn)(kernel, images)
         np.testing.assert_array_equal(network(images), expected, err_msg=str(size))

@@ -45,29 +45,32 @@ def drawn(*shape):
     return jnp.asarray(np.random.default_rng(shape).normal(size=shape), jnp.float32)
 
 
+IMAGES = drawn(4, 7, 7, 2)
+PARAMS = {"first": drawn(2, 6), "fc": drawn(6, 5)}
+
+
+def logits_of(params, images):
+    """A dense layer, a mean over 49 pixels and another dense layer."""
+    return jax.nn.relu(images @ params["first"]).mean((1, 2)) @ params["fc"]
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return trace(logits_of, PARAMS, IMAGES)
+
+
 def ending(end):
-    """A convolution, a mean over pixels and a dense layer, then `end`."""
-    params = {"conv": drawn(3, 3, 2, 6), "fc": drawn(6, 5)}
-
-    def logits(params, images):
-        y = jax.lax.conv_general_dilated(
-            images, params["conv"], (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return jax.nn.relu(y).mean((1, 2)) @ params["fc"]
-
-    images = drawn(4, 7, 7, 2)
-    whole = trace(lambda params, images: end(logits(params, images)), params, images)
-    return whole, trace(logits, params, images), images
+    """The same network, then `end`."""
+    return trace(lambda params, images: end(logits_of(params, images)), PARAMS, IMAGES)
 
 
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_a_network_gives_its_function_s_probabilities_and_is_judged_by_its_logits(end):
-    network, plain, images = ending(end)
-    logits = plain(images)
-    np.testing.assert_allclose(network(images), end(logits), rtol=1e-5)
+def test_a_network_gives_its_function_s_probabilities_and_is_judged_by_its_logits(end, plain):
+    network, logits = ending(end), plain(IMAGES)
+    np.testing.assert_allclose(network(IMAGES), end(logits), rtol=1e-5)
     judged = before_softmax(network)
     wanted = logits[:, 1:] if end(logits).shape != logits.shape else logits
-    np.testing.assert_allclose(judged(images), wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(judged(IMAGES), wanted, rtol=1e-6, atol=1e-6)
     names = {s.primitive.name for s in judged.program.steps if isinstance(s, Equation)}
     assert not names & {"exp", "log", "reduce_max"}
     assert before_softmax(judged) is judged and before_softmax(plain) is plain
@@ -82,35 +85,38 @@ def test_what_is_no_softmax_over_the_classes_stays():
         lambda x: x - x.max(axis=1, keepdims=True),
         jax.nn.sigmoid,
     ):
-        network, _, _ = ending(end)
+        network = ending(end)
         assert before_softmax(network) is network
 
 
-def test_evaluators_keep_logits_of_a_network_that_ends_in_a_softmax():
-    network, plain, images = ending(jax.nn.softmax)
+@pytest.fixture(scope="module")
+def softmaxed():
+    return ending(jax.nn.softmax)
+
+
+def test_evaluators_keep_logits_of_a_network_that_ends_in_a_softmax(softmaxed, plain):
     found = []
-    for each in (network, plain):
+    for each in (softmaxed, plain):
         quantized = afpjax.quantize(each, FLOAT)
-        evaluator = Evaluator(quantized, images, np.zeros(4, np.int32), 0, metric=LOGITS)
+        evaluator = Evaluator(quantized, IMAGES, np.zeros(4, np.int32), 0, metric=LOGITS)
         limits = thresholds(NO_FAULTS, quantized, np.zeros((1, 2), np.int32))
         found.append(evaluator.evaluate(NO_FAULTS, limits, (0,))[0, 0])
     np.testing.assert_array_equal(*found)
 
 
-def test_importance_takes_the_softmax_once():
+def test_importance_takes_the_softmax_once(softmaxed, plain):
     """A softmax of probabilities made every divergence of such a network too small."""
-    network, plain, images = ending(jax.nn.softmax)
-    ours, theirs = afpjax.importance(network, images), afpjax.importance(plain, images)
+    ours, theirs = (afpjax.importance(each, IMAGES) for each in (softmaxed, plain))
     assert max(float(each["jsd"].max()) for each in theirs.values()) > 1e-3
     chex.assert_trees_all_close(ours, theirs, rtol=1e-5, atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e4, 1e9, 1e20])
+@pytest.mark.parametrize("scale", [1e4, 1e20])
 @pytest.mark.parametrize("function", [jax.nn.softmax, jax.nn.log_softmax, by_hand])
 def test_logits_of_any_size_give_probabilities(function, scale):
     """A product that runs into the subtraction of its maximum, as XLA fuses them: 1/49 is no
     power of two. The oracle takes the softmax of the logits, in float64."""
-    network, _, _ = ending(lambda x: function(x * jnp.float32(scale) * (jnp.float32(1) / 49)))
+    network = ending(lambda x: function(x * jnp.float32(scale) * (jnp.float32(1) / 49)))
     images = jnp.asarray(np.full((3, 7, 7, 2), 1.37, np.float32)) * drawn(3, 1, 1, 1)
     logits = np.asarray(before_softmax(network)(images), np.float64)
     oracle = log_softmax if function is jax.nn.log_softmax else softmax

@@ -82,37 +82,24 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
-def test_every_weight_is_found_in_its_kernel(name, normal):
+def test_every_weight_is_found_in_its_kernel(normal):
     """The kernel's numbers, all different, say themselves where they are from."""
-    shape, layout = LAYOUTS[name]
-    count = int(np.prod(shape))
-    w = jnp.arange(1, count + 1, dtype=jnp.float32).reshape(shape)
-    network = trace(lambda p, x: shown(layout(p["w"]), x), {"w": w}, normal(1, 6), fold=False)
-    (call,) = network.program.calls
-    kernel = np.asarray(network.parameters.layers[call.layer.name].kernel).ravel()
-    assert (call.stored.name, call.stored.shape) == ("w", shape)
-    for element in range(count):
-        expected = np.flatnonzero(kernel == element + 1)
-        assert call.stored.in_kernel(element) == expected.tolist()
-
-
-def test_convolutions_kernels_from_pytorchs_order(normal):
-    w = jnp.arange(2 * 3 * 5 * 4, dtype=jnp.float32).reshape(4, 5, 3, 2)  # OIHW
 
     def apply_fn(params, images):
-        kernel = jnp.transpose(params["w"], (2, 3, 1, 0))
-        layout = ("NHWC", "HWIO", "NHWC")
-        out = lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=layout)
-        return out.mean((1, 2))
+        made = [shown(layout(params[name]), images) for name, (_, layout) in LAYOUTS.items()]
+        return jnp.concatenate(made, axis=1)
 
-    network = trace(apply_fn, {"w": w}, normal(1, 6, 6, 5), fold=False)
-    (call,) = network.program.calls
-    assert call.layer.kernel_shape == (3, 2, 5, 4) and call.stored.shape == (4, 5, 3, 2)
-    for index in ((0, 0, 0, 0), (3, 4, 2, 1), (1, 2, 0, 1)):
-        (element,) = call.stored.in_kernel(int(np.ravel_multi_index(index, w.shape)))
-        o, i, h, v = index
-        assert element == np.ravel_multi_index((h, v, i, o), (3, 2, 5, 4))
+    params = {
+        name: jnp.arange(1, np.prod(shape) + 1, dtype=jnp.float32).reshape(shape)
+        for name, (shape, _) in LAYOUTS.items()
+    }
+    network = trace(apply_fn, params, normal(1, 6), fold=False)
+    for call, (name, w) in zip(network.program.calls, params.items(), strict=True):
+        kernel = np.asarray(network.parameters.layers[call.layer.name].kernel).ravel()
+        assert (call.stored.name, call.stored.shape) == (name, w.shape)
+        for element in range(w.size):
+            expected = np.flatnonzero(kernel == element + 1)
+            assert call.stored.in_kernel(element) == expected.tolist(), name
 
 
 def test_what_is_computed_before_a_layer_is_no_parameter(normal):

@@ -1,7 +1,9 @@
 """A layer's products on bfloat16 units, against 64-bit integers of NumPy."""
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import ml_dtypes
@@ -13,12 +15,10 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.program import LayerParameters
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
-from afpjax.network.units import multiply
 
 from .integers import convolve
 
 UNIT = 2.0**-24  # float32's unit roundoff
-LAYOUTS = [("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")]
 
 
 def layer_on_units(apply_fn, kernel_shape, image_shape, bits):
@@ -58,18 +58,22 @@ def within(rng, bits, fan_in, image_shape, kernel_shape, wide):
     return image, codes(rng, bits, *kernel_shape, largest=largest[1])
 
 
-CONVOLUTIONS = {
-    "strided": dict(stride=(2, 1), padding=((1, 1), (0, 2))),
-    "dilated": dict(padding=((2, 2), (1, 1)), dilation=(2, 1)),
-    "grouped": dict(padding=((1, 1), (1, 1)), groups=2),
-    "depthwise": dict(stride=(2, 2), padding=((1, 0), (1, 0)), groups=4),
-}
-SIZES = {"usual": (7, 6), "smaller than its window": (2, 2)}
+class Product(NamedTuple):
+    """What a layer computes, in JAX and in NumPy's integers, and the shapes it is tried on."""
+
+    apply_fn: Callable[..., Any]
+    integers: Callable[..., Any]
+    image: tuple[int, ...]
+    kernel: tuple[int, ...]
+    fan_in: int
 
 
-def convolution(layout, case):
+def conv(layout, image, depth, **case):
+    """A convolution of 3 x 3 to eight channels; NCHW by OIHW where the layout says so."""
+    first = layout[0] == "NCHW"
+
     def apply_fn(kernel, images):
-        made = lax.conv_general_dilated(
+        return lax.conv_general_dilated(
             images,
             kernel,
             case.get("stride", (1, 1)),
@@ -78,59 +82,60 @@ def convolution(layout, case):
             feature_group_count=case.get("groups", 1),
             dimension_numbers=layout,
         )
-        return made.reshape(images.shape[0], -1)
 
-    return apply_fn
+    def integers(kernel, images):
+        if not first:
+            return convolve(images, kernel, **case)
+        made = convolve(images.transpose(0, 2, 3, 1), kernel.transpose(2, 3, 1, 0), **case)
+        return made.transpose(0, 3, 1, 2)
 
-
-@pytest.mark.in_ci("strided-NHWC-16", "dilated-NCHW-16", "grouped-NHWC-8", "depthwise-NCHW-12")
-@pytest.mark.parametrize("bits", [4, 8, 12, 16])
-@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout[0])
-@pytest.mark.parametrize("name", CONVOLUTIONS)
-def test_convolutions_are_those_of_integers_bit_for_bit(name, layout, bits):
-    case, rng = CONVOLUTIONS[name], np.random.default_rng(bits)
-    depth, order = 4 // case.get("groups", 1), [layout[0].index(axis) for axis in "NHWC"]
-    for rows, columns in SIZES.values():
-        layer = None
-        for wide in ("image", "kernel"):
-            shapes = (3, rows, columns, 4), (3, 3, depth, 8)
-            image, kernel = within(rng, bits, 9 * depth, *shapes, wide)
-            expected = np.moveaxis(convolve(image, kernel, **case), range(4), order)
-            image = np.moveaxis(image, range(4), order)
-            kernel = np.moveaxis(kernel, range(4), [layout[1].index(axis) for axis in "HWIO"])
-            if layer is None:
-                layer = layer_on_units(convolution(layout, case), kernel.shape, image.shape, bits)
-            np.testing.assert_array_equal(layer(kernel, image), expected.reshape(3, -1))
+    image = (4, *image) if first else (*image, 4)
+    kernel = (8, depth, 3, 3) if first else (3, 3, depth, 8)
+    return Product(apply_fn, integers, image, kernel, 9 * depth)
 
 
-def flat(product):
-    return lambda kernel, images: product(kernel, images).reshape(images.shape[0], -1)
-
-
-DOTS = {  # the product, the shapes of kernel and image, and the fan-in
-    "dense": (lambda w, x: x @ w, (6, 5), (6,), 6),
-    "tokens": (lambda w, x: x @ w, (6, 5), (4, 6), 6),
-    "two axes": (lambda w, x: jnp.tensordot(x, w, 2), (3, 6, 5), (3, 6), 18),
-    "kernel first": (lambda w, x: jnp.einsum("of,bf->bo", w, x), (5, 6), (6,), 6),
-    "kernel per head": (lambda w, x: jnp.einsum("hfo,bhf->bho", w, x), (3, 6, 5), (3, 6), 6),
+NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
+PRODUCTS = {
+    "strided": conv(NHWC, (7, 6), 4, stride=(2, 1), padding=((1, 1), (0, 2))),
+    "dilated": conv(NCHW, (7, 6), 4, padding=((2, 2), (1, 1)), dilation=(2, 1)),
+    "grouped": conv(NHWC, (7, 6), 2, padding=((1, 1), (1, 1)), groups=2),
+    "depthwise": conv(NCHW, (7, 6), 1, stride=(2, 2), padding=((1, 0), (1, 0)), groups=4),
+    "smaller than its window": conv(NHWC, (2, 2), 4, padding=((1, 1), (0, 2))),
+    "tokens": Product(lambda w, x: x @ w, lambda w, x: x @ w, (4, 6), (6, 5), 6),
+    "two axes": Product(
+        lambda w, x: jnp.tensordot(x, w, 2),
+        lambda w, x: np.tensordot(x, w, 2),
+        (3, 6),
+        (3, 6, 5),
+        18,
+    ),
+    "kernel first": Product(
+        lambda w, x: jnp.einsum("of,bf->bo", w, x), lambda w, x: x @ w.T, (6,), (5, 6), 6
+    ),
+    "kernel per head": Product(
+        lambda w, x: jnp.einsum("hfo,bhf->bho", w, x),
+        lambda w, x: np.einsum("hfo,bhf->bho", w, x),
+        (3, 6),
+        (3, 6, 5),
+        6,
+    ),
 }
-NUMPY = DOTS | {
-    "two axes": (lambda w, x: np.tensordot(x, w, 2),),
-    "kernel first": (lambda w, x: x @ w.T,),
-    "kernel per head": (lambda w, x: np.einsum("hfo,bhf->bho", w, x),),
-}
+#: Each product has another width of its codes in CI.
+IN_CI = [f"{name}-{bits}" for name, bits in zip(PRODUCTS, [16, 8, 12, 4, 16] * 2, strict=False)]
 
 
-@pytest.mark.in_ci("dense-16", "tokens-8", "two axes-12", "kernel first-16", "kernel per head-16")
+@pytest.mark.in_ci(*IN_CI)
 @pytest.mark.parametrize("bits", [4, 8, 12, 16])
-@pytest.mark.parametrize("name", DOTS)
-def test_matrix_products_are_those_of_integers_bit_for_bit(name, bits):
-    product, kernel_shape, image_shape, fan_in = DOTS[name]
-    rng = np.random.default_rng(bits)
-    layer = layer_on_units(flat(product), kernel_shape, (4, *image_shape), bits)
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_products_are_those_of_integers_bit_for_bit(name, bits):
+    product, rng = PRODUCTS[name], np.random.default_rng(bits)
+    shape = (3, *product.image)
+    layer = layer_on_units(
+        lambda w, x: product.apply_fn(w, x).reshape(x.shape[0], -1), product.kernel, shape, bits
+    )
     for wide in ("image", "kernel"):
-        image, kernel = within(rng, bits, fan_in, (4, *image_shape), kernel_shape, wide)
-        expected = NUMPY[name][0](kernel, image).reshape(4, -1)
+        image, kernel = within(rng, bits, product.fan_in, shape, product.kernel, wide)
+        expected = product.integers(kernel, image).reshape(3, -1)
         np.testing.assert_array_equal(layer(kernel, image), expected)
 
 
@@ -203,23 +208,9 @@ def test_up_to_512_terms_the_sum_is_the_integer_rounded_once_or_twice():
     assert any(once), "nothing here was rounded just once"
 
 
-@pytest.mark.parametrize("fan_in", [513, 4096])
-def test_beyond_512_terms_the_sum_is_off_by_no_more_than_stated(fan_in):
-    image, kernel, total, _, _, sizes = accumulated(np.random.default_rng(2), fan_in)
-    error = np.abs(on_units(kernel, image, 16) - total)
-    assert (error <= (fan_in + 2) * UNIT * sizes).all()
-    assert error.max() > 0, "the sum was exact after all: the test shows nothing"
-
-
-def test_codes_of_more_than_sixteen_bits_stay_in_float32():
-    image, kernel = jnp.array([[65535.0]]), jnp.array([[255.0]])
-    for bits, dtype in ((17, jnp.float32), (16, jnp.bfloat16), (8, jnp.bfloat16)):
-        seen = []
-
-        def linear(x, w, seen=seen):
-            seen.append(x.dtype)
-            return lax.dot(x, w, preferred_element_type=jnp.float32)
-
-        made = multiply(linear, image, kernel, bits=bits, units="bfloat16")
-        assert seen == [dtype]
-        assert bits != 17 or made == 65535 * 255
+def test_beyond_512_terms_the_sum_is_off_by_no_more_than_stated():
+    for fan_in in (513, 4096):
+        image, kernel, total, _, _, sizes = accumulated(np.random.default_rng(2), fan_in)
+        error = np.abs(on_units(kernel, image, 16) - total)
+        assert (error <= (fan_in + 2) * UNIT * sizes).all()
+        assert error.max() > 0, "the sum was exact after all: the test shows nothing"

@@ -51,10 +51,8 @@ def crossed(rng, trials, images, mean, trial_sd, image_sd):
 @pytest.mark.parametrize(
     "trials, images, mean, trial_sd, image_sd",
     [
-        (4, 128, 0.0, 0.3, 0.8),
         (4, 128, 3.0, 0.2, 1.5),
         (8, 200, -1.3, 0.5, 1.0),
-        (16, 200, 2.0, 0.3, 0.8),
         (2, 400, 1.0, 0.0, 1.5),
     ],
 )
@@ -122,18 +120,6 @@ def test_scores_of_a_subset_are_the_hypergeometrics(known, total, count):
     np.testing.assert_allclose(swapped, -expected, atol=1e-12)
 
 
-def test_scores_of_simulated_tables_have_a_spread_of_one():
-    """Faults of many shares, each on images of its own, drawn from the 1,000 of its row."""
-    rng = np.random.default_rng(5)
-    total, count, faults = 1000, 250, 4000
-    known = rng.integers(20, 980, faults)
-    hits = rng.hypergeometric(known, total - known, count)
-    scores = subset_scores(hits, np.full(faults, count), known, np.full(faults, total))
-    assert abs(np.sqrt((scores**2).mean()) - 1) < 0.04 and abs(scores.mean()) < 0.05
-    ignoring = scores * np.sqrt(1 - count / total)  # as if drawn from images without end
-    assert np.sqrt((ignoring**2).mean()) < 0.9
-
-
 def test_scores_where_nothing_is_left_to_chance():
     """All images are the same ones, or all of them are hit, or none."""
     hits, count = np.array([4, 5, 0, 10]), np.array([10, 10, 10, 10])
@@ -154,12 +140,8 @@ def test_an_interval_over_images_is_that_of_clusters_written_out():
     assert low <= centre - half + 1e-12 and high >= centre + half - 1e-12
     assert images_interval(hits, 8, images=6) == (mean, mean)
     assert images_interval(hits, 8)[0] < low < mean < high < images_interval(hits, 8)[1]
-    assert (
-        images_interval(np.zeros(50, int), 8)[0]
-        == 0
-        < images_interval(np.zeros(50, int), 8)[1]
-        < 0.1
-    )
+    low, high = images_interval(np.zeros(50, int), 8)
+    assert low == 0 < high < 0.1
 
 
 @pytest.mark.parametrize("rate, alike", [(0.4, 30.0), (0.02, 2.0), (0.002, 0.3)])

@@ -63,7 +63,7 @@ def flat(counts):
 @pytest.mark.parametrize("size", [6, 54, 10_008, 3 * 2**40])
 def test_places_and_consecutive_pairs_are_uniform(size):
     """Over seeds, trial 0 and the pair of trials (0, 1), in cells of the stratum."""
-    runs, cells = 3_000, 6
+    runs, cells = 1_500, 6
     found = np.stack([places(seed, 0, 0, 2, size) for seed in range(runs)])
     cell = (found.astype(np.float64) * cells / size).astype(int)
     assert flat(np.bincount(cell[:, 0], minlength=cells)) > 1e-4

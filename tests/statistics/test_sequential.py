@@ -78,13 +78,8 @@ def test_a_stop_depends_on_the_trials_before_it_alone(kind):
     at = first(range(1, 2_500))
     assert at == first(looks(0.02).tolist()) and at in looks(0.02)
     assert at < looks(0.02)[-1]
-    low, high = interval(
-        kind,
-        outcomes[[at - 1]],
-        np.asarray([at]),
-        population=population,
-        confidence=level(kind, 0.02),
-    )
+    found = [outcomes[[at - 1]], np.asarray([at])]
+    low, high = interval(kind, *found, population=population, confidence=level(kind, 0.02))
     assert high[0] - low[0] <= 0.04
 
 
@@ -93,9 +88,8 @@ def test_strata_stop_each_for_itself():
     trials, hits = np.asarray([5, 227, 227, 227]), np.asarray([2.0, 0.0, 110.0, 0.0])
     got = stopped("wilson", hits, trials, population, margin=0.05)
     np.testing.assert_array_equal(got, [True, True, False, True])
-    assert 227 in looks(0.05) and not stopped(
-        "wilson", *np.asarray([[0], [228], [10**6]]), margin=0.05
-    )
+    between_looks = stopped("wilson", *np.asarray([[0], [228], [10**6]]), margin=0.05)
+    assert 227 in looks(0.05) and not between_looks
 
 
 @pytest.mark.parametrize("kind", KINDS)

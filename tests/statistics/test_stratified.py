@@ -16,7 +16,6 @@ def stratified(kind: str, *given, **more) -> StratifiedEstimate:
 
 CAMPAIGNS = {
     "many strata, hardly a success": ([MILLION] * 100, [100] * 100, [2_000] * 100),
-    "even": ([MILLION] * 10, [100] * 10, [MILLION // 2] * 10),
     "one known, one unseen": ([10**5, 10**5], [10**5, 100], [50_000, 3_000]),
     "one known, one nearly all": ([MILLION, MILLION], [10**5, 50], [MILLION // 2, 960_000]),
     "large and rarely sampled": ([9 * MILLION, MILLION], [50, 1_000], [180_000, 50_000]),

@@ -46,25 +46,17 @@ def test_an_epoch_holds_each_image_once_and_leaves_out_the_incomplete_batch(monk
     assert len(given.first(100)) == 23
 
 
-def test_fewer_images_than_a_batch_are_one_batch():
-    given = Batches(numbered(3), 64)
-    assert (given.size, given.steps) == (3, 1)
-
-
-def test_a_set_in_memory_is_read_once_and_told():
+def test_a_set_in_memory_is_read_once_and_told_and_smaller_by_unreadable_images():
     told = []
-    given = Batches(numbered(6), 2, lambda done, total: told.append((done, total)))
-    epoch(given, (0,), 0)
-    epoch(given, (0,), 1)
-    assert told == [(n, 6) for n in range(1, 7)]
-
-
-def test_unreadable_images_leave_a_set_in_memory_smaller():
     with pytest.warns(UnreadableWarning):
-        given = Batches(numbered(10, broken=(3, 4)), 4)
+        given = Batches(numbered(10, broken=(3, 4)), 4, lambda *args: told.append(args))
         assert (given.count, given.steps) == (8, 2)
-    seen = {place for images, _ in epoch(given, (0,), 0) for place in images}
-    assert seen == set(range(10)) - {3, 4}
+    for number in range(2):
+        seen = {place for images, _ in epoch(given, (0,), number) for place in images}
+        assert seen == set(range(10)) - {3, 4}
+    assert told == [(n, 10) for n in range(1, 11)]
+    few = Batches(numbered(3), 64)
+    assert (few.size, few.steps) == (3, 1), "fewer images than a batch are one batch"
 
 
 def test_in_a_stream_others_of_the_batch_stand_in_for_unreadable_images(streaming):

@@ -63,11 +63,15 @@ def test_without_faults_in_floats_it_is_plain_training_of_the_network_in_inferen
         wanted = 0.9 * jnp.eye(2)[labels] + 0.05
         return -(wanted * jax.nn.log_softmax(logits)).sum(axis=1).mean()
 
-    memory, slopes = rule.init(params), jax.jit(jax.grad(loss))
-    for _ in range(3):
+    @jax.jit
+    def step(params, memory):
         with jax.numpy_dtype_promotion("standard"):
-            updates, memory = rule.update(slopes(params), memory, params)
-        params = optax.apply_updates(params, updates)
+            updates, memory = rule.update(jax.grad(loss)(params), memory, params)
+        return optax.apply_updates(params, updates), memory
+
+    memory = rule.init(params)
+    for _ in range(3):
+        params, memory = step(params, memory)
         params["bn1"].update(statistics)  # batch norm is frozen
     got = learnt(model, dataset, Conditions(NONE, QFormat(kind="float32")), batch=40)
     start = zoo.params_of(model)

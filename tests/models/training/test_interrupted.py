@@ -2,6 +2,7 @@
 
 # pyright: reportMissingImports=false
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from dataclasses import replace
 
 import pytest
 
-from afpjax.models import train
+from afpjax.models import train, zoo
 
 from .. import tiny
 from ..tiny import CONDITIONS, MODEL, SETTINGS, STEPS
@@ -29,9 +30,21 @@ def trained(settings, dataset, progress=lambda *a: None):
     )[1]
 
 
-def emptied(cache):
-    for file in cache.iterdir():
-        file.unlink()
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The weights of a training without faults that nothing stopped, and their file."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AFPJAX_CACHE", str(folder))
+        patch.setitem(zoo.NETWORKS, "tiny", tiny.Tiny)
+        weights = trained(PLAIN, tiny.dataset())
+    (file,) = folder.glob("*.npz")
+    return weights, file
+
+
+@pytest.fixture
+def whole(undisturbed):
+    return undisturbed[0]
 
 
 def stopped(error, settings, dataset, *, after):
@@ -48,13 +61,10 @@ def stopped(error, settings, dataset, *, after):
     return told[0]
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, Killed])
-def test_it_goes_on_where_it_was_stopped(dataset, cache, error):
-    whole = trained(PLAIN, dataset)
-    emptied(cache)
+# In the first epoch and before the last step; at the end of an epoch.
+@pytest.mark.parametrize(("error", "stops"), [(KeyboardInterrupt, (1, STEPS - 1)), (Killed, (4,))])
+def test_it_goes_on_where_it_was_stopped(dataset, cache, whole, error, stops):
     settings = PLAIN if error is KeyboardInterrupt else replace(PLAIN, **EVERY_STEP)
-    # In the first epoch, at the end of one, a step later, and before the last step.
-    stops = (1, 4, 5, STEPS - 1)
     starts = [stopped(error, settings, dataset, after=stop) for stop in stops]
     told = []
     assert tiny.equal(trained(settings, dataset, lambda *a: told.append(a)), whole)
@@ -62,17 +72,17 @@ def test_it_goes_on_where_it_was_stopped(dataset, cache, error):
     assert len(list(cache.iterdir())) == 1, "checkpoints were left behind"
 
 
-def test_learning_under_faults_goes_on_where_it_was_stopped(dataset, cache):
-    trained(PLAIN, dataset)
-    (first,) = cache.glob("*.npz")
-    whole = trained(FAULTS, dataset)
-    (learnt,) = [file for file in cache.glob("*.npz") if file != first]
-    learnt.unlink()
-    # The first weights are there: only the steps under faults are left, 2 in each of 3 epochs.
-    starts = [stopped(KeyboardInterrupt, FAULTS, dataset, after=stop) for stop in (2, 3)]
+def test_learning_under_faults_goes_on_where_it_was_stopped(dataset, cache, undisturbed):
+    """The first weights are there: only the steps under faults are left, 2 in each of 3 epochs."""
+    cache.mkdir()
+    shutil.copy(undisturbed[1], cache)
+    learnt = trained(FAULTS, dataset)
+    (file,) = [file for file in cache.glob("*.npz") if file.name != undisturbed[1].name]
+    file.unlink()
+    start = stopped(KeyboardInterrupt, FAULTS, dataset, after=3)
     told = []
-    assert tiny.equal(trained(FAULTS, dataset, lambda *a: told.append(a)), whole)
-    assert [*starts, told[0][0]] == [0, 2, 3]
+    assert tiny.equal(trained(FAULTS, dataset, lambda *a: told.append(a)), learnt)
+    assert [start, told[0][0]] == [0, 3]
 
 
 def test_an_error_in_the_data_keeps_the_checkpoints(dataset, cache):
@@ -96,11 +106,9 @@ def newest(cache):
     return max(found, default=-1)
 
 
-def test_killed_at_any_instant_it_ends_with_the_same_bits(dataset, cache):
-    whole = trained(PLAIN, dataset)
-    emptied(cache)
+def test_killed_at_any_instant_it_ends_with_the_same_bits(dataset, cache, whole):
     reached = []
-    for after, wait in ((1, 0.0), (3, 0.02), (6, 0.05)):
+    for after, wait in ((1, 0.02), (6, 0.05)):
         process = started(cache, "plain")
         while newest(cache) < after and process.poll() is None:
             time.sleep(0.002)
@@ -114,9 +122,8 @@ def test_killed_at_any_instant_it_ends_with_the_same_bits(dataset, cache):
     assert len(list(cache.iterdir())) == 1
 
 
-def test_two_that_train_the_same_at_once_do_not_disturb_each_other(dataset, cache):
-    whole = trained(PLAIN, dataset)
-    emptied(cache)
+@pytest.mark.slow  # of two that keep the same checkpoint, test_checkpoint.py tells
+def test_two_that_train_the_same_at_once_do_not_disturb_each_other(dataset, cache, whole):
     both = [started(cache, "plain") for _ in range(2)]
     assert [process.wait() for process in both] == [0, 0]
     assert tiny.equal(trained(PLAIN, dataset, lambda *a: pytest.fail("nothing was kept")), whole)

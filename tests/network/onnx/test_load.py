@@ -43,57 +43,6 @@ def test_a_classifier_of_every_operator_set_agrees_with_onnx_runtime(tmp_path, o
     assert not kept & {"mul", "sub", "sqrt"}  # batch norm is in the layer
 
 
-def test_a_network_with_add_concat_pad_slice_and_split(tmp_path):
-    nodes, tensors = tail("joined", 18)
-    nodes = [
-        N("Conv", ["x", "a.weight", "a.bias"], ["a"], pads=[1, 1, 1, 1]),
-        N("Relu", ["a"], ["ar"]),
-        N("Slice", ["ar", "starts", "ends", "axes", "steps"], ["cut"]),
-        N("Pad", ["cut", "pads"], ["padded"]),
-        N("Conv", ["ar", "b.weight", "b.bias"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        N("Add", ["b", "padded"], ["sum"]),
-        N("Split", ["sum", "sizes"], ["left", "right"], axis=1),
-        N("Concat", ["right", "left", "sum", "left"], ["joined"], axis=1),
-        *nodes,
-    ]
-    large = np.iinfo(np.int64).max
-    tensors |= {
-        **conv_tensors("a", 3, 4),
-        **conv_tensors("b", 4, 8),
-        "starts": np.array([0, 0]),
-        "ends": np.array([large, large]),
-        "axes": np.array([2, -1]),
-        "steps": np.array([2, 2]),
-        "pads": np.array([0, 2, 0, 0, 0, 2, 0, 0]),
-        "sizes": np.array([2, 6]),
-    }
-    model = made(nodes, tensors)
-    network = load_onnx(saved(tmp_path, model))
-    images = drawn(3, 9, 9, 3)
-    assert_agrees(network, images, expected(model, images))
-    assert network.graph.names == ("a", "b", "fc")
-
-
-@pytest.mark.parametrize("mode", ["nearest", "linear"])
-def test_a_network_that_resizes_between_layers(tmp_path, mode):
-    """As those that join scales do; the layers before and behind are found."""
-    nodes, tensors = tail("sum", 4)
-    nodes = [
-        N("Conv", ["x", "a.weight"], ["a"], pads=[1, 1, 1, 1]),
-        N("Conv", ["a", "b.weight"], ["b"], strides=[2, 2], pads=[1, 1, 1, 1]),
-        N("Resize", ["b", "", "", "sizes"], ["wide"], mode=mode),
-        N("LRN", ["wide"], ["local"], size=3),
-        N("Add", ["a", "local"], ["sum"]),
-        *nodes,
-    ]
-    tensors |= conv_tensors("a", 3, 4, bias=False) | conv_tensors("b", 4, 4, bias=False)
-    model = made(nodes, tensors | {"sizes": np.array([1, 4, 9, 9])})
-    images = drawn(1, 9, 9, 3)
-    network = load_onnx(saved(tmp_path, model))
-    assert network.graph.names == ("a", "b", "fc")
-    assert_agrees(network, images, expected(model, images))
-
-
 def test_reshapes_with_0_and_minus_1_and_shapes_computed_in_the_graph(tmp_path):
     nodes = [
         N("Conv", ["x", "c.weight", "c.bias"], ["c"]),
@@ -156,15 +105,8 @@ def test_weights_in_a_file_of_their_own(tmp_path):
     where = {"all_tensors_to_one_file": True, "location": "net.data", "size_threshold": 0}
     onnx.save(model, tmp_path / "net.onnx", save_as_external_data=True, **where)
     assert_agrees(load_onnx(tmp_path / "net.onnx"), images, wanted)
-    data = tmp_path / "net.data"
-    data.write_bytes(data.read_bytes()[:100])
-    with pytest.raises(afpjax.InputError, match=r"no whole ONNX model \(tensor .* in net\.data"):
-        load_onnx(tmp_path / "net.onnx")
-    data.write_text("version https://git-lfs.github.com/spec/v1\n")
+    (tmp_path / "net.data").write_text("version https://git-lfs.github.com/spec/v1\n")
     with pytest.raises(afpjax.InputError, match=r"weights of .*: .*net\.data is a git-LFS pointer"):
-        load_onnx(tmp_path / "net.onnx")
-    data.unlink()
-    with pytest.raises(afpjax.InputError, match=r"net\.data does not exist"):
         load_onnx(tmp_path / "net.onnx")
 
 
@@ -196,19 +138,6 @@ def test_made_up_tensor_names_give_way_to_the_node_s(tmp_path):
     ]
 
 
-def test_a_kernel_and_its_transpose_are_two_parameters(tmp_path):
-    nodes = [
-        N("Gemm", ["x", "w"], ["a"]),
-        N("Transpose", ["w"], ["wt"]),
-        N("Gemm", ["a", "wt"], ["y"], alpha=0.5),
-    ]
-    model = made(nodes, {"w": drawn(6, 6)}, image=("N", 6))
-    images = drawn(3, 6)
-    network = load_onnx(saved(tmp_path, model))
-    assert_agrees(network, images, expected(model, images))
-    assert network.graph.names == ("w", "wt")
-
-
 def test_images_with_the_channels_last_are_taken_as_they_are(tmp_path):
     nodes, tensors = tail("c", 4)
     nodes = [
@@ -228,29 +157,37 @@ def test_a_size_that_the_file_leaves_free_is_the_caller_s(tmp_path):
     network = load_onnx(path, image_size=12)
     images = drawn(2, 12, 12, 3)
     assert_agrees(network, images, expected(path, images))
+    model = read_onnx(path, 12)
     with pytest.raises(afpjax.InputError, match=r"takes images of 12 x 12 x 3, .* 12 x 12 x 2"):
-        model = read_onnx(path, 12)
         trace(model.apply_fn, model.params, jax.ShapeDtypeStruct((1, 12, 12, 2), jnp.float32))
-    fixed = saved(tmp_path, classifier())
-    with pytest.raises(afpjax.InputError, match=r"images of 9 x 9 pixels, not 12; set"):
-        load_onnx(fixed, image_size=12)
 
 
-def test_a_size_of_rows_and_columns_is_taken_where_the_file_has_it_or_leaves_it_free(tmp_path):
+@pytest.mark.parametrize("sides", [(14, 11), ("H", "W"), (14, "W")])
+def test_a_size_of_rows_and_columns_is_taken_where_the_file_has_it_or_leaves_it_free(
+    tmp_path, sides
+):
     images = drawn(2, 14, 11, 3)
-    for sides in ((14, 11), ("H", "W"), (14, "W"), ("H", 11)):
-        path = saved(tmp_path, classifier(image=("N", 3, *sides)))
-        network = load_onnx(path, image_size=(14, 11))
-        assert network.program.image_shape == (14, 11, 3)
-        assert_agrees(network, images, expected(path, images))
-    with pytest.raises(
-        afpjax.InputError, match=r"of 14 x 11 pixels, not 14; set .* to 14 11 \(rows"
-    ):
-        load_onnx(saved(tmp_path, classifier(image=("N", 3, 14, 11))), image_size=14)
-    with pytest.raises(afpjax.InputError, match=r"of 9 x 9 pixels, not 9 10 .*; set .* to 9$"):
-        load_onnx(saved(tmp_path, classifier()), image_size=(9, 10))
+    path = saved(tmp_path, classifier(image=("N", 3, *sides)))
+    network = load_onnx(path, image_size=(14, 11))
+    assert network.program.image_shape == (14, 11, 3)
+    assert_agrees(network, images, expected(path, images))
 
 
+@pytest.mark.parametrize(
+    ("sides", "given", "said"),
+    [
+        ((9, 9), 12, r"images of 9 x 9 pixels, not 12; set"),
+        ((14, 11), 14, r"of 14 x 11 pixels, not 14; set .* to 14 11 \(rows"),
+        ((9, 9), (9, 10), r"of 9 x 9 pixels, not 9 10 .*; set .* to 9$"),
+    ],
+)
+def test_a_size_that_is_not_the_file_s_is_refused(tmp_path, sides, given, said):
+    path = saved(tmp_path, classifier(image=("N", 3, *sides)))
+    with pytest.raises(afpjax.InputError, match=said):
+        load_onnx(path, image_size=given)
+
+
+@pytest.mark.slow  # sizes of files, of settings and of images have tests of their own
 def test_a_campaign_on_images_that_are_not_square(tmp_path, monkeypatch, capsys):
     """No setting fitted a network of 49 x 10 pixels, though the library ran it."""
     monkeypatch.chdir(tmp_path)
@@ -280,21 +217,3 @@ def test_what_the_output_does_not_need_is_left_out(tmp_path):
     model = classifier()
     model.graph.node.append(N("Mystery", ["x"], ["unread"], domain="com.example"))
     assert load_onnx(saved(tmp_path, model)).graph.names == ("conv1", "fc")
-
-
-def test_an_experiment_takes_a_file_by_its_name(tmp_path, capsys):
-    path = saved(tmp_path, classifier())
-    words = f"--model.name {path} --model.classes 5"
-    command = ["profile", *words.split(), "--out", str(tmp_path / "run"), "--model.image_size"]
-    assert main([*command, "9"]) == 0
-    result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert [layer["name"] for layer in result["model"]["layers"]] == ["conv1", "fc"]
-    capsys.readouterr()
-    for more, problem in (
-        (["12"], "reads images of 9 x 9 pixels, not 12"),
-        (["9", "--model.weights", f"{tmp_path}/w.npz"], "model.weights: "),
-    ):
-        command[command.index("--out") + 1] = str(tmp_path / f"refused {more[0]}")
-        assert main([*command, *more]) == 2
-        error = capsys.readouterr().err
-        assert problem in error and error.count("\n") == 1

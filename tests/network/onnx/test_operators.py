@@ -76,35 +76,32 @@ def assert_agrees(node, *operands, opset=OPSET):
 
 
 PADS = ([0, 0, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0])
+#: Window, stride and pads of pools over 7 x 8 pixels.
+WINDOWS = [*itertools.product((2, 3), (2, 3), PADS)]
 
 
 @pytest.mark.parametrize("beyond", [0, 1])
-@pytest.mark.parametrize("size", [7, 8])
-def test_maximum_pools_agree_with_onnx_runtime(size, beyond):
-    x = drawn(2, 3, size, size + 1)
-    for window, stride, pads, dilation in itertools.product((2, 3), (2, 3), PADS, (1, 2)):
+def test_maximum_pools_agree_with_onnx_runtime(beyond):
+    for place, (window, stride, pads) in enumerate(WINDOWS):
         how: dict[str, Any] = {"kernel_shape": [window] * 2, "strides": [stride] * 2, "pads": pads}
-        node = helper.make_node(
-            "MaxPool", ["x"], ["y"], **how, dilations=[dilation] * 2, ceil_mode=beyond
-        )
-        assert_agrees(node, x)
+        how |= {"dilations": [1 + place % 2] * 2, "ceil_mode": beyond}
+        assert_agrees(helper.make_node("MaxPool", ["x"], ["y"], **how), drawn(2, 3, 7, 8))
 
 
-@pytest.mark.parametrize("beyond", [0, 1])
-@pytest.mark.parametrize("count", [0, 1])
+@pytest.mark.parametrize(("count", "beyond"), [(0, 0), (0, 1), (1, 1)])
 def test_average_pools_agree_with_onnx_runtime(count, beyond):
     """Windows that hang over the edge, in `ceil_mode`, average what they hold."""
-    for size, window, stride, pads in itertools.product((7, 8), (2, 3), (2, 3), PADS):
+    for window, stride, pads in WINDOWS:
         how: dict[str, Any] = {"kernel_shape": [window] * 2, "strides": [stride] * 2, "pads": pads}
-        node = helper.make_node(
-            "AveragePool", ["x"], ["y"], **how, count_include_pad=count, ceil_mode=beyond
+        how |= {"count_include_pad": count, "ceil_mode": beyond}
+        assert_agrees(
+            helper.make_node("AveragePool", ["x"], ["y"], **how), drawn(2, 3, 7, 8), opset=19
         )
-        assert_agrees(node, drawn(2, 3, size, size + 1), opset=19)
 
 
 @pytest.mark.parametrize("kind", ["SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET"])
 def test_automatic_padding_agrees_with_onnx_runtime(kind):
-    for size, stride, window in itertools.product((6, 7), (1, 2), (2, 3)):
+    for size, stride, window in ((6, 2, 3), (7, 2, 2), (7, 1, 2)):
         x, w = drawn(2, 4, size, size), drawn(6, 2, window, window)
         how: dict[str, Any] = {"strides": [stride] * 2, "auto_pad": kind}
         assert_agrees(helper.make_node("Conv", ["x", "w"], ["y"], **how, group=2), x, w)
@@ -114,34 +111,20 @@ def test_automatic_padding_agrees_with_onnx_runtime(kind):
 
 
 def test_convolutions_agree_with_onnx_runtime():
-    for groups, stride, dilation, pads in itertools.product((1, 4), (1, 2), (1, 2), PADS[1:]):
-        node = helper.make_node(
-            "Conv",
-            ["x", "w", "b"],
-            ["y"],
-            group=groups,
-            strides=[stride] * 2,
-            dilations=[dilation] * 2,
-            pads=pads,
-        )
+    for groups, stride, dilation in itertools.product((1, 4), (1, 2), (1, 2)):
+        how: dict[str, Any] = {"strides": [stride] * 2, "dilations": [dilation] * 2}
+        node = helper.make_node("Conv", ["x", "w", "b"], ["y"], **how, group=groups, pads=PADS[2])
         assert_agrees(node, drawn(2, 4, 7, 8), drawn(8, 4 // groups, 3, 3), drawn(8))
 
 
 def test_dense_layers_agree_with_onnx_runtime():
     """Factors of zero, too: no bias, or nothing but it."""
-    for first, second, alpha, beta in itertools.product(
-        (0, 1), (0, 1), (1.0, 0.5, 0.0), (1.0, 0.0)
-    ):
-        node = helper.make_node(
-            "Gemm", ["a", "b", "c"], ["y"], transA=first, transB=second, alpha=alpha, beta=beta
-        )
+    factors = ((1.0, 1.0), (0.5, 1.0), (0.5, 0.0), (0.0, 1.0))
+    for first, second, (alpha, beta) in itertools.product((0, 1), (0, 1), factors):
+        how: dict[str, Any] = {"transA": first, "transB": second, "alpha": alpha, "beta": beta}
+        node = helper.make_node("Gemm", ["a", "b", "c"], ["y"], **how)
         a, b = drawn(*((4, 3) if first else (3, 4))), drawn(*((5, 4) if second else (4, 5)))
         assert_agrees(node, a, b, drawn(5))
-
-
-def test_operands_of_several_shapes_are_added():
-    node = helper.make_node("Sum", ["a", "b", "c"], ["y"])
-    assert_agrees(node, drawn(2, 3, 4), drawn(3, 1), drawn(4))
 
 
 def test_padding_may_cut():
@@ -237,13 +220,9 @@ def constants():
 
 
 #: Kinds of an operator that no exporter writes for constants; refused.
-NOT_CONSTANT = (
-    "empty_set",
-    "zero_size",
-)
+NOT_CONSTANT = ("empty_set", "zero_size")
 
-
-IN_CI = 2  # examples of each operator; all run before a release
+IN_CI = 1  # example of each operator; all run before a release
 
 
 def pytest_generate_tests(metafunc):
@@ -301,7 +280,7 @@ def test_global_norms_agree_with_onnx_runtime(p):
     assert_agrees(helper.make_node("GlobalLpPool", ["x"], ["y"], p=p), drawn(2, 3, 5, 6))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 4])
+@pytest.mark.parametrize("size", [2, 3])
 def test_local_response_is_what_the_standard_s_formula_says(size):
     """ONNX Runtime takes odd sizes alone, and the reference goes over images for channels."""
     node = helper.make_node("LRN", ["x"], ["y"], size=size, alpha=0.3, beta=0.6, bias=1.5)
@@ -346,12 +325,6 @@ def test_averages_leave_nothing_image_sized_for_the_compiler_to_fold():
     held = [np.size(each) for each in closed.consts]
     held += [np.size(v.val) for e in closed.eqns for v in e.invars if isinstance(v, Literal)]
     assert held and max(held) <= 112 * 112
-
-
-def test_control_flow_is_no_operator():
-    branch = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "b", [], [])
-    node = helper.make_node("If", ["c"], ["y"], then_branch=branch, else_branch=branch)
-    assert runner(node) is None
 
 
 def test_training_is_refused():

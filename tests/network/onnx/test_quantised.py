@@ -46,8 +46,9 @@ def quantised_by_onnxruntime(folder, images, form, **how):
     return target
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-@pytest.mark.parametrize("activations", [QuantType.QUInt8, QuantType.QInt8])
+@pytest.mark.parametrize(
+    ("per_channel", "activations"), [(False, QuantType.QUInt8), (True, QuantType.QInt8)]
+)
 def test_networks_that_onnxruntime_quantised_give_its_logits(
     tmp_path, images, per_channel, activations
 ):

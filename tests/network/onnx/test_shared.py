@@ -27,18 +27,13 @@ def siamese():
     return made(nodes, tensors)
 
 
-def test_nodes_that_share_an_initialiser_share_a_stored_kernel(tmp_path):
+def test_a_fault_in_a_shared_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tmp_path):
+    """The sign of one float32 weight, flipped in the file itself."""
     model, images = siamese(), drawn(4, 9, 9, 3)
     network = afpjax.load_onnx(saved(tmp_path, model))
     assert_agrees(network, images, expected(model, images))
     names, shares = network.graph.names, [layer.shares for layer in network.layers]
     assert shares == ["", "", names[1], ""] and network.graph.stored == (0, 1, 1, 3)
-
-
-def test_a_fault_in_an_initialiser_is_onnx_runtimes_answer_to_the_struck_file(tmp_path):
-    """The sign of one float32 weight, flipped in the file itself."""
-    model, images = siamese(), drawn(4, 9, 9, 3)
-    network = afpjax.load_onnx(saved(tmp_path, model))
     floats = afpjax.quantize(network, afpjax.QFormat(kind="float32"))
     evaluator = Evaluator(floats, images, np.zeros(4, np.int32), 0, metric=LOGITS)
     clean = expected(model, images)
