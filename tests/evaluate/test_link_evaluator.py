@@ -130,8 +130,8 @@ def test_answers_without_a_crossing_have_the_names_that_they_had(given):
 def test_a_layer_struck_alone_meets_no_link(given):
     network, images = given
     labels = np.asarray(network(images)).argmax(1).astype(np.int32)
-    plain = FaultModel(weight_rate=0.1, activation_rate=0.1)
-    linked = FaultModel(weight_rate=0.1, activation_rate=0.1, link_rate=0.5)
+    plain = FaultModel(bits=(5,), weight_rate=0.1, activation_rate=0.1)
+    linked = replace(plain, link_rate=0.5)
     found = [
         sensitivity(Evaluator(network, images, labels, KEY), each, 1, 2) for each in (plain, linked)
     ]

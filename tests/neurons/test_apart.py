@@ -21,8 +21,7 @@ from . import apart
 from .apart import neurons_of
 
 DEVICES = 4
-FIXED, FLOAT = QFormat(), QFormat(kind="float32")
-CODES = apart.integers(FIXED)
+FIXED = QFormat()
 EVERY = [each for lost in range(DEVICES) for each in combinations(range(DEVICES), lost)]
 every_method = pytest.mark.parametrize("method", names())
 
@@ -91,35 +90,24 @@ def masked(network, images, placement, failures):
 
 
 def executed(network, images, placement, failures):
-    """The same, of devices that run apart; in fixed point, on integers."""
-    arithmetic = CODES if network.format is FIXED else apart.VALUES
-    found = [apart.run(network, placement, failed, images, arithmetic) for failed in failures]
-    return np.stack(found)
+    """The same, of devices that run apart, on integers."""
+    codes = apart.integers(FIXED)
+    return np.stack([apart.run(network, placement, each, images, codes) for each in failures])
 
 
 @every_method
 @pytest.mark.parametrize("whole", [False, True], ids=["", "whole_classifier"])
-def test_devices_that_run_their_own_filters_give_the_masked_logits(small, method, whole):
-    """In float32, and another answer than the network's where, and only where, some are lost."""
+def test_devices_that_run_their_own_filters_give_the_masked_codes(small, method, whole):
+    """On integers, in coded sums as well: nothing is rounded. The answer is another than the
+    network's where, and only where, neurons are lost."""
     traced, images = small
-    network, clean = quantize(traced, FLOAT), np.asarray(traced(images))
-    placement = spread(traced, method, whole_classifier=whole)
-    expected = masked(network, images, placement, EVERY)
+    network, placement = quantize(traced, FIXED), spread(traced, method, whole_classifier=whole)
+    clean = np.asarray(network(images))
     made = executed(network, images, placement, EVERY)
-    for failed, ours, theirs in zip(EVERY, made, expected, strict=True):
-        np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5 * np.ptp(theirs))
+    np.testing.assert_array_equal(made, masked(network, images, placement, EVERY))
+    for failed, logits in zip(EVERY, made, strict=True):
         lost = any((answer < 0).any() for answer in placement.answering(failed))
-        assert (np.abs(ours - clean).max() > 1e-3 * np.ptp(clean)) == lost
-
-
-@every_method
-def test_devices_that_run_their_own_filters_give_the_masked_codes(small, method):
-    """On integers, in coded sums as well: nothing is rounded; with all alive, the network's own."""
-    traced, images = small
-    case = quantize(traced, FIXED), images, spread(traced, method), EVERY
-    made = executed(*case)
-    np.testing.assert_array_equal(made, masked(*case))
-    np.testing.assert_array_equal(made[EVERY.index(())], case[0](images))
+        assert (logits != clean).any() == lost
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from afpjax.search.race import (
     Race,
     RacePlan,
     compare,
+    contested,
     estimates,
     margins,
     race_for,
@@ -349,3 +350,24 @@ def test_whoever_met_fewer_draws_is_judged_beside_one_that_met_all(seed):
             )
             beside.append((not beats, (d**2).mean(), j, pool.right[j].mean() - d.mean()))
         np.testing.assert_allclose(got[i], min(beside)[3], atol=1e-12)
+
+
+def test_the_front_comes_first_and_who_is_clearly_beaten_never():
+    for seed in range(5):
+        pool = some_pool(seed, 60)
+        points = np.column_stack([pool.costs, -estimates(pool)])
+        front = {
+            i
+            for i, p in enumerate(points)
+            if not any((q <= p).all() and (q < p).any() for q in points)
+        }
+        got = contested(pool).tolist()
+        wanted = [i for i in front if pool.met[i] < 8]
+        assert set(got[: len(wanted)]) == set(wanted)
+        assert [pool.met[i] for i in got[: len(wanted)]] == sorted(pool.met[i] for i in wanted)
+        rivals = np.array(sorted(front))
+        pairs = compare(pool, rivals)
+        behind = np.asarray(pairs.gap > margins(pool, pairs, rivals))
+        beaten = np.any(pairs.no_dearer & behind, axis=1).tolist()
+        assert set(got) == {i for i in range(len(points)) if not beaten[i] and pool.met[i] < 8}
+        assert any(beaten) and len(got) > len(wanted)
