@@ -130,6 +130,15 @@ def test_every_neuron_is_struck_where_it_is_computed(quantized, images, rates):
         np.testing.assert_array_equal(made, expected)
 
 
+def test_copies_of_the_inputs_are_struck_independently(quantized, images):
+    """The same rate on both devices, yet another answer than with one device."""
+    faults = FaultModel(weight_rate=0.0, activation_rate=(0.3, 0.3), bits=(8, 9))
+    alone = tuple(np.zeros(size, int) for size in SIZES)
+    shared = tuple(np.arange(size) % 2 for size in SIZES)
+    got = logits_of(quantized, images).evaluate_placements([alone, shared], faults)
+    assert not np.array_equal(got[0], got[1])
+
+
 def test_answers_do_not_depend_on_what_is_asked_with_them(quantized, images):
     faults = FaultModel(weight_rate=(0.2, 0.1, 0.0), activation_rate=(0.1, 0.2, 0.3))
     by = [at_random(quantized, 3, seed) for seed in range(3)]

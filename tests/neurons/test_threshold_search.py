@@ -20,6 +20,9 @@ from afpjax.neurons.distribute import distribute
 from afpjax.neurons.failures import every
 from afpjax.neurons.threshold_search import (
     combined,
+    genomes_alone,
+    levels_alone,
+    penalties,
     search_thresholds,
     step_mutation,
 )
@@ -189,6 +192,17 @@ def test_combinations_are_the_front_of_sums_by_brute_force(seed):
     every = np.array(list(itertools.product(*map(range, sizes))), np.int32)
     got = points(combined(penalty, lambda genomes: summed(loads, genomes)))
     np.testing.assert_array_equal(got, np.unique(moocore.filter_dominated(points(every)), axis=0))
+
+
+def test_levels_not_measured_alone_lie_between_those_that_are():
+    levels = levels_alone(np.array([5, 1, 4]), 4)
+    assert [each.tolist() for each in levels] == [[2, 4], [], [1, 3]]
+    genomes = genomes_alone(levels)
+    assert genomes.tolist() == [[2, 0, 0], [4, 0, 0], [0, 0, 1], [0, 0, 3]]
+    own = penalties(np.array([5, 1, 4]), levels, np.exp([-1.0, -3.0, 0.5, -2.0]))
+    np.testing.assert_allclose(own[0], [0, 0.5, 1, 2, 3])
+    np.testing.assert_allclose(own[1], [0])
+    np.testing.assert_allclose(own[2], [0, 0, 1, 2])  # what seems to gain loses nothing
 
 
 def test_mutation_steps_to_near_levels_within_the_ladder_mostly():

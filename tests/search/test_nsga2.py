@@ -223,6 +223,15 @@ def test_the_better_of_two_has_the_child(by):
     assert (counts[:, order == worst] == 0).all()
 
 
+def test_a_feasible_copy_has_children_before_the_infeasible():
+    """Its rank is the last, but violation is looked at first."""
+    population = distinct_genomes(0, SIZE)
+    population[1] = population[0]
+    violation = np.minimum(np.arange(SIZE) // 2, 5)  # none for the first two
+    counts = children(population, fitness(np.ones((SIZE, 2)), violation))
+    assert counts[:, 0].min() >= 2 and counts[:, 0].mean() > 3.5
+
+
 def test_metrics_tell_what_happened():
     population = jnp.asarray(distinct_genomes(1, SIZE))
     state = ALGORITHM.init(KEY, population, evaluate(population), PARAMS)
