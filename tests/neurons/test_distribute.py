@@ -1,6 +1,7 @@
 """The public entry: real scores, the options' effect, and everything that it refuses."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -45,7 +46,9 @@ def test_importance_becomes_the_placement_of_algorithm_1(case, scores, devices, 
 
 
 def test_the_defaults_are_those_of_the_design(case, scores):
-    design = dict(devices=4, thresholds=[0.1] * 7, method="robustdice", names=list(NAMES))
+    design: dict[str, Any] = dict(
+        devices=4, thresholds=[0.1] * 7, method="robustdice", names=list(NAMES)
+    )
     design |= dict(normalise="minmax", seed=0, whole_classifier=False)
     found, said = distribute(case.network, scores), distribute(case.network, scores, **design)
     assert found.method == "robustdice" and found.devices == 4

@@ -184,7 +184,8 @@ def test_combinations_are_the_front_of_sums_by_brute_force(seed):
     loads = [np.sort(rng.integers(1, 50, size))[::-1].astype(float) for size in sizes]
 
     def summed(parts, genomes):
-        return sum(own[column] for own, column in zip(parts, genomes.T, strict=True))
+        columns = [own[column] for own, column in zip(parts, genomes.T, strict=True)]
+        return np.sum(columns, axis=0)
 
     def points(genomes):
         return np.stack([summed(loads, genomes), summed(penalty, genomes)], axis=1).round(9)

@@ -87,11 +87,12 @@ def test_what_the_parts_refuse_is_refused(quantized, platform, faults, images, l
     args = quantized, platform, faults
     with pytest.raises(InputError, match="48 images but 47 labels"):
         afpjax.partition(*args, images, labels[:-1], KEY, **SMALL)
-    for options, message in (
+    refused: tuple[tuple[dict[str, Any], str], ...] = (
         ({"trials": 0}, "trials: 0; give 1"),
         ({"generations": 0}, "generations: 0; give 1"),
         ({"caps": Caps(latency_ms=1e-6)}, r"raise search.latency_cap_ms \(1e-06\)"),
-    ):
+    )
+    for options, message in refused:
         with pytest.raises(InputError, match=message):
             afpjax.partition(*args, images, labels, KEY, **SMALL | options)
     for wrong, message in (
