@@ -9,26 +9,19 @@ import numpy as np
 import pytest
 
 from afpjax.evaluate import engine, execution
-from afpjax.evaluate.evaluator import Evaluator
-from afpjax.evaluate.execution import Execution
-from afpjax.faults.model import FaultModel, thresholds
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.stages import stages
 from afpjax.network.trace import trace
 
-KEY, IMAGES, TRIALS = 11, 70, (0, 3, 4)  # images: a batch of 64, and one of 6 that is padded
-FAULTS = FaultModel(weight_rate=(0.0, 0.1, 0.3), activation_rate=(0.0, 0.05, 0.3))
+from .together import FAULTS, TRIALS, conv, one_by_one, together
+
+IMAGES = 70  # a batch of 64, and one of 6 that is padded
 SHAPES = dict(
     stem=(3, 3, 3, 4), up=(3, 3, 4, 4), side=(1, 1, 4, 4), left=(1, 1, 4, 3), right=(3, 3, 4, 3),
     hidden=(6, 5), out=(5, 4),
 )  # fmt: skip
-
-
-def conv(x, kernel):
-    layout = ("NHWC", "HWIO", "NHWC")
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=layout)
 
 
 def branchy(p, x):
@@ -70,63 +63,32 @@ def mappings():
     return np.concatenate([rows, mutants, 0 * rows[:1], rows[2:3]]).astype(np.int32)
 
 
-def one_by_one(network, images, labels, mappings, faults, trials):
-    """Every mapping by itself in every trial, through the network's own call."""
-
-    def right(mapping, trial):
-        logits = network(images, mapping=mapping, faults=faults, key=KEY, trial=trial)
-        return np.asarray(logits).argmax(1) == labels
-
-    return np.stack([[right(mapping, trial) for trial in trials] for mapping in mappings])
-
-
 @pytest.fixture(scope="module")
 def alone(network, pictures, truth, mappings):
-    outcomes = one_by_one(network, pictures, truth, mappings, FAULTS, TRIALS)
+    outcomes = one_by_one(network, pictures, truth, mappings)
     assert 0.3 < outcomes.mean() < 0.95, "faults should matter here, and not swamp everything"
     assert len(np.unique(outcomes.reshape(-1, IMAGES), axis=0)) > 25
     return outcomes
 
 
-def together(network, images, labels, mappings, faults=FAULTS, trials=TRIALS, **options):
-    evaluator = Evaluator(network, images, labels, KEY, **options)
-    return evaluator.evaluate(faults, thresholds(faults, network, mappings), trials)
-
-
-@pytest.mark.parametrize("rows", [1, 3, 64])
+@pytest.mark.parametrize(
+    ("rows", "batch", "count"),
+    [
+        (1, 64, IMAGES),
+        (3, 64, IMAGES),
+        (64, 16, IMAGES),
+        (64, 64, 1),  # then a call has room for several nodes: 64 of one image
+        pytest.param(64, 70, IMAGES, marks=pytest.mark.slow),
+        pytest.param(64, 64, 9, marks=pytest.mark.slow),
+    ],
+)
 def test_outcomes_are_those_of_every_mapping_by_itself(
-    network, pictures, truth, mappings, alone, rows, monkeypatch
+    network, pictures, truth, mappings, alone, rows, batch, count, monkeypatch
 ):
     monkeypatch.setattr(engine, "ROWS", rows)
-    np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
-
-
-@pytest.mark.in_ci("16")
-@pytest.mark.parametrize("batch", [16, 70])
-def test_outcomes_do_not_depend_on_batches(
-    network, pictures, truth, mappings, alone, batch, monkeypatch
-):
     monkeypatch.setattr(engine, "BATCH", batch)
-    np.testing.assert_array_equal(together(network, pictures, truth, mappings), alone)
-
-
-@pytest.mark.in_ci("1")
-@pytest.mark.parametrize("count", [1, 9])
-def test_few_images_share_calls_and_have_the_same_outcomes(
-    network, pictures, truth, mappings, alone, count
-):
-    """Then a call has room for several nodes: 64 of one image, 7 of nine."""
     got = together(network, pictures[:count], truth[:count], mappings)
     np.testing.assert_array_equal(got, alone[:, :, :count])
-
-
-# Three dense layers with a skip (conftest.py), where the network does not matter.
-
-
-@pytest.fixture(scope="module")
-def small():
-    rng = np.random.default_rng(1)
-    return rng.integers(0, 3, (14, 3)).astype(np.int32)
 
 
 def check_budget(network, images, labels, mappings, faults):
@@ -138,6 +100,7 @@ def check_budget(network, images, labels, mappings, faults):
     return got
 
 
+@pytest.mark.slow
 def test_outcomes_under_a_budget_are_those_of_every_mapping_by_itself(
     network, pictures, truth, mappings
 ):
@@ -148,9 +111,11 @@ def test_outcomes_under_a_budget_are_those_of_every_mapping_by_itself(
 
 @pytest.mark.in_ci("15")
 @pytest.mark.parametrize("budget", [0, 15])
-def test_outcomes_of_dense_layers_under_a_budget(quantized, images, labels, small, budget):
+def test_outcomes_of_dense_layers_under_a_budget(quantized, images, labels, budget):
+    """On the three dense layers of conftest.py."""
     faults = replace(FAULTS, bits=(9,), budget=budget)
-    got = check_budget(quantized, images, labels, small[:5], faults)
+    mappings = np.random.default_rng(1).integers(0, 3, (5, 3)).astype(np.int32)
+    got = check_budget(quantized, images, labels, mappings, faults)
     clean = np.asarray(quantized(images)).argmax(1) == labels
     assert (got == clean).all() == (budget == 0)
 
@@ -183,33 +148,11 @@ def counted(monkeypatch):
     return calls
 
 
-@pytest.fixture
-def ran(monkeypatch):
-    """The plans and batches that ran to their end, as (execution, plan, images)."""
-    seen = []
-
-    def outcomes(self, plan, kernels, images, run=Execution.outcomes):
-        made = run(self, plan, kernels, images)
-        seen.append((self, plan, images))
-        return made
-
-    monkeypatch.setattr(Execution, "outcomes", outcomes)
-    return seen
-
-
 #: The stages of `branchy` by what they depend on, written down from its source.
-ANCESTORS = [
-    set(),
-    {"stem"},
-    {"stem", "up"},
-    {"stem", "side"},
-    {"stem", "up", "side"},
-    {"stem", "up", "side", "left"},
-    {"stem", "up", "side", "right"},
-    {"stem", "up", "side", "left", "right"},
-    {"stem", "up", "side", "left", "right", "hidden"},
-    set(SHAPES),
-]
+STEM, JOINED = {"stem"}, {"stem", "up", "side"}
+BOTH = JOINED | {"left", "right"}
+ANCESTORS = [set(), STEM, STEM | {"up"}, STEM | {"side"}, JOINED, JOINED | {"left"}]
+ANCESTORS += [JOINED | {"right"}, BOTH, BOTH | {"hidden"}, set(SHAPES)]
 
 
 def by_ancestors(network, calls):

@@ -11,12 +11,11 @@ import pytest
 from afpjax.evaluate import engine
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.execution import Execution
-from afpjax.faults.model import FaultModel, thresholds
+from afpjax.faults.model import thresholds
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
 
-KEY, TRIALS = 11, (0, 3, 4)
-FAULTS = FaultModel(weight_rate=(0.0, 0.1, 0.3), activation_rate=(0.0, 0.05, 0.3))
+from .together import FAULTS, KEY, TRIALS, one_by_one, together
 
 
 @pytest.fixture(scope="module")
@@ -28,32 +27,7 @@ def mappings():
 
 @pytest.fixture(scope="module")
 def alone(quantized, images, labels, mappings):
-    """Every mapping by itself in every trial, through the network's own call."""
-
-    def right(mapping, trial):
-        logits = quantized(images, mapping=mapping, faults=FAULTS, key=KEY, trial=trial)
-        return np.asarray(logits).argmax(1) == labels
-
-    return np.stack([[right(mapping, trial) for trial in TRIALS] for mapping in mappings])
-
-
-def together(network, images, labels, mappings, **options):
-    evaluator = Evaluator(network, images, labels, KEY, **options)
-    return evaluator.evaluate(FAULTS, thresholds(FAULTS, network, mappings), TRIALS)
-
-
-@pytest.fixture
-def ran(monkeypatch):
-    """The plans and batches that ran to their end, as (execution, plan, images)."""
-    seen = []
-
-    def outcomes(self, plan, kernels, images, run=Execution.outcomes):
-        made = run(self, plan, kernels, images)
-        seen.append((self, plan, images))
-        return made
-
-    monkeypatch.setattr(Execution, "outcomes", outcomes)
-    return seen
+    return one_by_one(quantized, images, labels, mappings)
 
 
 def test_a_small_cap_cuts_chunks_and_images_and_changes_nothing(
@@ -92,22 +66,18 @@ def full(monkeypatch, *, rows=10**9, images=10**9, error=None):
     monkeypatch.setattr(Execution, "outcomes", outcomes)
 
 
-@pytest.mark.parametrize("limits", [dict(rows=20), dict(rows=1), dict(images=13)])
+@pytest.mark.parametrize(
+    "limits", [dict(rows=4), dict(images=13), dict(images=20, error=MemoryError())], ids=str
+)
 def test_too_little_memory_leads_to_smaller_parts_and_the_same_answers(
-    quantized, images, labels, mappings, alone, limits, monkeypatch
+    quantized, images, labels, mappings, alone, limits, ran, monkeypatch
 ):
+    """Only where a single row finds no room are images fewer: they are what is fast."""
     full(monkeypatch, **limits)
     got = together(quantized, images, labels, mappings)
     np.testing.assert_array_equal(got, alone)
-
-
-def test_too_little_memory_for_several_rows_does_not_cost_the_batch(
-    quantized, images, labels, mappings, ran, monkeypatch
-):
-    """Only where a single row finds no room are images fewer: they are what is fast."""
-    full(monkeypatch, rows=4)
-    together(quantized, images, labels, mappings)
-    assert {len(batch.labels) for _, _, batch in ran} == {len(images)}
+    if "rows" in limits:
+        assert {len(batch.labels) for _, _, batch in ran} == {len(images)}
 
 
 def test_no_call_has_more_images_than_there_is_room_for(
@@ -131,14 +101,6 @@ def test_no_call_has_more_images_than_there_is_room_for(
     np.testing.assert_array_equal(got, alone)
     (size,) = {len(batch.labels) for _, _, batch in ran}
     assert 13 / 2 < size <= 13, "halved until it fits, and no further"
-
-
-def test_a_memory_error_of_the_host_counts_too(
-    quantized, images, labels, mappings, alone, monkeypatch
-):
-    full(monkeypatch, images=20, error=MemoryError())
-    got = together(quantized, images, labels, mappings)
-    np.testing.assert_array_equal(got, alone)
 
 
 def test_no_room_for_a_single_image_is_one_line(quantized, images, labels, mappings, monkeypatch):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine
 from afpjax.evaluate.evaluator import Evaluator, accuracy
+from afpjax.evaluate.sensitivity import drops_alone, sensitivity
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.spec import Thresholds
 from afpjax.inputs.errors import InputError
@@ -15,35 +15,13 @@ FAULTS = FaultModel(weight_rate=(0.0, 0.2, 0.4), activation_rate=(0.0, 0.1, 0.4)
 MAPPINGS = np.array([[0, 1, 2], [2, 2, 2], [0, 0, 0], [0, 1, 2]], np.int32)
 
 
-def one_by_one(quantized, images, labels, mapping, trial, key=3):
-    logits = quantized(images, mapping=mapping, faults=FAULTS, key=key, trial=trial)
-    return np.asarray(logits).argmax(1) == labels
-
-
-def test_outcomes_equal_those_of_every_mapping_by_itself(quantized, images, labels):
-    evaluator = Evaluator(quantized, images, labels, 3)
-    got = evaluator.evaluate(FAULTS, thresholds(FAULTS, quantized, MAPPINGS), [0, 5])
-    assert got.shape == (4, 2, 40)
-    for place, mapping in enumerate(MAPPINGS):
-        for column, trial in enumerate([0, 5]):
-            expected = one_by_one(quantized, images, labels, mapping, trial)
-            np.testing.assert_array_equal(got[place, column], expected)
-
-
-@pytest.mark.parametrize("batch", [1, 7, 16, 64])
-def test_outcomes_do_not_depend_on_the_batch_size(quantized, images, labels, batch, monkeypatch):
-    limits = thresholds(FAULTS, quantized, MAPPINGS[:2])
-    whole = Evaluator(quantized, images, labels, 3).evaluate(FAULTS, limits, range(3))
-    monkeypatch.setattr(engine, "BATCH", batch)
-    parts = Evaluator(quantized, images, labels, 3).evaluate(FAULTS, limits, range(3))
-    np.testing.assert_array_equal(parts, whole)
-
-
 def test_equal_rows_run_once_and_memory_is_kept_by_the_caller(quantized, images, labels):
     memory: dict[bytes, bytes] = {}
+    counted = []
     limits = thresholds(FAULTS, quantized, MAPPINGS)
     first = Evaluator(quantized, images, labels, 3, memory=memory)
-    seen = first.evaluate(FAULTS, limits, range(2))
+    seen = first.evaluate(FAULTS, limits, range(2), counted.append)
+    assert sum(counted) == 4 * 2
     # Two distinct struck mappings by two trials, and the fault-free one, the same in each trial.
     assert first.evaluations == 5 == len(memory)
     again = Evaluator(quantized, images, labels, 3, memory=memory)
@@ -54,38 +32,14 @@ def test_equal_rows_run_once_and_memory_is_kept_by_the_caller(quantized, images,
     assert other.evaluations == 5
 
 
-def test_progress_counts_every_row_once(quantized, images, labels):
-    counted = []
-    evaluator = Evaluator(quantized, images, labels, 3)
-    evaluator.evaluate(FAULTS, thresholds(FAULTS, quantized, MAPPINGS), range(9), counted.append)
-    assert sum(counted) == 4 * 9
-
-
-def test_clean_outcomes_are_the_quantised_networks(quantized, images, labels):
-    clean = Evaluator(quantized, images, labels, 0).clean()
-    np.testing.assert_array_equal(clean, np.asarray(quantized(images)).argmax(1) == labels)
-    assert clean.mean() == 0.8  # a fifth of the labels are wrong on purpose
-
-
 def test_accuracy_is_the_share_of_right_images(quantized, images, labels):
     got = accuracy(quantized, images, labels, MAPPINGS, FAULTS, 3, trials=4)
     assert got.shape == (4, 4)
-    expected = one_by_one(quantized, images, labels, MAPPINGS[1], 2).mean()
-    assert got[1, 2] == expected
+    given = dict(mapping=MAPPINGS[0], faults=FAULTS, key=3, trial=2)
+    said = np.asarray(quantized(images, **given)).argmax(1)
+    assert got[0, 2] == (said == labels).mean() < 0.8
     np.testing.assert_array_equal(got[0], got[3])
-
-
-def test_faults_cost_accuracy_and_more_faults_cost_more(quantized, images, labels):
-    worst = np.full((1, 3), 2, np.int32)
-    rates = [0.0, 0.002, 0.1]
-    means = [
-        accuracy(
-            quantized, images, labels, worst,
-            FaultModel(bits=range(12), weight_rate=(0.0, 0.0, r), activation_rate=(0.0, 0.0, r)), 0,
-        ).mean()
-        for r in rates
-    ]  # fmt: skip
-    assert means[0] == 0.8 and means[0] > means[1] > means[2]
+    assert (got[2] == 0.8).all()  # where nothing fails; a fifth of the labels are wrong on purpose
 
 
 def test_logits_that_are_not_finite_are_never_right(network_of, images, labels):
@@ -117,3 +71,25 @@ def test_rates_are_data_and_compile_nothing_anew(quantized, images, labels):
         limits: Thresholds = thresholds(other, quantized, MAPPINGS[:1])
         evaluator.evaluate(other, limits, trials)
     assert compiler._compile.cache_info().misses == before
+
+
+def test_both_views_of_a_sweep_equal_runs_with_named_layers(quantized, images, labels):
+    def struck(layers, trial):
+        faults = FaultModel(weight_rate=0.4, activation_rate=0.4, bits=range(8), layers=layers)
+        return np.asarray(quantized(images, faults=faults, key=1, trial=trial)).argmax(1) == labels
+
+    rates = FaultModel(weight_rate=(0.0, 0.4), activation_rate=(0.0, 0.4), bits=range(8))
+    evaluator = Evaluator(quantized, images, labels, 1)
+    table = sensitivity(evaluator, rates, 2, 3)
+    assert table.alone.shape == table.all_but.shape == (3, 2, 3, 40)
+    for layer, name in enumerate("abc"):
+        for trial in range(3):
+            np.testing.assert_array_equal(table.alone[layer, 1, trial], struck([name], trial))
+            rest = struck([other for other in "abc" if other != name], trial)
+            np.testing.assert_array_equal(table.all_but[layer, 1, trial], rest)
+    clean = np.asarray(quantized(images)).argmax(1) == labels
+    np.testing.assert_array_equal(evaluator.clean(), clean)
+    assert (table.alone[:, 0] == clean).all() and (table.all_but[:, 0] == clean).all()
+    drops = drops_alone(evaluator, rates, 2, range(1, 3))
+    expected = clean.mean() - table.alone[:, :, 1:].mean(axis=(2, 3))
+    np.testing.assert_allclose(drops, expected, atol=1e-12)

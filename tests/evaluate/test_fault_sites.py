@@ -1,6 +1,7 @@
 """Faults at given places of weights and activations against a forward pass on stored words."""
 
 from collections import ChainMap
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,6 @@ from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.sites import NOWHERE, Fault, FaultSites, Site
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import HOW
-from afpjax.network.layers import Layer
 
 from ..faults.words import FORMATS, changed, forward, kernels_of, right
 
@@ -63,18 +63,18 @@ def sites_of(rng, layer, target, bits, count, images=1):
     return {(layer, target): FaultSites(elements.astype(np.uint32), words)}
 
 
-def some_faults(bits, images, hows=HOW, count=3):
+def some_faults(bits, images, hows=HOW):
     """Every operand alone, then several of several layers, each image faulty alike or by itself."""
     rng, faults = np.random.default_rng(4), []
     for how in hows:
         for layer in range(3):
             faults.append(Fault(sites_of(rng, layer, "weights", bits, 5), how))
             for many in (1, images):
-                faults.append(Fault(sites_of(rng, layer, "activations", bits, count, many), how))
+                faults.append(Fault(sites_of(rng, layer, "activations", bits, 3, many), how))
         for many in (1, images):
             several = [sites_of(rng, layer, "weights", bits, 1 + layer) for layer in (2, 0)]
-            several += [sites_of(rng, k, "activations", bits, count - 1, many) for k in (0, 1)]
-            several += [sites_of(rng, 2, "activations", bits, count, 1)]
+            several += [sites_of(rng, k, "activations", bits, 2, many) for k in (0, 1)]
+            several += [sites_of(rng, 2, "activations", bits, 3, 1)]
             faults.append(Fault(dict(ChainMap(*several)), how))
     return faults
 
@@ -88,15 +88,18 @@ def assert_close(fmt, got, expected):
         np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5 * np.abs(expected).max())
 
 
+def logits_of(network, images, faults):
+    labels = np.zeros(len(images), np.int32)
+    return Evaluator(network, images, labels, 0, metric=LOGITS).evaluate_sites(faults)
+
+
 @pytest.mark.in_ci("fixed 8", "bfloat16")
 @pytest.mark.parametrize("name", FORMATS)
 def test_faults_at_places_are_those_of_the_stored_words(name, network_of, images):
     fmt = FORMATS[name]
     network = network_of(fmt)
     faults, kernels = some_faults(BITS[name], len(images)), kernels_of(network)
-    got = Evaluator(network, images, np.zeros(40, np.int32), 0, metric=LOGITS).evaluate_sites(
-        faults
-    )
+    got = logits_of(network, images, faults)
     clean = forward(fmt, kernels, np.asarray(images)).astype(np.float32)
     for fault, logits in zip(faults, got, strict=True):
         expected = logits_under(fmt, kernels, images, fault)
@@ -106,6 +109,11 @@ def test_faults_at_places_are_those_of_the_stored_words(name, network_of, images
     answers = Evaluator(network, images, labels, 0).evaluate_sites(faults)
     np.testing.assert_array_equal(answers, [right(logits, labels) for logits in got])
     assert 0.3 < answers.mean() < 1
+    highest = Fault.at(Site(2, 31, fmt.width - 1), Site(2, 0, 0))
+    assert Evaluator(network, images, labels, 0).evaluate_sites([highest]).shape == (1, 40)
+    if fmt.width < 32:
+        with pytest.raises(InputError, match=f"bits 0 to {fmt.width - 1}"):
+            Evaluator(network, images, labels, 0).evaluate_sites([Fault.at(Site(2, 0, fmt.width))])
 
 
 @pytest.mark.in_ci("bfloat16")
@@ -127,24 +135,14 @@ def test_infinite_and_undefined_reads_are_never_right(name, network_of, images):
     assert not got[HOW.index("set") :: len(HOW)].any() and got[HOW.index("clear")].any()
 
 
-def test_places_do_not_depend_on_how_images_are_batched(quantized, images, monkeypatch):
-    faults = some_faults(BITS["fixed 16"], len(images), hows=("set",))
-    for batch in (40, 16, 7):
-        monkeypatch.setattr(engine, "BATCH", batch)
-        got = Evaluator(quantized, images, np.zeros(40, np.int32), 0, metric=LOGITS).evaluate_sites(
-            faults
-        )
-        for fault, logits in zip(faults, got, strict=True):
-            expected = logits_under(quantized.format, kernels_of(quantized), images, fault)
-            assert_close(quantized.format, logits, expected)
-
-
-def test_images_few_enough_to_share_calls_keep_places_of_their_own(quantized, images):
-    """Three images: a call has room for 21 faults."""
-    faults = some_faults(BITS["fixed 16"], 3, hows=("flip",), count=6)
-    few = images[:3]
-    got = Evaluator(quantized, few, np.zeros(3, np.int32), 0, metric=LOGITS).evaluate_sites(faults)
-    for fault, logits in zip(faults, got, strict=True):
+@pytest.mark.parametrize(("count", "batch"), [(40, 40), (40, 7), (3, 64)])
+def test_places_do_not_depend_on_how_images_are_batched(
+    quantized, images, monkeypatch, count, batch
+):
+    """With three images a call has room for 21 faults."""
+    monkeypatch.setattr(engine, "BATCH", batch)
+    faults, few = some_faults(BITS["fixed 16"], count, hows=("set",)), images[:count]
+    for fault, logits in zip(faults, logits_of(quantized, few, faults), strict=True):
         expected = logits_under(quantized.format, kernels_of(quantized), few, fault)
         assert_close(quantized.format, logits, expected)
 
@@ -163,8 +161,7 @@ def test_padding_and_places_of_nothing_strike_nothing(quantized, images):
         Fault({**fault_of(row(), row()).sites, **fault_of(row(), row(), 1, "activations").sites}),
         fault_of(row(NOWHERE, NOWHERE), row(1, 1), 2),
     ]
-    evaluator = Evaluator(quantized, images, np.zeros(40, np.int32), 0, metric=LOGITS)
-    got = evaluator.evaluate_sites([one, padded, weights, *nothing])
+    got = logits_of(quantized, images, [one, padded, weights, *nothing])
     np.testing.assert_array_equal(got[0], got[1])
     for fault, logits in zip([one, weights], got[[0, 2]], strict=True):
         expected = logits_under(quantized.format, kernels_of(quantized), images, fault)
@@ -175,14 +172,8 @@ def test_padding_and_places_of_nothing_strike_nothing(quantized, images):
 
 
 def test_bits_of_one_element_are_one_word_and_a_bit_named_twice_is_faulty_once():
-    sites = [
-        Site(1, 7, 2),
-        Site(1, 7, 5),
-        Site(1, 9, 0),
-        Site(1, 7, 2),
-        Site(0, 7, 1, "activations"),
-    ]
-    fault = Fault.at(*sites, how="set")
+    sites = [Site(1, 7, 2), Site(1, 7, 5), Site(1, 9, 0), Site(1, 7, 2)]
+    fault = Fault.at(*sites, Site(0, 7, 1, "activations"), how="set")
     assert list(fault.sites) == [(1, "weights"), (0, "activations")]
     weights, inputs = fault.sites.values()
     np.testing.assert_array_equal(weights.elements, [[7, 9]])
@@ -195,21 +186,13 @@ def test_bits_of_one_element_are_one_word_and_a_bit_named_twice_is_faulty_once()
 
 def test_names_are_equal_for_equal_faults_alone():
     """All faults of up to three sites among eight, in every order and by NumPy's numbers too."""
-    sites = [
-        Site(layer, element, bit, target)
-        for layer in (0, 1)
-        for element, bit in ((0, 1), (1, 0))
-        for target in STORED
-    ]
+    places = product((0, 1), ((0, 1), (1, 0)), STORED)
+    sites = [Site(layer, *place, target) for layer, place, target in places]
     names: dict[tuple, bytes] = {}
-    for how in HOW:
-        for first in sites:
-            for second in sites:
-                for third in sites[::3]:
-                    for order in ((first, second, third), (third, first, second)):
-                        what = how, frozenset(order)
-                        name = Fault.at(*order, how=how).name
-                        assert names.setdefault(what, name) == name
+    for how, first, second, third in product(HOW, sites, sites, sites[::3]):
+        for order in ((first, second, third), (third, first, second)):
+            name = Fault.at(*order, how=how).name
+            assert names.setdefault((how, frozenset(order)), name) == name
     assert len(set(names.values())) == len(names)
     numbers = Site(*np.array([1, 7, 3])), Site(1, 7, 3)
     assert Fault.at(numbers[0]).name == Fault.at(numbers[1]).name
@@ -220,14 +203,9 @@ def test_names_tell_images_apart():
         elements = np.array(rows, np.uint32)
         return fault_of(elements, np.ones_like(elements), target="activations")
 
-    made = [
-        fault([1, 2], [3, 4]),
-        fault([3, 4], [1, 2]),
-        fault([1, 2, 3, 4]),
-        fault([1, 3], [2, 4]),
-    ]
-    made += [fault([1], [2]), fault([1, 2]), Fault({}), fault([1, 2], [3, 5])]
-    assert len({each.name for each in made}) == len(made)
+    made = [fault([1, 2], [3, 4]), fault([3, 4], [1, 2]), fault([1, 2, 3, 4])]
+    made += [fault([1, 3], [2, 4]), fault([1], [2]), fault([1, 2]), fault([1, 2], [3, 5])]
+    assert len({each.name for each in [*made, Fault({})]}) == len(made) + 1
     assert fault([2, 1], [3, 4]).name == made[0].name
 
 
@@ -262,19 +240,14 @@ REFUSED = {
     "'toggle' is none of flip, clear, set": fault_of(row(0), row(1), how="toggle"),
     "a target is one of weights, activations": fault_of(row(0), row(1), target="bias"),
     "the network has the layers 0 to 2": fault_of(row(0), row(1), layer=3),
-    "the network has the layers 0 to 2 ": fault_of(row(0), row(1), layer=-1),
     "1, 2.* elements, but .*1, 1.* words": fault_of(row(0, 1), row(1)),
     "uint32": fault_of(row(0).astype(np.int64), row(1)),
-    "uint32 ": fault_of(row(0), row(1).astype(np.int32)),
     r"uint32 \[images, sites\]": fault_of(row(0)[0], row(1)[0]),
     "weights of 40 images": fault_of(per_image(40, 1), per_image(40, 1)),
     "activations of 39 images, there are 40": fault_of(
         per_image(39, 1), per_image(39, 1), target="activations"
     ),
     "layer `a`, weights: element 48 is none of 0 to 47": fault_of(row(3, 48), row(1, 1)),
-    "layer `c`, weights: element 4294967294 is none of 0 to 31": fault_of(
-        row(3, NOWHERE, NOWHERE - 1), row(1, 1, 1), layer=2
-    ),
     "layer `b`, activations: element 8 is none of 0 to 7": fault_of(
         np.concatenate([per_image(39, 7), row(8)]), per_image(40, 1), 1, "activations"
     ),
@@ -283,14 +256,13 @@ REFUSED = {
         np.concatenate([per_image(39, 2, 3), row(2, 2)]), per_image(40, 1, 1), 1, "activations"
     ),
     "the format has the bits 0 to 15": fault_of(row(0, 1), row(1, 1 << 16)),
-    "the format has the bits 0 to 15 ": fault_of(row(0), row(2**31)),
 }
 
 
 @pytest.mark.parametrize("message", REFUSED)
 def test_faults_that_cannot_be_are_refused_in_one_line(quantized, images, labels, message):
     evaluator = Evaluator(quantized, images, labels, 0)
-    with pytest.raises(InputError, match=message.strip()) as raised:
+    with pytest.raises(InputError, match=message) as raised:
         evaluator.evaluate_sites([Fault.at(Site(0, 0, 0)), REFUSED[message]])
     assert "\n" not in str(raised.value) and not evaluator.memory
 
@@ -303,34 +275,5 @@ def test_sites_that_nothing_has_are_refused_before_they_become_words(site):
         Fault.at(Site(0, 0, 0), site)
 
 
-@pytest.mark.in_ci("fixed 8", "bfloat16")
-@pytest.mark.parametrize("name", FORMATS)
-def test_the_highest_bit_is_the_formats_own(name, network_of, images):
-    fmt = FORMATS[name]
-    evaluator = Evaluator(network_of(fmt), images, np.zeros(40, np.int32), 0)
-    fault = Fault.at(Site(2, 31, fmt.width - 1), Site(2, 0, 0))
-    assert evaluator.evaluate_sites([fault]).shape == (1, 40)
-    if fmt.width < 32:
-        with pytest.raises(InputError, match=f"bits 0 to {fmt.width - 1}"):
-            evaluator.evaluate_sites([Fault.at(Site(2, 31, fmt.width))])
-
-
-def test_the_fixtures_layers_are_as_written_here(quantized):
-    layers: tuple[Layer, ...] = quantized.layers
-    assert tuple(layer.name for layer in layers) == NAMES
-    assert tuple(layer.weights for layer in layers) == STORED["weights"]
-    assert tuple(layer.inputs for layer in layers) == STORED["activations"]
-
-
 def test_no_faults_have_no_answers(quantized, images, labels):
     assert Evaluator(quantized, images, labels, 0).evaluate_sites([]).shape == (0, len(images))
-
-
-def test_places_reach_the_read_copy_alone(quantized, images):
-    """The skip connection of layer b's input keeps the value that was there."""
-    before = np.array(images)
-    fault = Fault.at(*(Site(1, element, 9, "activations") for element in range(8)))
-    evaluator = Evaluator(quantized, images, np.zeros(40, np.int32), 0, metric=LOGITS)
-    expected = logits_under(quantized.format, kernels_of(quantized), images, fault)
-    assert_close(quantized.format, evaluator.evaluate_sites([fault])[0], expected)
-    np.testing.assert_array_equal(images, before)

@@ -75,19 +75,9 @@ def answers(evaluator):
     )
 
 
-def test_two_workers_give_the_answers_of_one_process(cluster, quantized, images, labels, maker):
-    def spread(own):
-        return Fleet(own, maker(), address="auto", workers=2)
-
-    for got, wanted in zip(
-        answers(evaluator(quantized, images, labels, spread)),
-        answers(evaluator(quantized, images, labels)),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(got, wanted)
-
-
-def test_a_worker_that_is_killed_half_way_loses_nothing(cluster, quantized, images, labels, maker):
+def test_two_workers_give_the_answers_of_one_process_though_one_is_killed_half_way(
+    cluster, quantized, images, labels, maker
+):
     def spread(own: Engine) -> Fleet:
         made = Fleet(own, maker(slow=0.5), address="auto", workers=2)
         pids = ray.get([w.__ray_call__.remote(lambda self: os.getpid()) for w in made._workers])
@@ -116,7 +106,6 @@ def test_a_worker_with_another_network_is_refused(cluster, quantized, images, la
     ("address", "message"),
     [
         ("nonsense", "'nonsense' is neither auto nor HOST:PORT"),
-        ("127.0.0.1:port", "'127.0.0.1:port' is neither auto nor HOST:PORT"),
         ("127.0.0.1:1", "cannot reach 127.0.0.1:1: Connection refused"),
         ("127.0.0.1:99999999", "cannot reach 127.0.0.1:99999999"),
     ],

@@ -15,14 +15,8 @@ from afpjax.faults.sites import Fault, Site
 from afpjax.faults.spec import FaultSpec
 
 FLAGS = ("right", "changed", "sdc1", "sdc5", "sdc10", "sdc20", "non-finite")
-WORDS = dict(
-    zip(
-        FLAGS,
-        (metric.RIGHT_BIT, metric.CHANGED, metric.SDC1, metric.SDC5, metric.SDC10, metric.SDC20,
-         metric.NON_FINITE),
-        strict=True,
-    )
-)  # fmt: skip
+SDC = (metric.SDC1, metric.SDC5, metric.SDC10, metric.SDC20)
+WORDS = dict(zip(FLAGS, (metric.RIGHT_BIT, metric.CHANGED, *SDC, metric.NON_FINITE), strict=True))
 
 
 def first_highest(logits):
@@ -65,6 +59,10 @@ def judged(logits, clean, labels, outcome=OUTCOME):
     words = np.asarray(words_of(outcome, jnp.asarray(logits, jnp.float32), given))
     assert words.dtype == np.int32 and words.shape == (len(logits),)
     assert not (words & ((1 << metric.CLASS_SHIFT) - 1) >= 1 << len(FLAGS)).any()
+    return flags_and_classes(words)
+
+
+def flags_and_classes(words):
     flags = [{name for name, bit in WORDS.items() if word & bit} for word in words.tolist()]
     return list(zip(flags, (words >> metric.CLASS_SHIFT).tolist(), strict=True))
 
@@ -74,15 +72,10 @@ def expected(logits, clean, labels):
     return [oracle(x.tolist(), y.tolist(), int(label)) for x, y, label in pairs]
 
 
-def test_the_flags_are_bits_of_their_own_below_the_class():
-    assert sorted(WORDS.values()) == [1 << n for n in range(7)]
-    assert metric.CLASS_SHIFT >= 7
-
-
 @pytest.mark.in_ci("5", "10")
-@pytest.mark.parametrize("classes", [2, 4, 5, 6, 10, 1000])
+@pytest.mark.parametrize("classes", [2, 5, 10, 1000])
 def test_outcomes_are_those_of_float64(classes):
-    """Made-up logits, moved a little or a lot, in one class or in all, or not at all."""
+    """Made-up logits, moved a little or a lot, in one class or in all; -1 is padding."""
     rng = np.random.default_rng(classes)
     clean = rng.normal(size=(600, classes)) * rng.choice([0.5, 3.0, 20.0], (600, 1))
     moved = rng.normal(size=clean.shape) * rng.choice([0, 1e-7, 0.05, 0.2, 3.0, 60.0], (600, 1))
@@ -91,16 +84,17 @@ def test_outcomes_are_those_of_float64(classes):
     labels = np.where(rng.random(600) < 0.5, clean.argmax(1), rng.integers(-1, classes, 600))
     wanted = expected(clean + moved, clean, labels)
     assert judged(clean + moved, clean, labels) == wanted
+    targets = Targets(jnp.asarray(labels, jnp.int32), None)
+    right = RIGHT.of(jnp.asarray(clean + moved, jnp.float32), targets)
+    np.testing.assert_array_equal(right, ["right" in flags for flags, _ in wanted])
     seen = set().union(*(flags for flags, _ in wanted))
     assert seen == set(FLAGS) - {"non-finite"} - ({"sdc5"} if classes <= 5 else set())
     assert any(not flags for flags, _ in wanted), "a masked fault of a wrong answer"
 
 
-@pytest.mark.in_ci("nan-7", "inf-7", "-inf-7")
-@pytest.mark.parametrize("classes", [2, 4, 7])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_logits_that_are_not_finite_are_seen_and_neither_right_nor_silent(classes, value):
-    rng = np.random.default_rng(1)
+def test_logits_that_are_not_finite_are_seen_and_neither_right_nor_silent(value):
+    classes, rng = 7, np.random.default_rng(1)
     clean = rng.normal(size=(3 * classes, classes))
     logits = clean.copy()
     logits[range(2 * classes), [*range(classes), *range(classes)]] = value
@@ -110,6 +104,8 @@ def test_logits_that_are_not_finite_are_seen_and_neither_right_nor_silent(classe
     got = judged(logits, clean, labels)
     assert got[: 2 * classes] == 2 * classes * [({"changed", "non-finite"}, 0)]
     assert got[2 * classes :] == [({"right"}, label) for label in labels[2 * classes :]]
+    right = RIGHT.of(jnp.asarray(logits, jnp.float32), Targets(jnp.asarray(labels), None))
+    assert right.tolist() == 2 * classes * [False] + classes * [True]
 
 
 def test_huge_logits_are_finite():
@@ -154,31 +150,7 @@ def test_what_two_orders_of_summation_may_differ_by_is_no_change():
     assert ["changed" in flags for flags, _ in got] == [False, False, True, True]
 
 
-@pytest.mark.in_ci("4")
-@pytest.mark.parametrize("classes", [2, 4])
-def test_padding_is_never_right(classes):
-    logits = np.random.default_rng(0).normal(size=(9, classes))
-    assert judged(logits, logits, [-1] * 9) == [(set(), each) for each in logits.argmax(1)]
-    right = RIGHT.of(jnp.asarray(logits, jnp.float32), Targets(jnp.full(9, -1, jnp.int32), None))
-    assert not np.asarray(right).any()
-
-
-def test_right_is_top_1_agreement_of_finite_logits():
-    rng = np.random.default_rng(2)
-    logits = rng.normal(size=(200, 4)).astype(np.float32)
-    logits[rng.random(200) < 0.2, 3] = np.inf
-    logits[rng.random(200) < 0.2, 0] = np.nan
-    labels = rng.integers(0, 4, 200).astype(np.int32)
-    got = RIGHT.of(jnp.asarray(logits), Targets(jnp.asarray(labels), None))
-    wanted = [
-        all(np.isfinite(row)) and first_highest(row) == label
-        for row, label in zip(logits.tolist(), labels.tolist(), strict=True)
-    ]
-    np.testing.assert_array_equal(got, wanted)
-    assert 0 < sum(wanted) < 100
-
-
-@pytest.mark.parametrize("count", [1, 7, 8, 9, 70])
+@pytest.mark.parametrize("count", [1, 8, 9, 70])
 def test_answers_are_stored_and_read_back(count):
     rng = np.random.default_rng(count)
     logits = rng.normal(size=(count, 3)).astype(np.float32)
@@ -201,7 +173,7 @@ TRIALS = (0, 1, 7)
 
 
 @pytest.mark.in_ci("7")
-@pytest.mark.parametrize("batch", [64, 16, 7])
+@pytest.mark.parametrize("batch", [64, 7])
 def test_outcomes_of_draws_are_those_of_the_networks_logits(
     quantized, images, labels, batch, monkeypatch
 ):
@@ -219,11 +191,8 @@ def test_outcomes_of_draws_are_those_of_the_networks_logits(
         for column, trial in enumerate(TRIALS):
             given = dict(mapping=mapping, faults=FAULTS, key=3, trial=trial)
             logits = np.asarray(quantized(images, **given))
-            words = answers[place, column]
-            np.testing.assert_array_equal(words >> metric.CLASS_SHIFT, logits.argmax(1))
-            flags = [{name for name, bit in WORDS.items() if word & bit} for word in words.tolist()]
-            pairs = list(zip(flags, (words >> metric.CLASS_SHIFT).tolist(), strict=True))
-            assert pairs == expected(logits, clean, labels)
+            wanted = expected(logits, clean, labels)
+            assert flags_and_classes(answers[place, column]) == wanted
     unchanged = answers & metric.CHANGED == 0
     assert unchanged[2].all() and not unchanged[:2].all()
 
@@ -275,6 +244,9 @@ def test_judges_that_share_a_memory_do_not_read_each_others_answers(quantized, i
     assert len(memory) == 3
     np.testing.assert_array_equal(made[0], (made[1] & metric.RIGHT_BIT) > 0)
     np.testing.assert_array_equal(made[1] >> metric.CLASS_SHIFT, made[2].argmax(axis=2))
+    judges = [RIGHT, LOGITS]
+    judges += [outcomes(each, exact=own) for each in metric.NOT_FINITE for own in (False, True)]
+    assert len({each.tag for each in judges}) == len(judges)
 
 
 def test_where_nobody_looks_the_first_nan_is_the_class():
@@ -313,14 +285,6 @@ def test_an_exact_judge_sees_the_last_bit():
     flags = [flags for flags, _ in judged(logits, clean, [0, 0, 0], outcomes(exact=True))]
     assert flags == [{"right"}, {"right", "changed"}, {"changed", "non-finite"}]
     assert judged(logits[:2], clean[:2], [0, 0])[1][0] == {"right"}  # to the others it is rounding
-
-
-def test_judges_keep_their_answers_apart():
-    judges = [RIGHT, LOGITS] + [
-        outcomes(each, exact=exact) for each in metric.NOT_FINITE for exact in (False, True)
-    ]
-    assert len({each.tag for each in judges}) == len(judges)
-    assert outcomes("argmax", exact=True) is outcomes("argmax", exact=True)
 
 
 def test_programs_of_one_shape_alone_are_compared_to_the_bit(quantized, images, labels):

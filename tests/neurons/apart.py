@@ -14,7 +14,6 @@ import numpy as np
 from jaxtyping import Array
 
 from afpjax.network.fixed_point import QFormat
-from afpjax.network.interpreter import Network
 from afpjax.network.program import Equation, LayerCall, LayerParameters, Value
 from afpjax.network.quantized import Quantized
 from afpjax.neurons.placement import Placement
@@ -136,11 +135,11 @@ class Split(NamedTuple):
 
 
 def run(
-    network: Network | Quantized,
+    network: Quantized,
     placement: Placement,
     failed: Collection[int],
     images: Array,
-    arithmetic: Arithmetic = VALUES,
+    arithmetic: Arithmetic,
 ) -> np.ndarray:
     """Logits [B, classes] of what is left of a network when devices have failed."""
     program, parameters = network.program, network.parameters

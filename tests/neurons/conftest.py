@@ -1,6 +1,5 @@
 """A small network with every kind of join, its twin in NumPy, and images."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,6 +9,9 @@ import pytest
 
 from afpjax.network.interpreter import Network
 from afpjax.network.trace import trace
+from afpjax.neurons.importance import importance
+
+from ..search.conftest import undominated as undominated
 
 SIZE, CLASSES, IMAGES = 5, 4, 7
 SHAPES = {
@@ -79,16 +81,9 @@ def case() -> Case:
 
 
 @pytest.fixture(scope="session")
-def undominated() -> Callable[[np.ndarray], list[int]]:
-    """Rows that no other row beats, by comparing every pair."""
-
-    def rows(points: np.ndarray) -> list[int]:
-        def beats(one: np.ndarray, other: np.ndarray) -> bool:
-            return all(one <= other) and any(one < other)
-
-        return [i for i, p in enumerate(points) if not any(beats(q, p) for q in points)]
-
-    return rows
+def scores(case) -> dict[str, Any]:
+    """As `importance` has them: JAX arrays, float32."""
+    return importance(case.network, case.images)
 
 
 def folded(case: Case) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
@@ -112,14 +107,27 @@ def name_of(network: Network, layer: str) -> str:
     return found
 
 
-def without_neuron(case: Case, layer: str, neuron: int) -> np.ndarray:
-    """Logits with a neuron's filter, bias and all, set to zero: a whole run of the original."""
-    params = {name: value for name, value in case.params.items()}
-    own = {key: np.array(value) for key, value in case.params[layer].items()}
-    for value in own.values():
-        value[..., neuron] = 0
-    params[layer] = {key: jnp.asarray(value) for key, value in own.items()}
-    return np.asarray(jax.jit(logits)(params, case.images), np.float64)
+class Absent(NamedTuple):
+    """Logits of the network itself, and of each neuron's absence: [neurons, B, classes]."""
+
+    whole: np.ndarray
+    without: dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="session")
+def absent(case) -> Absent:
+    """By whole runs of the original, with a neuron's filter, bias and all, set to zero."""
+    run = jax.jit(logits)
+    without = {}
+    for layer, shape in SHAPES.items():
+        rows = []
+        for neuron in range(shape[-1]):
+            own = {key: np.array(value) for key, value in case.params[layer].items()}
+            for value in own.values():
+                value[..., neuron] = 0
+            rows.append(run(case.params | {layer: own}, case.images))
+        without[layer] = np.asarray(rows, np.float64)
+    return Absent(np.asarray(run(case.params, case.images), np.float64), without)
 
 
 def divergence(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

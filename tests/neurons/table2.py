@@ -5,6 +5,7 @@ against the traced ones.
 """
 
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -147,10 +148,11 @@ def coded(network: str, devices: int) -> np.ndarray:
     return np.array([[*each, max(each)] for each in slices])
 
 
+@cache
 def share_of_memory(row: Row) -> float:
     """The share of every layer that makes a device's memory what the row says."""
     low, high = 1 / row.devices, 1.0
-    for _ in range(40):
+    for _ in range(25):
         share = (low + high) / 2
         loads = even(row.network, share, row.devices)
         found = resources(GRAPHS[row.network], loads, BOARD, ETHERNET).peak_memory_mb

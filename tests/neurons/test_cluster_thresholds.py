@@ -10,25 +10,18 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.layers import LayerGraph
 from afpjax.neurons.cluster_thresholds import ladders, threshold_for
 from afpjax.neurons.distribute import distribute
-from afpjax.neurons.importance import importance
 from afpjax.neurons.placement import largest_share, memory_share
 
 CONSTANTS = (0.05, 0.3, 0.8)
 NAMES: tuple[str, ...] = ("l1", "taylor", "jsd")
 
 
-@pytest.fixture(scope="module")
-def scores(case):
-    return importance(case.network, case.images)
-
-
 def same(one, other):
     return all((a == b).all() for a, b in zip(one.holds, other.holds, strict=True))
 
 
-@pytest.mark.parametrize("groups", [-1, 1, 3])
-@pytest.mark.parametrize("devices", [2, 3])
-def test_loads_fall_from_full_replication_to_the_least_there_is(case, scores, devices, groups):
+@pytest.mark.parametrize(("groups", "devices"), [(-1, 2), (1, 3), (3, 3)])
+def test_loads_fall_from_full_replication_to_the_least_there_is(case, scores, groups, devices):
     found = ladders(case.network.graph, scores, devices, groups=groups, constants=CONSTANTS)
     layers = case.network.graph.layers
     assert sum((ladder.layers for ladder in found.ladders), ()) == tuple(range(len(layers)))
@@ -44,6 +37,11 @@ def test_loads_fall_from_full_replication_to_the_least_there_is(case, scores, de
         assert loads == [level.parameters for level in ladder.levels]
         assert (np.diff(loads) <= 0).all()
         assert all(held.all() for held in ladder.levels[0].holds)
+        placed = [b"".join(held.tobytes() for held in level.holds) for level in ladder.levels]
+        assert len(set(placed)) == len(placed), "two levels are one placement"
+        constant = ladder.constants.values()
+        free = [each for place, each in enumerate(loads) if place not in constant]
+        assert len(set(free)) == len(free), "only constants may have a load that another has"
         least = [-(-layer.neurons // devices) for layer in own]
         assert [int(held[0].sum()) for held in ladder.levels[-1].holds] == least
 
@@ -72,21 +70,6 @@ def test_memory_is_that_of_the_placement(case, scores):
     expected = [memory_share(found.placement(each), layers).max() for each in choices]
     np.testing.assert_allclose(found.memory(choices), expected, rtol=1e-12)
     assert found.memory(np.zeros((1, len(layers)), int)) == 1
-
-
-def test_no_two_levels_are_one_placement_and_other_levels_than_constants_differ_in_load(
-    case, scores
-):
-    found = ladders(case.network.graph, scores, 2, constants=CONSTANTS)
-    for ladder in found.ladders:
-        placed = [b"".join(held.tobytes() for held in level.holds) for level in ladder.levels]
-        assert len(set(placed)) == len(placed)
-        free = [
-            level.parameters
-            for place, level in enumerate(ladder.levels)
-            if place not in ladder.constants.values()
-        ]
-        assert len(set(free)) == len(free)
 
 
 def wide(case, neurons):
@@ -132,35 +115,17 @@ def test_what_makes_no_ladder_is_refused_in_one_line(case, scores, options, word
 # Thresholds that lead to a wanted memory
 
 
-@pytest.fixture(scope="module")
-def place(case):
-    rng = np.random.default_rng(8)
-    scores = {layer.name: {"l1": rng.random(layer.neurons)} for layer in case.network.layers}
-    return lambda threshold: distribute(
-        case.network, scores, 2, threshold, names=("l1",), normalise="raw"
-    )
-
-
-def test_no_other_threshold_comes_nearer(case, place):
-    layers = case.network.layers
-    ladder = {t: largest_share(place(t), layers) for t in np.linspace(0, 1.1, 400)}
-    for memory in (0.5, 0.6, 0.75, 0.9, 1.0):
-        _, placement = threshold_for(memory, place, layers)
-        off = abs(largest_share(placement, layers) - memory)
-        assert off <= min(abs(share - memory) for share in ladder.values()) + 0.03
-
-
-def test_the_threshold_is_that_of_the_placement(case, place):
-    threshold, placement = threshold_for(0.7, place, case.network.layers)
-    for one, other in zip(placement.holds, place(threshold).holds, strict=True):
-        np.testing.assert_array_equal(one, other)
-
-
-def test_scales_of_any_size_are_found(case):
-    scores = {layer.name: {"l1": 1e4 * np.arange(layer.neurons)} for layer in case.network.layers}
+@pytest.mark.parametrize("size", [1, 1e4])
+def test_no_other_threshold_comes_nearer(case, size):
+    layers, rng = case.network.layers, np.random.default_rng(8)
+    scores = {layer.name: {"l1": size * rng.random(layer.neurons)} for layer in layers}
 
     def place(threshold):
         return distribute(case.network, scores, 2, threshold, names=("l1",), normalise="raw")
 
-    _, placement = threshold_for(0.5, place, case.network.layers)
-    assert largest_share(placement, case.network.layers) < 0.6
+    shares = [largest_share(place(size * t), layers) for t in np.linspace(0, 1.1, 150)]
+    for memory in (0.5, 0.6, 0.75, 0.9, 1.0):
+        threshold, placement = threshold_for(memory, place, layers)
+        assert same(placement, place(threshold))
+        off = abs(largest_share(placement, layers) - memory)
+        assert off <= min(abs(share - memory) for share in shares) + 0.03

@@ -43,12 +43,6 @@ def test_too_many_combinations_are_sampled_without_repetition():
     assert abs(counts / 4000 - 0.5).max() < 0.04  # every device in half of the sets
 
 
-@pytest.mark.parametrize("lost", [-1, 5])
-def test_more_losses_than_devices_are_refused(lost):
-    with pytest.raises(InputError, match=r"distribute\.lost"):
-        every(range(4), lost)
-
-
 def test_probable_sets_have_the_probability_of_independent_failures():
     failures = probable((0.1, 0.0, 0.5, 1.0))
     assert len(failures.sets) == 4 and failures.weights.sum() == pytest.approx(1)
@@ -62,6 +56,12 @@ def test_many_unsure_devices_are_sampled_at_their_rates():
     assert failures.sampled and len(failures.sets) == 3000
     sizes = np.array([len(each) for each in failures.sets])
     assert abs(sizes.mean() - 4) < 4 * np.sqrt(20 * 0.2 * 0.8 / 3000)
+
+
+@pytest.mark.parametrize("lost", [-1, 5])
+def test_more_losses_than_devices_are_refused(lost):
+    with pytest.raises(InputError, match=r"distribute\.lost"):
+        every(range(4), lost)
 
 
 @pytest.mark.parametrize("wrong", [1.5, -0.1, float("nan")])
@@ -82,13 +82,12 @@ def test_the_mean_lies_between_the_worst_and_the_best_set():
     assert kept.interval[0] < kept.accuracy < kept.interval[1]
 
 
-@pytest.mark.parametrize("images", [100, 400])
-def test_the_interval_covers_the_accuracy_over_new_images(images):
+def test_the_interval_covers_the_accuracy_over_new_images():
     """Images that differ in how many of the sets they survive."""
     rng, failures, hits = np.random.default_rng(5), every(range(4), 1), 0
     for _ in range(400):
-        hardness = rng.beta(0.6, 0.4, size=images)
-        right = rng.random((4, 1, images)) < hardness
+        hardness = rng.beta(0.6, 0.4, size=100)
+        right = rng.random((4, 1, 100)) < hardness
         low, high = preserved(failures, right).interval
         hits += low <= 0.6 <= high
     assert stats.binomtest(hits, 400, 0.95, alternative="less").pvalue > 1e-3
@@ -138,12 +137,8 @@ def test_outcomes_are_those_of_every_set_alone(world):
         for failed, each in zip(failures.sets, right, strict=True):
             alone = evaluator.evaluate_placements([placement.answering(failed)])
             np.testing.assert_array_equal(each, alone[0])
-
-
-def test_no_device_left_gives_no_answer(world):
-    place, evaluator = world
-    (right,) = outcomes(evaluator, [(place("replication"), every(range(3), 3))])
-    assert not right.any()
+    (none,) = outcomes(evaluator, [(place("replication"), every(range(3), 3))])
+    assert not none.any(), "no device is left, and one answers"
 
 
 def test_the_devices_that_are_preferred_answer(world):
@@ -161,15 +156,20 @@ def test_the_devices_that_are_preferred_answer(world):
 # What stands in for a lost neuron
 
 
+def by_neuron(call, made):
+    """A layer's output [places, neurons]."""
+    axes = [axis for axis in range(made.ndim) if axis not in call.output_axes]
+    last = jnp.transpose(made, [*axes, *call.output_axes])
+    return np.asarray(last).reshape(-1, call.layer.neurons)
+
+
 def outputs(network, images):
     """Every layer's output of all images, as the interpreter's hook sees it."""
     seen = {layer.name: [] for layer in network.layers}
 
     def hook(call, value, parameters):
         made = affine(call, value, parameters)
-        axes = [axis for axis in range(made.ndim) if axis not in call.output_axes]
-        last = jnp.transpose(made, [*axes, *call.output_axes])
-        seen[call.layer.name].append(np.asarray(last).reshape(-1, call.layer.neurons))
+        seen[call.layer.name].append(by_neuron(call, made))
         return made
 
     for image in images:
@@ -177,25 +177,23 @@ def outputs(network, images):
     return [np.concatenate(each) for each in seen.values()]
 
 
-def test_zero_is_zero(case):
-    for layer, each in zip(case.network.layers, substitutes(case.network, "zero"), strict=True):
-        assert each.shape == (layer.neurons,) and not each.any()
-
-
-def test_the_mean_is_over_images_and_positions(case):
-    got = substitutes(case.network, "mean", case.images)
-    for each, made in zip(got, outputs(case.network, jnp.asarray(case.images)), strict=True):
-        np.testing.assert_allclose(each, made.mean(axis=0), rtol=1e-4, atol=1e-5)
-
-
-def test_the_bias_is_what_a_neuron_gives_whose_inputs_are_zero(case):
+@pytest.mark.parametrize("kind", ["zero", "mean", "bias"])
+def test_what_stands_in_is_worked_out_from_the_layer_itself(case, kind):
+    """Nothing; the mean over images and positions; or what inputs of zero give."""
     network = case.network
-    for call, each in zip(network.program.calls, substitutes(network, "bias"), strict=True):
-        nothing = jnp.zeros(call.layer.input_shape, jnp.float32)
-        made = affine(call, nothing, network.parameters.layers[call.layer.name])
-        axes = [axis for axis in range(made.ndim) if axis not in call.output_axes]
-        last = jnp.transpose(made, [*axes, *call.output_axes]).reshape(-1, call.layer.neurons)
-        np.testing.assert_allclose(each, last[0], atol=1e-6)
+    found = substitutes(network, kind, case.images if kind == "mean" else None)
+    means = [made.mean(axis=0) for made in outputs(network, jnp.asarray(case.images))]
+    for call, mean, each in zip(network.program.calls, means, found, strict=True):
+        if kind == "mean":
+            expected = mean
+        elif kind == "zero":
+            expected = np.zeros(call.layer.neurons)
+        else:
+            nothing = jnp.zeros(call.layer.input_shape, jnp.float32)
+            made = affine(call, nothing, network.parameters.layers[call.layer.name])
+            expected = by_neuron(call, made)[0]
+        np.testing.assert_allclose(each, expected, rtol=1e-4, atol=1e-5)
+        assert kind != "zero" or not each.any()
 
 
 @pytest.mark.parametrize(

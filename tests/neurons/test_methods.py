@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,8 +13,7 @@ from afpjax.neurons.distribute import distribute
 from afpjax.neurons.methods import PlacementRequest, method, names
 from afpjax.neurons.placement import memory_share
 
-from .test_placement import a_layer, dealt_by_the_letter
-from .test_robustdice import by_the_letter
+from .test_placement import a_layer
 
 SIZES = {"stem": 16, "wide": 37, "thin": 2, "one": 1, "head": 10}
 EQUAL = ("robustdice", "random", "topk", "randomk")  # in load per device
@@ -25,17 +25,9 @@ def place(name, request):
     return method(name).place(request)
 
 
-def a_request(
-    devices=4,
-    thresholds: float | tuple[float, ...] = 0.3,
-    *,
-    seed=0,
-    whole=False,
-    sizes=SIZES,
-    draw=1,
-):
+def a_request(devices=4, thresholds: Any = 0.3, *, seed=0, whole=False, sizes=SIZES):
     """Bunches of neurons at many distances, and some with the same scores."""
-    rng = np.random.default_rng(draw)
+    rng = np.random.default_rng(1)
     layers = tuple(a_layer(name, size, weights=5) for name, size in sizes.items())
     points = {}
     for name, size in sizes.items():
@@ -45,16 +37,6 @@ def a_request(
     return PlacementRequest(
         LayerGraph(layers, ()), points, devices, tuple(several.tolist()), seed, whole
     )
-
-
-@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.3, 0.7, 10.0])
-@some_devices
-def test_robustdice_is_algorithm_1_taken_at_its_word(devices, threshold):
-    request = a_request(devices, threshold)
-    placement = place("robustdice", request)
-    for name, held in zip(placement.layers, placement.holds, strict=True):
-        parts = dealt_by_the_letter(by_the_letter(request.points[name], threshold), devices)
-        assert [np.flatnonzero(row).tolist() for row in held] == [sorted(part) for part in parts]
 
 
 @every_method
@@ -131,14 +113,11 @@ def test_random_has_robustdice_s_copies_on_other_neurons(devices):
 
 def test_random_follows_from_the_seed_and_the_layer_alone():
     request = a_request(4, seed=7, sizes={"a": 40, "b": 40})
-    one = place("random", request)
+    request = replace(request, points={"a": request.points["a"], "b": request.points["a"]})
+    one, other = (place("random", replace(request, seed=seed)).holds for seed in (7, 8))
+    assert (one[1] != other[1]).any() and (one[0] != one[1]).any(), "two layers, one draw"
     again = place("random", replace(request, thresholds=(0.0, request.thresholds[1])))
-    assert (one.holds[1] == again.holds[1]).all()
-    other = place("random", replace(request, seed=8))
-    assert (one.holds[1] != other.holds[1]).any()
-    same = replace(request, points={"a": request.points["a"], "b": request.points["a"]})
-    alike = place("random", same)
-    assert (alike.holds[0] != alike.holds[1]).any(), "two layers, one draw"
+    assert (one[1] == again.holds[1]).all()
 
 
 def test_random_gives_every_neuron_the_same_chance_of_a_replica():
@@ -174,26 +153,20 @@ def test_topk_replicates_the_most_important_neurons_and_as_many_as_there_is_room
             assert holders[:, more].all(axis=1).sum() >= copies[neuron] - 1
 
 
-def test_topk_deals_the_others_round_robin_in_the_order_of_neurons():
-    """Worked by hand: load 3, so that the best is everywhere, and two others fit on each."""
-    sizes = {"a": 5}
-    request = a_request(2, 10.0, sizes=sizes)
-    request = replace(request, points={"a": np.array([[1.0], [5.0], [2.0], [3.0], [0.0]])})
-    expected = [[1, 1, 0, 1, 0], [0, 1, 1, 0, 1]]
+@pytest.mark.parametrize(
+    ("devices", "scores", "expected"),
+    [
+        # Load 3: the best is everywhere, and two others fit on each, dealt in their order.
+        (2, [1, 5, 2, 3, 0], [[1, 1, 0, 1, 0], [0, 1, 1, 0, 1]]),
+        # Load 2: none fits everywhere, and the one place left takes the best that it lacks.
+        (3, [0, 1, 0.2, 0.3, 0.1], [[1, 0, 0, 1, 0], [0, 1, 0, 0, 1], [0, 1, 1, 0, 0]]),
+        (3, [0, 0.1, 1, 0.3, 0.1], [[1, 0, 0, 1, 0], [0, 1, 0, 0, 1], [0, 0, 1, 1, 0]]),
+    ],
+)
+def test_topk_worked_by_hand(devices, scores, expected):
+    request = a_request(devices, 10.0, sizes={"a": 5})
+    request = replace(request, points={"a": np.array(scores, np.float64)[:, None]})
     assert place("topk", request).holds[0].astype(int).tolist() == expected
-
-
-def test_topk_fills_what_is_left_with_the_best_that_a_device_lacks():
-    """Worked by hand: five neurons on three devices, load 2: none fits everywhere, one is left."""
-    request = a_request(3, 10.0, sizes={"a": 5})
-    for best, expected in (
-        (1, [[1, 0, 0, 1, 0], [0, 1, 0, 0, 1], [0, 1, 1, 0, 0]]),
-        (2, [[1, 0, 0, 1, 0], [0, 1, 0, 0, 1], [0, 0, 1, 1, 0]]),  # it has the best, and takes 3
-    ):
-        scores = np.array([[0.0], [0.1], [0.2], [0.3], [0.1]])
-        scores[best] = 1
-        held = place("topk", replace(request, points={"a": scores})).holds[0]
-        assert held.astype(int).tolist() == expected
 
 
 @every_method
@@ -209,6 +182,10 @@ def test_the_classifier_is_whole_by_option_and_nothing_else(method):
 
 
 MIRRORED = """
+import numpy as np
+
+LABEL = 'both ends'
+
 def mirrored(request, layer):
     '''The first device has all neurons, and the last one too.'''
     held = np.zeros((request.devices, request.layer(layer).neurons), bool)
@@ -218,7 +195,7 @@ def mirrored(request, layer):
 
 
 def test_a_method_of_ones_own_is_one_file(case, tmp_path, monkeypatch):
-    (tmp_path / "mirrored.py").write_text(f"import numpy as np\n\nLABEL = 'both ends'\n{MIRRORED}")
+    (tmp_path / "mirrored.py").write_text(MIRRORED)
     monkeypatch.setattr(methods, "__path__", [*methods.__path__, str(tmp_path)])
     assert "mirrored" in names() and method("mirrored").label == "both ends"
     assert method("mirrored").help == "The first device has all neurons, and the last one too."

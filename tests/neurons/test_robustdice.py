@@ -56,12 +56,12 @@ def thresholds(rng, points):
 
 
 @pytest.mark.parametrize("axes", [1, 2, 3])
-@pytest.mark.parametrize("seed", range(8))
-def test_clusters_are_those_of_the_pseudo_code(axes, seed):
-    rng = np.random.default_rng((seed, axes))
-    for points in layers(rng, axes):
-        for threshold in thresholds(rng, points):
-            assert listed(clusters(points, threshold)) == by_the_letter(points, threshold)
+def test_clusters_are_those_of_the_pseudo_code(axes):
+    for seed in range(5):
+        rng = np.random.default_rng((seed, axes))
+        for points in layers(rng, axes):
+            for threshold in thresholds(rng, points):
+                assert listed(clusters(points, threshold)) == by_the_letter(points, threshold)
 
 
 def test_the_result_depends_on_the_order_of_neurons():

@@ -28,11 +28,12 @@ def subject(case):
     return ScoringData(case.network, images, rng.integers(0, 4, COUNT), {})
 
 
-def exact_scores(subject, target):
+@pytest.fixture(scope="module")
+def exact(subject):
     def task(description, steps):
         return nullcontext(SimpleNamespace(advance=lambda steps: None))
 
-    return scoring.neuron_scores(subject, target=target, exact_passes=10**9, classes=3, task=task)
+    return scoring.neuron_scores(subject, target="label", exact_passes=10**9, classes=3, task=task)
 
 
 def test_halves_are_balanced():
@@ -55,43 +56,27 @@ def test_a_mean_has_the_error_that_its_blocks_have():
     assert found.interval == pytest.approx((mean - error, mean + error), rel=1e-5)
 
 
-def test_intervals_of_means_cover():
-    rng, covered, trials = np.random.default_rng(2), 0, 400
-    for _ in range(trials):
-        values = rng.exponential(size=(1, 64))
-        pairs = halvings.halves(halvings.block_means(values), 64)
-        low, high = halvings.spread(
-            float(values.mean()), pairs, lambda h: float(h[0]), (0.0, 9.0)
-        ).interval
-        covered += low <= 1 <= high
-    # The exponential's skewness costs some; ± four binomial errors at 0.94.
-    assert abs(covered / trials - 0.94) < 4 * np.sqrt(0.94 * 0.06 / trials)
-
-
-def test_scores_of_halves_are_those_of_the_images_alone(subject, case):
+def test_scores_of_halves_are_those_of_the_images_alone(subject, exact, case):
     parts = halvings.blocks(COUNT)
     names = case.network.graph.names
-    found = scoring.half_scores(subject, exact_scores(subject, "label"), "label", 3)
-    for number, side in ((4, 0), (11, 1)):
-        half = found[number][side]
-        first = halvings.FIRST[number] == (side == 0)
-        own = np.concatenate([p for p, chosen in zip(parts, first, strict=True) if chosen])
-        images, labels = subject.images[own], subject.labels[own]
-        slope = taylor(case.network, images, labels, target="label")
-        moved = jsd(case.network, images)
-        for name in names:
-            np.testing.assert_allclose(half[name]["taylor"], slope[name], rtol=2e-4, atol=1e-6)
-            np.testing.assert_allclose(half[name]["jsd"], moved[name], rtol=2e-4, atol=1e-9)
+    found = scoring.half_scores(subject, exact, "label", 3)
+    own = np.concatenate(
+        [p for p, first in zip(parts, halvings.FIRST[11], strict=True) if not first]
+    )
+    images, labels = subject.images[own], subject.labels[own]
+    slope = taylor(case.network, images, labels, target="label")
+    moved = jsd(case.network, images)
+    for name in names:
+        half = found[11][1][name]
+        np.testing.assert_allclose(half["taylor"], slope[name], rtol=2e-4, atol=1e-6)
+        np.testing.assert_allclose(half["jsd"], moved[name], rtol=2e-4, atol=1e-9)
 
 
 def test_large_networks_take_several_passes_and_the_same_scores_come_out(subject, monkeypatch):
-    whole = taylor_halves(
-        ScoringData(subject.network, subject.images, subject.labels, {}), "winner"
-    )
+    fresh = [replace(subject, memory={}) for _ in range(2)]
+    whole = taylor_halves(fresh[0], "winner")
     monkeypatch.setattr(scoring, "_ROOM", 1)
-    passed = taylor_halves(
-        ScoringData(subject.network, subject.images, subject.labels, {}), "winner"
-    )
+    passed = taylor_halves(fresh[1], "winner")
     for one, other in zip(whole, passed, strict=True):
         for first, second in zip(one, other, strict=True):
             for name in first:
@@ -146,21 +131,9 @@ def test_overlap_is_counted_by_weights(case):
     assert overlap(one, one, layers) == 1
 
 
-def test_a_placement_says_how_much_it_depends_on_its_images(subject, case):
-    whole = exact_scores(subject, "winner")
-    pairs = scoring.half_scores(subject, whole, "winner", 3)
-    placement = distribute(case.network, whole.scores, 2, 0.4)
-
-    def place(scores):
-        return distribute(case.network, scores, 2, 0.4)
-
-    halves = [(place(first), place(second)) for first, second in pairs]
-    found = stability(placement, halves, case.network.layers)
-    low, high = found.memory.interval
-    assert low <= found.memory.value <= high
-    assert 0 <= found.overlap_lowest <= found.overlap <= found.overlap_highest <= 1
-    same = [(placement, placement)] * halvings.HALVINGS
-    still = stability(placement, same, case.network.layers)
+def test_halves_that_agree_leave_no_doubt(exact, case):
+    placement = distribute(case.network, exact.scores, 2, 0.4)
+    still = stability(placement, [(placement, placement)] * halvings.HALVINGS, case.network.layers)
     assert still.memory.interval == (still.memory.value, still.memory.value)
     assert still.overlap == still.overlap_lowest == 1
 
@@ -168,17 +141,13 @@ def test_a_placement_says_how_much_it_depends_on_its_images(subject, case):
 # Rank correlations: scipy's where there is one, and nothing where there is none
 
 
-def _by_hand(one, other):
-    """Pearson's correlation of mean ranks."""
-    return np.corrcoef(rankdata(one), rankdata(other))[0, 1]
-
-
 def test_it_is_pearsons_of_the_ranks_ties_and_all():
     rng = np.random.default_rng(0)
     for size in (3, 10, 200):
         one, other = rng.integers(0, 6, (2, size)).astype(np.float64)
         one[0], other[0] = 9, 9  # never constant
-        assert spearman(one, other) == pytest.approx(_by_hand(one, other))
+        expected = np.corrcoef(rankdata(one), rankdata(other))[0, 1]
+        assert spearman(one, other) == pytest.approx(expected)
 
 
 def test_what_does_not_exist_is_left_out():

@@ -1,6 +1,7 @@
 """Enumeration against every pair compared, and NSGA-II as it is driven from the host."""
 
 import itertools
+from functools import partial
 
 import jax
 import moocore
@@ -13,6 +14,8 @@ from afpjax.search.explore import Budget, Infeasible, as_fitness, explore
 from afpjax.search.objectives import NO_CAPS, with_faults
 from afpjax.search.pareto import hypervolume
 from afpjax.search.partition import reference_point
+
+from .world import World
 
 KEY = jax.random.key(11)
 # One size for all searches, as each size compiles: 4,096 genomes, the fewest that are searched.
@@ -49,7 +52,8 @@ class Toy:
 @pytest.mark.parametrize("cardinality", [(3, 3, 3, 3), (2, 5, 1, 4), (7,)])
 def test_few_genomes_are_enumerated_exactly(cardinality, limit, undominated):
     toy = Toy(cardinality, limit=limit)
-    found = explore(KEY, np.array(cardinality), toy, Budget(8, 3))
+    told = []
+    found = explore(KEY, np.array(cardinality), toy, Budget(8, 3), progress=told.append)
     every = np.array(list(itertools.product(*map(range, cardinality))), np.int32)
     allowed = every[every.sum(axis=1) <= limit]
     points = toy.points(allowed)
@@ -60,18 +64,41 @@ def test_few_genomes_are_enumerated_exactly(cardinality, limit, undominated):
     assert (found.method, found.generations, found.evaluations) == ("enumeration", 0, len(every))
     assert {draw for draw, _ in toy.calls} == {0}
     np.testing.assert_array_equal(np.concatenate([g for _, g in toy.calls]), every)
-    assert len(found.history) == 1
+    assert len(found.history) == 1 and sum(told) == 3
 
 
-@pytest.mark.parametrize(("cardinality", "method"), [((4095,), "enumeration"), (MANY, "nsga2")])
-def test_enumeration_ends_below_4096_genomes(cardinality, method):
-    assert explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET).method == method
+@pytest.fixture(scope="module")
+def plain():
+    """A search, what it asked for, and the progress that was told."""
+    toy, told = Toy(MANY), []
+    return toy, told, explore(KEY, np.array(MANY), toy, BUDGET, progress=told.append)
+
+
+def test_enumeration_ends_below_4096_genomes_unless_that_takes_too_long(plain, monkeypatch):
+    assert explore(KEY, np.array([4095]), Toy((4095,)), BUDGET).method == "enumeration"
+    *_, found = plain
+    assert (found.method, found.generations) == ("nsga2", 12)
+    monkeypatch.setattr(module, "FEW", 4**6 + 1)
+    assert explore(KEY, np.array(MANY), Toy(MANY), BUDGET).method == "enumeration"
+    forced = explore(KEY, np.array(MANY), Toy(MANY), BUDGET, exact=False)
+    np.testing.assert_array_equal(forced.genomes, found.genomes)
+
+
+def test_a_search_has_one_entry_per_generation_and_a_front_without_copies(plain, undominated):
+    toy, told, found = plain
+    assert told == [1] * 12 and len(found.history) == 12
+    np.testing.assert_array_equal(found.history[-1], found.objectives)
+    corner = np.full(3, 40.0)
+    expected = [moocore.hypervolume(f.astype(np.float64), ref=corner) for f in found.history]
+    np.testing.assert_allclose(found.hypervolumes(corner), expected)
+    assert len(np.unique(found.genomes, axis=0)) == len(found.genomes)
+    assert undominated(found.objectives) == list(range(len(found.genomes)))
+    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(3))
 def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
-    tables, objective, monkeypatch, seed
+    tables, objective, monkeypatch
 ):
     """Five layers on three devices; the drop is what the evaluator measures."""
     evaluate, cardinality = with_faults(tables, NO_CAPS, objective), np.full(5, 3)
@@ -79,7 +106,7 @@ def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
     assert exact.method == "enumeration" and len(exact.genomes) > 8
     assert len(np.unique(exact.objectives[:, 2])) > 5  # accuracy is part of the trade-off
     monkeypatch.setattr(module, "FEW", 0)
-    found = explore(jax.random.key(seed), cardinality, evaluate, Budget(64, 30))
+    found = explore(KEY, cardinality, evaluate, Budget(64, 30))
     assert found.method == "nsga2" and found.evaluations <= 3**5
     corner = np.array(reference_point(tables))
     whole = moocore.hypervolume(exact.objectives.astype(np.float64), ref=corner)
@@ -121,20 +148,18 @@ def test_renewed_draws_measure_survivors_again_and_only_then():
     assert not np.allclose(found.objectives, toy.points(found.genomes, 3))
 
 
-def test_the_same_key_gives_the_same_answer_and_another_key_another_search():
-    runs, first = [], []
-    for key in (KEY, KEY, jax.random.key(12)):
-        toy = Toy(MANY)
-        runs.append(explore(key, np.array(MANY), toy, BUDGET))
-        first.append(toy.calls[0][1])
-    np.testing.assert_array_equal(runs[0].genomes, runs[1].genomes)
-    np.testing.assert_array_equal(runs[0].objectives, runs[1].objectives)
-    for one, other in zip(runs[0].history, runs[1].history, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert (first[0] != first[2]).any()
+def test_the_same_key_gives_the_same_answer_and_another_key_another_search(plain):
+    toy, _, found = plain
+    again, other = Toy(MANY), Toy(MANY)
+    same = explore(KEY, np.array(MANY), again, BUDGET)
+    explore(jax.random.key(12), np.array(MANY), other, BUDGET)
+    np.testing.assert_array_equal(same.genomes, found.genomes)
+    for one, another in zip(same.history, found.history, strict=True):
+        np.testing.assert_array_equal(one, another)
+    assert (other.calls[0][1] != toy.calls[0][1]).any()
 
 
-@pytest.mark.parametrize(("given", "kept"), [(40, 8), (8, 8), (2, 2)])
+@pytest.mark.parametrize(("given", "kept"), [(40, 8), (2, 2)])
 def test_at_most_half_of_the_first_population_is_given(given, kept):
     initial = np.random.default_rng(2).integers(0, 4, (given, 6)).astype(np.int32)
     assert len(np.unique(initial, axis=0)) == given
@@ -166,34 +191,6 @@ def test_a_search_that_is_out_of_time_does_not_look_in_its_focus():
     assert len(found.genomes) > 0
 
 
-def test_few_genomes_are_searched_by_generations_where_trying_all_takes_too_long(monkeypatch):
-    monkeypatch.setattr(module, "FEW", 4**6 + 1)
-    cardinality = np.array(MANY)
-    assert explore(KEY, cardinality, Toy(MANY), BUDGET).method == "enumeration"
-    found = explore(KEY, cardinality, Toy(MANY), BUDGET, exact=False)
-    assert (found.method, found.generations) == ("nsga2", 12)
-
-
-@pytest.mark.parametrize("cardinality", [(3, 3), MANY])
-def test_history_and_progress_have_one_entry_per_generation(cardinality):
-    told = []
-    found = explore(KEY, np.array(cardinality), Toy(cardinality), BUDGET, progress=told.append)
-    assert told == [1] * 12
-    assert len(found.history) == (12 if found.method == "nsga2" else 1)
-    np.testing.assert_array_equal(found.history[-1], found.objectives)
-    corner = np.full(3, 40.0)
-    expected = [moocore.hypervolume(f.astype(np.float64), ref=corner) for f in found.history]
-    np.testing.assert_allclose(found.hypervolumes(corner), expected)
-
-
-def test_the_front_holds_every_genome_once_and_nothing_dominated(undominated):
-    toy = Toy(MANY)
-    found = explore(KEY, np.array(MANY), toy, BUDGET)
-    assert len(np.unique(found.genomes, axis=0)) == len(found.genomes)
-    assert undominated(found.objectives) == list(range(len(found.genomes)))
-    np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
-
-
 def test_a_search_needs_a_generation():
     with pytest.raises(InputError, match="generations is 0: give at least 1"):
         Budget(8, 0)
@@ -214,40 +211,24 @@ def everything():
 def test_a_focus_finds_better_where_little_is_allowed():
     """Most of a large front lies beyond what anyone allows, and there the search used to stay.
 
-    21 layers: device 0 is slow, frugal and safe, 1 the cheapest choice, 2 costly and safest.
+    The made-up world has a device that is slow, frugal and tough, one cheap, and one costly.
     """
-    layers = np.arange(21)
-
-    def sums(table, genomes):
-        return table[genomes, layers].sum(axis=1)
-
     for seed in range(4):
-        rng = np.random.default_rng(seed)
-        size = rng.uniform(0.5, 2, 21)
-        latency = np.stack([size * rng.uniform(2, 3.5, 21), size, 1.01 * size])
-        energy = np.stack(
-            [size * rng.uniform(0.4, 0.8, 21), size, size * rng.uniform(1.3, 1.8, 21)]
-        )
-        drop = np.stack([0.1 * rng.uniform(0.5, 2, 21), rng.uniform(0.5, 2, 21), np.zeros(21)])
-        limits = 1.1 * size.sum(), 1.05 * size.sum()
+        world, cheapest = World(seed, layers=21), np.ones((1, 21), np.int32)
+        limits = world.costs(cheapest)[0] * [1.1, 1.05]
 
-        def evaluate(draw, genomes, narrow=False, tables=(latency, energy, drop), limits=limits):
-            points = [sums(table, genomes) for table in tables]
-            over = [np.maximum(p / most - 1, 0) for p, most in zip(points, limits, strict=False)]
-            return as_fitness(points, sum(over) * narrow)
+        def over(points, limits=limits):
+            return np.maximum(points[:, :2] / limits - 1, 0).sum(axis=1)
 
-        def narrow(draw, genomes, evaluate=evaluate):
-            return evaluate(draw, genomes, True)
+        def evaluate(draw, genomes, narrow=False, world=world, over=over):
+            points = world.points(genomes)
+            return as_fitness([*points.T], over(points) * narrow)
 
         least = []
-        for focus in (narrow, None):
-            cheapest, budget = np.ones((1, 21), np.int32), Budget(32, 24)
-            key = jax.random.key(seed)
-            found = explore(
-                key, np.full(21, 3), evaluate, budget, initial=cheapest, focus=focus
-            ).objectives
-            allowed = (found[:, :2] <= np.array(limits) * (1 + 1e-6)).all(axis=1)
-            least.append(found[allowed, 2].min())
+        for focus in (partial(evaluate, narrow=True), None):
+            args = jax.random.key(seed), np.full(21, 3), evaluate, Budget(32, 24)
+            found = explore(*args, initial=cheapest, focus=focus).objectives
+            least.append(found[over(found) <= 1e-6, 2].min())
         assert least[0] < 0.95 * least[1]
 
 

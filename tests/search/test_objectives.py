@@ -44,7 +44,7 @@ def random_tables(layers, devices, tensors):
     )
 
 
-@pytest.mark.parametrize("count", [1, 5, 128, 300])
+@pytest.mark.parametrize("count", [1, 128, 300])
 def test_costs_are_those_of_every_mapping_by_itself(count):
     tables = random_tables(21, 3, 25)
     mappings = np.random.default_rng(1).integers(0, 3, (count, 21)).astype(np.int32)
@@ -58,12 +58,11 @@ def test_costs_are_those_of_every_mapping_by_itself(count):
     assert count < 128 or (got.violation > 0).any()
 
 
-@pytest.mark.parametrize("layers", [5, 21, 54])
-def test_a_mapping_costs_the_same_to_the_last_bit_wherever_it_turns_up(layers):
+def test_a_mapping_costs_the_same_to_the_last_bit_wherever_it_turns_up():
     """In calls of other sizes it was added up in another order, so the table and the front of one
     result differed for one mapping."""
-    tables = random_tables(layers, 3, layers)
-    mappings = np.random.default_rng(2).integers(0, 3, (4000, layers)).astype(np.int32)
+    tables = random_tables(21, 3, 21)
+    mappings = np.random.default_rng(2).integers(0, 3, (4000, 21)).astype(np.int32)
     whole = costs(tables, mappings)
     for size in (1, 3, 40, 200, 1000):
         for name, column in costs(tables, mappings[-size:])._asdict().items():
@@ -105,29 +104,22 @@ def accuracy_by_hand(quantized, images, labels, faults, mapping, trial):
     return float((np.asarray(logits).argmax(axis=1) == labels).mean())
 
 
-@pytest.mark.parametrize("draw", [0, 3])
 def test_drop_is_clean_minus_faulty_on_the_same_images_and_draws(
-    objective, quantized, images, labels, draw
+    objective, quantized, images, labels
 ):
     mappings = np.array([[0, 1, 2, 1, 0], [1, 1, 1, 1, 1], [2, 2, 2, 2, 2]], np.int32)
+    args = quantized, images, labels, objective.faults
     clean = (np.asarray(quantized(images)).argmax(axis=1) == labels).mean()
-    got = objective.drop(mappings, draw)
+    got = objective.drop(mappings, 3)  # by two trials to a draw
     for place, mapping in enumerate(mappings):
-        faulty = [
-            accuracy_by_hand(quantized, images, labels, objective.faults, mapping, trial)
-            for trial in (2 * draw, 2 * draw + 1)
-        ]
+        faulty = [accuracy_by_hand(*args, mapping, trial) for trial in (6, 7)]
         np.testing.assert_allclose(got[place], clean - np.mean(faulty), atol=1e-12)
     assert got[1] > 0 == got[2]  # the third device does not fail
-
-
-def test_accuracy_is_the_mean_over_the_trials_named(objective, quantized, images, labels):
-    mapping = np.array([1, 0, 1, 0, 1], np.int32)
     told = []
-    got = objective.accuracy(mapping[None], [4, 9, 11], told.append)
-    args = quantized, images, labels, objective.faults, mapping
-    np.testing.assert_allclose(got, [np.mean([accuracy_by_hand(*args, t) for t in (4, 9, 11)])])
-    assert sum(told) == 3
+    named = objective.accuracy(mappings[:1], [4, 11], told.append)
+    expected = [accuracy_by_hand(*args, mappings[0], trial) for trial in (4, 11)]
+    np.testing.assert_allclose(named, [np.mean(expected)])
+    assert sum(told) == 2
 
 
 def test_the_layerwise_drop_is_the_sum_of_layers_struck_alone(objective):
@@ -172,12 +164,9 @@ def test_mappings_that_break_a_limit_are_not_run(tables, objective, every_mappin
     drops = objective.drop(every_mapping[within])
     np.testing.assert_array_equal(objectives[within, 2], drops.astype(np.float32))
     np.testing.assert_array_equal(np.asarray(fitness.violation) > 0, ~within)
-
-
-def test_where_every_mapping_breaks_a_limit_nothing_is_run(tables, objective, every_mapping):
+    ran.clear()
     fitness = with_faults(tables, Caps(energy_mj=1e-12), objective)(0, every_mapping[:9])
-    assert objective.evaluator.evaluations == 0
-    assert (np.asarray(fitness.violation) > 0).all()
+    assert not ran and (np.asarray(fitness.violation) > 0).all()
 
 
 def test_draws_and_strategies_that_do_not_exist_are_refused(objective):
@@ -187,25 +176,21 @@ def test_draws_and_strategies_that_do_not_exist_are_refused(objective):
         RobustnessObjective(objective.evaluator, objective.faults, 2, "device")
 
 
-def test_missed_memory_is_told_with_a_layer_and_a_device(quantized, with_memory):
+def test_missed_limits_are_told_with_layer_and_device_or_what_the_nearest_mapping_costs(
+    tables, platform, quantized, with_memory
+):
     """Device 0 holds a and b (weights 720, activations 48) in 1,000 bytes, but not c as well."""
-    platform = with_memory(1000, 1000, 1000)
-    tables = tables_for(quantized, platform)
-    names = platform.names, quantized.graph.names
-    message = "no mapping keeps .* tried: layer `c` has no room on device `eyeriss`, which has"
-    with pytest.raises(InputError, match=message), explained(tables, NO_CAPS, *names):
-        raise Infeasible(np.zeros(5, np.int32))
-    message = "layer `c` has no room on device `simba`"
-    with pytest.raises(InputError, match=message), explained(tables, NO_CAPS, *names):
-        raise Infeasible(np.array([0, 1, 1, 1, 2], np.int32))
-
-
-def test_missed_caps_are_told_with_what_the_nearest_mapping_costs(tables, platform, quantized):
-    mapping = np.zeros(5, np.int32)
-    cost = costs(tables, mapping[None])
-    message = f"it takes {cost.latency_ms[0]:.4g} ms .* search.latency_cap_ms .1e-06."
-    with (
-        pytest.raises(InputError, match=message),
-        explained(tables, Caps(latency_ms=1e-6), platform.names, quantized.graph.names),
+    names, first = (platform.names, quantized.graph.names), np.zeros(5, np.int32)
+    small = tables_for(quantized, with_memory(1000, 1000, 1000))
+    cost, caps = costs(tables, first[None]), Caps(latency_ms=1e-6)
+    takes = f"it takes {cost.latency_ms[0]:.4g} ms .* search.latency_cap_ms .1e-06."
+    for given, limits, mapping, message in (
+        (small, NO_CAPS, first, "tried: layer `c` has no room on device `eyeriss`, which has"),
+        (small, NO_CAPS, [0, 1, 1, 1, 2], "layer `c` has no room on device `simba`"),
+        (tables, caps, first, takes),
     ):
-        raise Infeasible(mapping)
+        with (
+            pytest.raises(InputError, match=f"no mapping keeps .*{message}"),
+            explained(given, limits, *names),
+        ):
+            raise Infeasible(np.array(mapping, np.int32))

@@ -46,10 +46,9 @@ def test_random_categories_are_uniform():
         assert_uniform(genomes[:, gene], np.arange(choices))
 
 
-@pytest.mark.parametrize("side", ["lowest", "middle", "highest"])
-def test_reset_gives_every_other_value_alike_and_never_the_old_one(side):
-    places = {"lowest": 0 * CARDINALITY, "middle": CARDINALITY // 2, "highest": CARDINALITY - 1}
-    genome = places[side].astype(np.int32)
+@pytest.mark.parametrize("place", [0.0, 0.5, 1.0])
+def test_reset_gives_every_other_value_alike_and_never_the_old_one(place):
+    genome = np.floor(place * (CARDINALITY - 1)).astype(np.int32)
     mutate = partial(operators.reset_mutation, cardinality=jnp.asarray(CARDINALITY))
     mutants = many(mutate, jnp.asarray(genome), 1.0)
     assert mutants.dtype == np.int32
@@ -58,7 +57,7 @@ def test_reset_gives_every_other_value_alike_and_never_the_old_one(side):
         assert_uniform(mutants[:, gene], others if choices > 1 else [0])
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.0, 0.1])
 def test_reset_strikes_each_gene_at_its_rate_and_by_itself(rate):
     mutate = partial(operators.reset_mutation, cardinality=jnp.full(8, 3, jnp.int32))
     changed = many(mutate, jnp.ones(8, jnp.int32), rate) != 1
@@ -80,22 +79,19 @@ def crossed(genes, rate=1.0, draws=DRAWS):
     return one == 1
 
 
-@pytest.mark.parametrize("genes", [1, 2, 7, 40])
-def test_what_crosses_over_is_one_segment(genes):
-    swapped = np.pad(crossed(genes), [(0, 0), (1, 1)])
-    assert (np.diff(swapped.astype(int), axis=1) == 1).sum(axis=1).tolist() == [1] * DRAWS
-
-
-def test_both_cuts_are_uniform_over_all_pairs_of_places():
-    genes = 6
+@pytest.mark.parametrize("genes", [1, 6, 40])
+def test_what_crosses_over_is_one_segment_and_its_cuts_are_uniform(genes):
     swapped = crossed(genes)
-    start, length = swapped.argmax(axis=1), swapped.sum(axis=1)
-    pairs = [(a, b) for a in range(genes) for b in range(a + 1, genes + 1)]
-    counts = [((start == a) & (start + length == b)).sum() for a, b in pairs]
-    assert sum(counts) == DRAWS and stats.chisquare(counts).pvalue > LEAST_LIKELY
+    ends = np.diff(np.pad(swapped.astype(int), [(0, 0), (1, 1)]), axis=1)
+    assert (ends == 1).sum(axis=1).tolist() == [1] * DRAWS
+    if genes == 6:
+        start, length = swapped.argmax(axis=1), swapped.sum(axis=1)
+        pairs = [(a, b) for a in range(genes) for b in range(a + 1, genes + 1)]
+        counts = [((start == a) & (start + length == b)).sum() for a, b in pairs]
+        assert sum(counts) == DRAWS and stats.chisquare(counts).pvalue > LEAST_LIKELY
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_crossover_happens_at_its_rate(rate):
     happened = crossed(5, rate).any(axis=1).sum()
     assert stats.binomtest(int(happened), DRAWS, rate).pvalue > LEAST_LIKELY
@@ -109,7 +105,7 @@ def duels(size, criteria, draws=2000):
     return np.asarray(tournaments(jax.random.split(jax.random.key(0), draws), criteria))
 
 
-@pytest.mark.parametrize("size", [2, 3, 10, 11])
+@pytest.mark.parametrize("size", [2, 3, 10])
 def test_everybody_fights_exactly_twice(size):
     """Who beats everyone wins twice, who loses to everyone never, and so for every place.
 
@@ -200,14 +196,6 @@ def test_binary_crossover_of_equal_parents_and_without_luck_changes_nothing():
         assert (one == first).all() and (other == second).all()
 
 
-def test_binary_crossover_happens_at_its_rates():
-    changed = (sbx(0.6, gene_rate=0.5)[0] != FIRST)[:, :3]
-    for count in changed.sum(axis=0):
-        assert stats.binomtest(int(count), DRAWS, 0.3).pvalue > LEAST_LIKELY
-    pairs = (changed[:, 0] & changed[:, 1]).sum()  # one coin for the pair, then one per gene
-    assert stats.binomtest(int(pairs), DRAWS, 0.6 * 0.25).pvalue > LEAST_LIKELY
-
-
 def test_polynomial_mutation_has_pymoos_distribution():
     mutate = partial(operators.polynomial_mutation, **BOUNDS, individual_rate=1.0)
     ours = many(mutate, jnp.asarray(FIRST), 1.0)
@@ -224,10 +212,16 @@ def test_polynomial_mutation_has_pymoos_distribution():
     assert_same_distribution(ours, theirs)
 
 
-def test_polynomial_mutation_happens_at_its_rates():
-    mutate = partial(operators.polynomial_mutation, **BOUNDS, individual_rate=0.8)
-    changed = (many(mutate, jnp.asarray(FIRST), 0.5) != FIRST)[:, :3]
+@pytest.mark.parametrize("operator", ["crossover", "mutation"])
+def test_operators_of_real_genes_happen_at_their_rates(operator):
+    """One coin for the individual, then one for each gene."""
+    if operator == "crossover":
+        made, own, gene = sbx(0.6, gene_rate=0.5)[0], 0.6, 0.5
+    else:
+        mutate = partial(operators.polynomial_mutation, **BOUNDS, individual_rate=0.8)
+        made, own, gene = many(mutate, jnp.asarray(FIRST), 0.5), 0.8, 0.5
+    changed = (made != FIRST)[:, :3]
     for count in changed.sum(axis=0):
-        assert stats.binomtest(int(count), DRAWS, 0.4).pvalue > LEAST_LIKELY
-    pairs = (changed[:, 0] & changed[:, 1]).sum()
-    assert stats.binomtest(int(pairs), DRAWS, 0.8 * 0.25).pvalue > LEAST_LIKELY
+        assert stats.binomtest(int(count), DRAWS, own * gene).pvalue > LEAST_LIKELY
+    pairs = int((changed[:, 0] & changed[:, 1]).sum())
+    assert stats.binomtest(pairs, DRAWS, own * gene**2).pvalue > LEAST_LIKELY

@@ -10,14 +10,13 @@ import jax.numpy as jnp
 import moocore
 import numpy as np
 import pytest
-from pymoo.operators.survival.rank_and_crowding.metrics import (
-    calc_crowding_distance,
-    get_crowding_function,
-)
+from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
 
 from afpjax.inputs.errors import InputError
 from afpjax.search import pareto
 from afpjax.search.pareto import Fitness, hypervolume, non_dominated
+
+from .genomes import fitness
 
 LARGEST = np.finfo(np.float32).max
 STEPS = (None, 8, 3)  # values differ, some are tied, most are tied
@@ -34,12 +33,6 @@ def points(seed, size, objectives, steps):
     if steps is None:
         return rng.random((size, objectives), np.float32)
     return rng.integers(0, steps, (size, objectives)).astype(np.float32)
-
-
-def fitness(objectives, violation=None):
-    objectives = np.asarray(objectives, np.float32)
-    violation = np.zeros(len(objectives)) if violation is None else violation
-    return Fitness(jnp.asarray(objectives), jnp.asarray(np.asarray(violation, np.float32)))
 
 
 def violations(seed, size):
@@ -80,31 +73,22 @@ def crowding_by_pymoo(objectives, rank):
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_dominance_is_debs_rule(steps):
-    for seed in range(5):
-        one = (points(seed, 25, 3, steps), violations(seed, 25))
-        other = (points(seed + 50, 40, 3, steps), violations(seed + 50, 40))
-        expected = [[beats(a, b) for b in zip(*other)] for a in zip(*one)]  # noqa: B905
-        np.testing.assert_array_equal(
-            pareto.dominates(fitness(*one), fitness(*other)), np.array(expected)
-        )
-
-
-@pytest.mark.parametrize("steps", STEPS)
-@pytest.mark.parametrize(
-    ("size", "objectives"), [(1, 2), (2, 3), (32, 1), (33, 3), (64, 2), (100, 4), (300, 3)]
-)
+@pytest.mark.parametrize(("size", "objectives"), [(1, 2), (32, 1), (33, 3), (100, 4)])
 def test_rank_equals_moocores(size, objectives, steps):
-    for seed in range(10):
+    for seed in range(5):
         values = points(seed, size, objectives, steps)
         np.testing.assert_array_equal(rank_of(fitness(values)), moocore.pareto_rank(values))
 
 
 @pytest.mark.parametrize("steps", STEPS)
-def test_rank_under_constraints_equals_peeling_by_a_loop(steps):
+def test_dominance_and_rank_under_constraints_are_debs_rule_in_a_loop(steps):
     for seed in range(4):
         values, broken = points(seed, 60, 2, steps), violations(seed, 60)
-        rank = np.asarray(rank_of(fitness(values, broken)))
+        people = list(zip(values, broken, strict=True))
+        expected = [[beats(one, other) for other in people] for one in people]
+        given = fitness(values, broken)
+        np.testing.assert_array_equal(pareto.dominates(given, given), np.array(expected))
+        rank = np.asarray(rank_of(given))
         np.testing.assert_array_equal(rank, peeled(values, broken))
         assert rank[broken == 0].max() < rank[broken > 0].min()
 
@@ -118,15 +102,6 @@ def test_ranking_stops_once_enough_are_ranked():
         np.testing.assert_array_equal(rank, np.where(true <= split, true, 100))
 
 
-def test_individuals_marked_last_come_last_and_beat_nobody():
-    for seed in range(10):
-        values = points(seed, 50, 3, 8)
-        last = np.random.default_rng(seed).random(50) < 0.3
-        rank = np.asarray(rank_of(fitness(values), last=jnp.asarray(last)))
-        assert (rank[last] == 50).all()
-        np.testing.assert_array_equal(rank[~last], moocore.pareto_rank(values[~last]))
-
-
 def test_no_square_matrix_of_bytes_is_stored():
     """Peers hold N x N booleans or more; one bit per pair is enough."""
     size = 4096
@@ -137,39 +112,15 @@ def test_no_square_matrix_of_bytes_is_stored():
 # --- crowding -------------------------------------------------------------------------------
 
 
-@pytest.mark.in_ci("2-2", "60-4")
-@pytest.mark.parametrize(("size", "objectives"), [(2, 2), (40, 2), (100, 3), (60, 4)])
-def test_crowding_equals_pymoos_where_all_values_differ(size, objectives):
-    by_pymoo = get_crowding_function("cd")
-    for seed in range(10):
-        values = points(seed, size, objectives, None)
-        rank = moocore.pareto_rank(values).astype(np.int32)
-        distance = crowding_of(jnp.asarray(values), jnp.asarray(rank))
-        for front in np.unique(rank):
-            expected = np.asarray(by_pymoo.do(values[rank == front].astype(float)))
-            np.testing.assert_allclose(distance[rank == front], expected, rtol=2e-4, atol=1e-6)
-
-
-@pytest.mark.parametrize("steps", [8, 3])
-@pytest.mark.parametrize(("size", "objectives"), [(3, 2), (40, 2), (100, 3), (60, 4)])
+@pytest.mark.parametrize("steps", STEPS)
+@pytest.mark.parametrize(("size", "objectives"), [(3, 2), (40, 2), (60, 4)])
 def test_crowding_equals_pymoos_of_distinct_vectors(size, objectives, steps):
     for seed in range(10):
         values = points(seed, size, objectives, steps)
         rank = moocore.pareto_rank(values).astype(np.int32)
         distance = crowding_of(jnp.asarray(values), jnp.asarray(rank))
-        np.testing.assert_allclose(distance, crowding_by_pymoo(values, rank), rtol=1e-5)
-
-
-def test_crowding_does_not_depend_on_the_order_of_individuals():
-    """With ties, distances by stable sorting alone would (LEAP and pymoo: by index)."""
-    values = np.unique(points(0, 80, 3, 6), axis=0)
-    front = jnp.zeros(len(values), jnp.int32)
-    distance = np.asarray(crowding_of(jnp.asarray(values), front))
-    for seed in range(5):
-        order = np.random.default_rng(seed).permutation(len(values))
-        np.testing.assert_array_equal(
-            crowding_of(jnp.asarray(values[order]), front), distance[order]
-        )
+        expected = crowding_by_pymoo(values.astype(np.float64), rank)
+        np.testing.assert_allclose(distance, expected, rtol=2e-4, atol=1e-6)
 
 
 def test_a_flat_objective_counts_nothing_and_gives_no_nan():
@@ -181,21 +132,6 @@ def test_a_flat_objective_counts_nothing_and_gives_no_nan():
     curved = np.asarray(crowding_of(jnp.asarray(values[:, :2]), front))
     np.testing.assert_allclose(flat, curved * 2 / 3, rtol=1e-6)
     assert np.isinf(flat).sum() == 2
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([[1, 2]], [np.inf]),
-        ([[1, 2], [1, 2]], [np.inf, -1]),
-        ([[1, 2], [2, 1]], [np.inf, np.inf]),
-        ([[5, 5, 5]] * 3, [np.inf, -1, -1]),
-        ([[1, 2], [2, 1], [1, 2]], [np.inf, np.inf, -1]),
-    ],
-)
-def test_fronts_of_fewer_than_three_distinct_points(values, expected):
-    front = jnp.zeros(len(values), jnp.int32)
-    np.testing.assert_array_equal(crowding_of(jnp.asarray(values, jnp.float32), front), expected)
 
 
 def test_the_widest_range_of_floats_does_not_overflow():
@@ -245,10 +181,8 @@ def test_guard_leaves_sound_numbers_alone_and_knows_no_negative_violation():
 @pytest.mark.parametrize(
     ("objectives", "violation", "message"),
     [
-        (np.zeros((4, 2), np.float32), np.zeros((4, 1), np.float32), "shape"),
         (np.zeros((4, 2), np.float32), np.zeros(3, np.float32), "shape"),
         (np.zeros(4, np.float32), np.zeros(4, np.float32), "shape"),
-        (np.zeros((4, 2), np.int32), np.zeros(4, np.float32), "dtypes"),
         (np.zeros((4, 2), np.float32), np.zeros(4, bool), "dtypes"),
     ],
 )
@@ -268,8 +202,8 @@ def copies_by_loop(genomes):
     return np.array(marks)
 
 
-@pytest.mark.parametrize("dtype", [np.int32, np.uint8, np.int16, bool, np.float32])
-@pytest.mark.parametrize(("size", "genes"), [(1, 3), (50, 1), (200, 4), (100, 160)])
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8, bool, np.float32])
+@pytest.mark.parametrize(("size", "genes"), [(50, 1), (100, 160)])
 def test_copies_are_those_that_a_loop_finds(dtype, size, genes):
     rng = np.random.default_rng(0)
     values = {np.float32: [0, 1, 1.5, 2], bool: [0, 1]}.get(dtype, [0, 1, 2])
@@ -309,31 +243,18 @@ def shares(seed, size, objectives, steps):
 
 
 @pytest.mark.parametrize("steps", [None, 16, 3])
-@pytest.mark.parametrize(("size", "objectives"), [(1, 2), (50, 1), (300, 2), (300, 3), (200, 4)])
-def test_the_front_is_moocores_with_every_copy(size, objectives, steps):
-    for seed in range(10):
-        values = shares(seed, size, objectives, steps)
+@pytest.mark.parametrize(("size", "objectives"), [(1, 2), (50, 1), (200, 3), (40, 4), (100_000, 3)])
+def test_fronts_and_volumes_are_moocores(size, objectives, steps):
+    """With every copy. The reference cuts through the points: some lie beyond it, or on it."""
+    for seed in range(5 if size < 1000 else 1):
+        values = shares(seed, size, objectives, steps or (100 if size > 1000 else None))
         expected = moocore.is_nondominated(values, keep_weakly=True)
         np.testing.assert_array_equal(non_dominated(values), expected)
-
-
-def test_the_front_of_a_large_enumeration():
-    values = shares(0, 100_000, 3, 100)
-    expected = moocore.is_nondominated(values, keep_weakly=True)
-    np.testing.assert_array_equal(non_dominated(values), expected)
-
-
-@pytest.mark.parametrize("steps", [None, 16, 3])
-@pytest.mark.parametrize(
-    ("size", "objectives"), [(1, 2), (40, 1), (200, 2), (100, 3), (200, 3), (40, 4)]
-)
-def test_the_volume_is_moocores(size, objectives, steps):
-    """The reference cuts through the points: some lie beyond it, with ties some lie on it."""
-    for seed in range(5):
-        values = shares(seed, size, objectives, steps)
         for reference in (np.full(objectives, 1.1), np.linspace(2 / 3, 1, objectives)):
             expected = moocore.hypervolume(values, ref=reference)
-            assert hypervolume(values, reference) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+            if size < 1000:
+                found = hypervolume(values, reference)
+                assert found == pytest.approx(expected, rel=1e-12, abs=1e-15)
 
 
 def test_volumes_known_by_hand():
@@ -358,8 +279,6 @@ def test_volumes_known_by_hand():
 def test_a_volume_that_does_not_exist_is_refused(values, reference, message):
     with pytest.raises(InputError, match=message):
         hypervolume(np.array(values, float), np.array(reference, float))
-
-
-def test_a_front_with_nan_is_refused():
-    with pytest.raises(InputError, match="NaN"):
-        non_dominated(np.array([[0, np.nan], [1, 1]]))
+    if message == "NaN" and np.isnan(values).any():
+        with pytest.raises(InputError, match="NaN"):
+            non_dominated(np.array(values, float))

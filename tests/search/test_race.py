@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.evaluate.evaluator import Evaluator
 from afpjax.inputs.errors import InputError
 from afpjax.search import explore as module
 from afpjax.search.explore import Budget, Evaluated, as_fitness, explore, populations, thinned
@@ -86,12 +85,7 @@ def test_at_the_same_total_the_race_finds_more_than_equal_shares():
     assert np.mean(gains) > 0.005 and np.sum(np.array(gains) > 0) >= 6
 
 
-#: What CI leaves to the slow tests: (fewest draws, whether each generation draws anew).
-SIBLINGS = ((0, False), (4096, False), (4096, True))
-
-
-@pytest.mark.parametrize("renew", [False, True])
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 2.0])
+@pytest.mark.parametrize(("share", "renew"), [(0.0, False), (0.1, True), (0.4, False), (2.0, True)])
 def test_what_is_spent_is_what_was_run_and_never_more_than_the_total(share, renew):
     budget = Budget(8, GENERATIONS, renew)
     least = populations(budget, False) * 8 * (1 + renew) + 8 * 7
@@ -169,7 +163,7 @@ def test_the_order_of_a_pool_and_copies_in_it_change_nothing():
     assert sorted(world.asked) == sorted(other.asked) and one.spent == two.spent
 
 
-def test_totals_that_do_not_suffice_are_refused():
+def test_totals_that_do_not_suffice_are_refused(tables, objective):
     least = (10 * 20 + 4 * 7) * 64
     Race(World(), RacePlan(least, 10, 20, 4))
     message = f"search.effort: {least - 1} image passes are too few.* all 8 .* take {least};"
@@ -177,9 +171,18 @@ def test_totals_that_do_not_suffice_are_refused():
         Race(World(), RacePlan(least - 1, 10, 20, 4))
     with pytest.raises(InputError, match=r"search\.effort: -1 image passes"):
         Budget(8, 3, effort=-1)
+    alone = dataclasses.replace(objective, strategy="layerwise")  # has no effort to share out
+    assert race_for(tables, alone, Budget(8, 3)) is None
+    with pytest.raises(InputError, match=r"search.effort: with faults.strategy = layerwise"):
+        search(KEY, tables, alone, Budget(8, 3, effort=10**6))
 
 
 # On the small network
+
+
+searches = pytest.mark.parametrize(
+    ("few", "renew"), [(0, True), pytest.param(4096, False, marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture
@@ -203,13 +206,7 @@ class Noted:
         return self._evaluator.evaluate(faults, limits, trials, *rest)
 
 
-@pytest.mark.parametrize(
-    ("few", "renew"),
-    [
-        (0, True),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SIBLINGS),
-    ],
-)
+@searches
 def test_without_a_total_the_search_is_the_one_without_a_race(
     tables, objective, monkeypatch, few, renew
 ):
@@ -217,9 +214,11 @@ def test_without_a_total_the_search_is_the_one_without_a_race(
     monkeypatch.setattr(module, "FEW", few)
     narrow = Caps(float(np.median(costs(tables, np.zeros((1, 5), np.int32)).latency_ms)))
     budget = Budget(16, 12, renew)
-    front = search(KEY, tables, objective, budget, allowance=narrow)
+    given = np.array([[0, 1, 0, 1, 0], [2, 1, 2, 1, 2]], np.int32)  # before single devices
+    front = search(KEY, tables, objective, budget, allowance=narrow, initial=given)
     plain = [with_faults(tables, caps, objective) for caps in (NO_CAPS, narrow)]
     first = np.repeat(np.arange(3, dtype=np.int32)[:, None], 5, axis=1)
+    first = np.concatenate([given, first])
     found = explore(KEY, np.full(5, 3), plain[0], budget, initial=first, focus=plain[1])
     np.testing.assert_array_equal(front.mappings, found.genomes)
     columns = np.column_stack([front.latency_ms, front.energy_mj, front.accuracy_drop])
@@ -228,13 +227,7 @@ def test_without_a_total_the_search_is_the_one_without_a_race(
     assert front.spent is not None and front.spent.total == 0
 
 
-@pytest.mark.parametrize(
-    ("few", "renew"),
-    [
-        (0, True),
-        *(pytest.param(*pair, marks=pytest.mark.slow) for pair in SIBLINGS),
-    ],
-)
+@searches
 def test_a_search_with_an_effort_keeps_to_it_and_ends_on_all_draws(
     tables, eight, monkeypatch, few, renew
 ):
@@ -278,27 +271,11 @@ def test_among_all_mappings_the_race_finds_the_front_of_all_draws(tables, object
     assert len(front(trials, 4) ^ every) < len(front(trials // 4) ^ every)
 
 
-def test_layers_struck_alone_have_no_effort_to_share_out(tables, objective):
-    alone = dataclasses.replace(objective, strategy="layerwise")
-    assert race_for(tables, alone, Budget(8, 3)) is None
-    assert search(KEY, tables, alone, Budget(8, 3)).spent is None
-    with pytest.raises(InputError, match=r"search.effort: with faults.strategy = layerwise"):
-        search(KEY, tables, alone, Budget(8, 3, effort=10**6))
-
-
-def test_struck_counts_what_the_evaluator_gets_right(objective, images, labels, quantized):
-    mappings = np.array([[0, 1, 2, 1, 0], [2, 2, 2, 2, 2]], np.int32)
-    got = objective.right(mappings, [3, 5])
-    for place, mapping in enumerate(mappings):
-        for column, trial in enumerate((3, 5)):
-            logits = quantized(images, mapping=mapping, faults=objective.faults, key=7, trial=trial)
-            assert got[place, column] == (np.asarray(logits).argmax(axis=1) == labels).sum()
-    one_rate = dataclasses.replace(
-        objective, faults=dataclasses.replace(objective.faults, layers=("b",))
-    )
+def test_mappings_that_are_struck_alike_are_one_row(objective):
+    only = dataclasses.replace(objective.faults, layers=("b",))
+    one_rate = dataclasses.replace(objective, faults=only)
     rows = one_rate.rows(np.array([[0, 1, 0, 0, 0], [2, 1, 1, 1, 1], [0, 0, 0, 0, 0]], np.int32))
     assert rows[0] == rows[1] != rows[2]
-    assert isinstance(objective.evaluator, Evaluator) and objective.images == 48
 
 
 # Mappings that met different numbers of draws, compared on those that both met
@@ -312,22 +289,6 @@ def some_pool(seed=0, count=30, trials=8):
     right = world.right(mappings, range(trials))
     right[np.arange(trials) >= met[:, None]] = 0
     return Pool(world.costs(mappings), np.arange(len(mappings)), right, met)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_pairs_are_compared_on_common_draws_only(seed):
-    pool = some_pool(seed)
-    rivals = np.array([0, 7, 12])
-    pairs = compare(pool, rivals)
-    for i, (column, j) in itertools.product(range(len(pool.met)), enumerate(rivals)):
-        common = min(pool.met[i], pool.met[j])
-        differences = pool.right[j, :common] - pool.right[i, :common]
-        assert pairs.common[i, column] == common
-        assert pairs.squares[i, column] == (differences**2).sum()
-        np.testing.assert_allclose(pairs.gap[i, column], differences.mean(), atol=1e-12)
-        assert pairs.no_dearer[i, column] == (pool.costs[j] <= pool.costs[i]).all()
-        cheaper = (pool.costs[j] < pool.costs[i]).any()
-        assert pairs.cheaper[i, column] == (pairs.no_dearer[i, column] and cheaper)
 
 
 def test_margins_are_students_interval_and_vanish_when_all_is_met():
