@@ -11,12 +11,14 @@ import pytest
 from afpjax.evaluate import engine
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
+from afpjax.evaluate.plan import Plan
 from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.faults import bits
 from afpjax.faults.link import arrived
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import LayerFaults, layer_on_codes, quantize
+from afpjax.network.stages import stages
 from afpjax.network.trace import trace
 
 from .together import conv
@@ -111,6 +113,28 @@ def test_answers_do_not_depend_on_batches_or_chunks(given, here, monkeypatch, ba
 def test_an_image_keeps_its_draw_among_fewer(given, here):
     network, images = given
     np.testing.assert_array_equal(logits((network, images[:7]), "bits"), here[:, :, :7])
+
+
+def test_rows_share_what_comes_before_the_first_crossing(given):
+    """By stage, in two trials: only what is behind a crossing is there twice."""
+    network, images = given
+    evaluator = evaluator_of(network, images)
+    alone = FaultModel(weight_rate=0.0, activation_rate=0.0, link_rate=0.02)
+    cut, draws = stages(network.program), alone.spec()
+
+    def nodes(mapping):
+        (row,) = thresholds(alone, network, np.array([mapping])).links
+        limits = thresholds(alone, network, np.array(mapping))
+        request = evaluator._at_rates(draws, limits)
+        assert (row > 0).sum() == (limits.links > 0).sum()
+        return len(
+            Plan.of(cut, [evaluator._row(draws, request, (trial,)) for trial in (0, 1)]).nodes
+        )
+
+    every = len(cut)
+    assert nodes([1, 1, 1, 1]) == every
+    assert nodes([0, 0, 0, 1]) == every + 1  # the last layer alone
+    assert nodes([0, 1, 1, 1]) == 2 * every - 2  # all but the image and the stem
 
 
 def test_answers_without_a_crossing_have_the_names_that_they_had(given):
