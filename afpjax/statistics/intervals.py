@@ -82,7 +82,7 @@ def masks_interval(
     as min(K, B) independent ones. So the width of a few masks is near the binomial's, and the
     allowance is gone (1 / K beside 1 / √K) where hundreds were seen.
 
-    Covers 93 % and more from 8 masks and 16 images up (tests/faults/test_coverage.py).
+    Covers 93 % and more from 8 masks and 16 images up (tests/campaigns/test_coverage.py).
     """
     mean = float(correct.mean())
     if 0 < mean < 1:
