@@ -11,8 +11,8 @@ exact recursion over the looks (Armitage, McPherson and Rowe, J. R. Stat. Soc. A
 et al., Biometrics 29, 1973), is at least the wanted confidence for every p of a grid from 1e-4 to
 1/2, for 0-or-1 outcomes of a stratum without end. By symmetry that holds for 1 - p. Fractional
 outcomes with the same mean vary less. In finite strata the later looks see nearly everything, and
-simulation stands in for a proof (tests/campaigns/test_coverage.py). Beyond `RECURSION` trials alpha is
-spent equally over the looks, which is safe by Bonferroni's inequality.
+simulation stands in for a proof (tests/campaigns/test_coverage.py). Beyond `RECURSION` trials alpha
+is spent equally over the looks, which is safe by Bonferroni's inequality.
 
 What happens at a look depends on the trials before it alone, so a campaign that is resumed, or run
 in another order or elsewhere, stops at the same places.

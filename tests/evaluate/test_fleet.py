@@ -19,13 +19,16 @@ from afpjax.faults.sites import Fault, Site
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 
+from ..clusters import begin_cluster
+
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 KEY, FAULTS = 4, FaultModel(weight_rate=0.2, activation_rate=0.2)
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A cluster of this machine's own, for this module."""
+    """A cluster of this file's own: `auto` finds any on the machine, other tests' too."""
+    begin_cluster()
     yield fleet.connect("auto")
     ray.shutdown()
 
@@ -128,3 +131,15 @@ def test_the_digest_of_a_network_tells_networks_and_images_apart(
     assert (
         same != digest(quantized, images[::-1], labels) != digest(quantized, images, labels[::-1])
     )
+
+
+def test_where_there_is_no_cluster_auto_begins_one(monkeypatch):
+    asked = []
+
+    def init(address=None, **options):
+        asked.append(address)
+        if address == "auto":
+            raise ConnectionError("no cluster")
+
+    monkeypatch.setattr(ray, "init", init)
+    assert fleet.connect("auto") is ray and asked == ["auto", None]

@@ -8,6 +8,8 @@ import pytest
 from afpjax.evaluate.fleet import Fleet
 from afpjax.jobs.shared.result import plain
 
+from ..clusters import begin_cluster
+
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[cluster]'")
 
 
@@ -16,7 +18,7 @@ def workers(module, monkeypatch):
     """Settings of two workers on a cluster of this machine's own, which can import the model."""
     folder = str(Path(module.__file__).parent)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([folder, os.environ.get("PYTHONPATH", "")]))
-    ray.shutdown()  # of another module: its processes know nothing of the folder
+    begin_cluster()  # with processes that know the folder
     yield {"run__cluster": "auto", "run__workers": 2}
     ray.shutdown()
 
