@@ -158,20 +158,56 @@ def any_value(draw: random.Random, setting: Setting) -> Any:
     return tuple(item(draw.choice(setting.types)) for _ in range(draw.randrange(5)))
 
 
-def test_whatever_a_setting_is_reads_back_equal(tmp_path):
-    """Of each setting, all others at their defaults."""
-    draw, path, read_back = random.Random(0), tmp_path / "x.toml", set()
-    for name, setting in all_settings().items():
-        try:
-            config = load(None, {name: any_value(draw, setting)})
-        except InputError:  # what must go with another
-            continue
-        path.write_text(to_toml(config), encoding="utf-8")
-        again = load(path, named=config.model.name)
-        assert again == config, name
-        assert first_difference(again, config) == ""
-        read_back.add(name)
-    assert len(read_back) > 0.9 * len(all_settings())
+def any_config(draw: random.Random) -> Config:
+    """A valid experiment in which every setting is drawn."""
+    values = {name: any_value(draw, setting) for name, setting in all_settings().items()}
+    values["platform.devices"] = tuple(f"d{i}" for i in range(draw.randint(2, 5)))
+    values["format.frac"] = draw.randrange(values["format.bits"])
+    bits = values["faults.bits"] = tuple(sorted(draw.sample(range(4), draw.randint(1, 4))))
+    for name, counts in {
+        "faults.weight_rate": (0, 1, len(values["platform.devices"])),
+        "faults.activation_rate": (0, 1, len(values["platform.devices"])),
+        "faults.bit_profile": (0, len(bits)),
+        "data.std": (len(values["data.mean"]),),
+    }.items():
+        values[name] = tuple(draw.random() + 1e-9 for _ in range(draw.choice(counts)))
+        values[name] = tuple(min(value, 1.0) for value in values[name])
+    values["faults.layers"] = draw.choice([("all",), (draw.randint(1, 9),), ('a"b', "c\\d")])
+    for name in ("targets", "bits", "rates", "sites"):
+        values[f"campaign.{name}"] = tuple(dict.fromkeys(values[f"campaign.{name}"]))
+    values["campaign.targets"] = values["campaign.targets"] or ("link",)
+    values["online.trace"] = tuple(dict.fromkeys(values["online.trace"])) or ("ageing",)
+    values["online.policies"] = tuple(dict.fromkeys((*values["online.policies"], "online")))
+    values |= any_distribution(draw, values)
+    most = values["data.resize"] or 99
+    values["data.crop"] = image_size(draw.randint(0, most), draw.randint(0, 200))
+    return load(None, values)
+
+
+def any_distribution(draw: random.Random, values: dict[str, Any]) -> dict[str, Any]:
+    """What fits together of the settings of job distribute."""
+    own = {
+        name: tuple(dict.fromkeys(values[f"distribute.{name}"]))
+        for name in ("devices", "scores", "methods", "lost", "curve", "thresholds")
+    }
+    own["devices"] = (draw.randint(3, 128), *(d for d in own["devices"] if d != 3))
+    own["devices"] = tuple(dict.fromkeys(own["devices"]))
+    own["lost"] = tuple(lost for lost in own["lost"] if lost < max(own["devices"]))
+    own["scores"], own["methods"] = own["scores"] or ("l1",), own["methods"] or ("cdc",)
+    own["thresholds"] = own["thresholds"] or (0.5,)
+    own["failure"] = tuple(draw.random() for _ in range(draw.choice((0, 1, own["devices"][0]))))
+    own["weights"] = tuple(draw.random() + 0.1 for _ in range(4))
+    return {f"distribute.{name}": value for name, value in own.items()}
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_any_experiment_reads_back_equal(tmp_path, seed):
+    config = any_config(random.Random(seed))
+    path = tmp_path / "x.toml"
+    path.write_text(to_toml(config), encoding="utf-8")
+    again = load(path, named=config.model.name)
+    assert again == config
+    assert first_difference(again, config) == ""
 
 
 def test_the_written_file_has_every_key():

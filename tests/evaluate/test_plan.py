@@ -1,9 +1,7 @@
-"""Plans: who shares a call, and that no value is longer in memory than its readers need it.
-
-That no value is there twice, and none missing, is counted on what an engine runs (test_engine.py).
-"""
+"""Plans: no value twice, none missing, and none longer in memory than its readers need it."""
 
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,6 +9,7 @@ import pytest
 from afpjax.evaluate.plan import (
     CLEAN,
     Group,
+    Kernel,
     Plan,
     PlanRow,
     StageFaults,
@@ -25,7 +24,7 @@ from afpjax.network.program import Value
 from afpjax.network.stages import Stage
 
 LOW, HIGH = (np.full(4, n, np.uint32).tobytes() for n in (5, 9))
-SEEDS = range(4)
+SEEDS = range(6)
 
 
 def hits(element, bit):
@@ -63,10 +62,21 @@ def random_rows(rng, stages, count=30):
     """Rows of few kinds, so that many have beginnings in common; some are equal."""
 
     def faults(layer):
-        drawn = [(LOW, LOW), (LOW,), (HIGH,), (b"", LOW)]
-        at_sites = [(hits(3, 1),), (hits(3, 2), HIGH), (b"", hits(3, 1))]
-        kinds = [(), (), (), *drawn, *at_sites]
-        return StageFaults(*kinds[rng.integers(len(kinds))])
+        kinds = [
+            CLEAN,
+            CLEAN,
+            CLEAN,
+            StageFaults(LOW, LOW),
+            StageFaults(LOW),
+            StageFaults(HIGH),
+            StageFaults(b"", LOW),
+        ]
+        kinds += [
+            StageFaults(hits(3, 1)),
+            StageFaults(hits(3, 2), HIGH),
+            StageFaults(b"", hits(3, 1)),
+        ]
+        return kinds[rng.integers(len(kinds))]
 
     def row():
         of_layers = [faults(layer) if rng.random() < 0.4 else CLEAN for layer in range(layers)]
@@ -77,6 +87,35 @@ def random_rows(rng, stages, count=30):
     return [*rows, rows[0], PlanRow((7,), (CLEAN,) * layers), PlanRow((8,), (CLEAN,) * layers)]
 
 
+def ancestors(stages, place):
+    """The layers that a stage depends on, itself included, by walking up."""
+    own = set() if stages[place].layer is None else {stages[place].layer}
+    return own.union(*(ancestors(stages, parent) for parent in stages[place].parents))
+
+
+def is_drawn(faults):
+    return any(isinstance(part, bytes) and part != b"" for part in faults)
+
+
+def identity(stages, place, row):
+    """All that a value can depend on: what its layers met, and the trial where that is drawn."""
+    met = {layer: row.faults[layer] for layer in ancestors(stages, place)}
+    drawn = any(is_drawn(faults) for faults in met.values())
+    return place, tuple(sorted(met.items(), key=repr)), row.trials if drawn else None
+
+
+def kernels(stages, rows):
+    """Versions of weights that are not the network's own, by how many values need them."""
+    needed = set()
+    for row in rows:
+        for place, stage in enumerate(stages):
+            if stage.layer is None or not (weights := row.faults[stage.layer].weights):
+                continue
+            trials = () if isinstance(weights, FaultSites) else row.trials
+            needed.add((Kernel(stage.layer, weights, trials), identity(stages, place, row)))
+    return Counter(kernel for kernel, _ in needed)
+
+
 @pytest.fixture(params=SEEDS, ids=lambda seed: f"seed{seed}")
 def case(request):
     rng = np.random.default_rng(request.param)
@@ -84,26 +123,112 @@ def case(request):
     return stages, random_rows(rng, stages)
 
 
-@pytest.mark.parametrize("slots", [1, 2, 5, 16])
-def test_nodes_of_one_stage_and_kernel_share_calls_that_follow_what_they_read(case, slots):
+def test_there_is_one_node_for_each_distinct_value(case):
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+    distinct = {identity(stages, place, row) for row in rows for place in range(len(stages))}
+    assert len(plan.nodes) == len(set(plan.nodes)) == len(distinct) < len(rows) * len(stages)
+    assert plan.kernels == kernels(stages, rows)
+
+
+def test_every_row_finds_its_values(case):
+    """Up from its answer: stage by stage what this row's layers meet, in this row's trial."""
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+
+    def check(number, place, row):
+        node, layer = plan.nodes[number], stages[place].layer
+        faults = CLEAN if layer is None else row.faults[layer]
+        assert (node.stage, node.faults) == (place, faults)
+        assert node.trials == (row.trials if is_drawn(faults) else ())
+        for parent, above in zip(node.parents, stages[place].parents, strict=True):
+            check(parent, above, row)
+
+    for row, answer in zip(rows, plan.logits, strict=True):
+        check(answer, len(stages) - 1, row)
+
+
+def test_nodes_come_after_their_parents_and_with_the_first_row_that_needs_them(case):
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+    assert all(parent < number for number, n in enumerate(plan.nodes) for parent in n.parents)
+    for count in range(1, len(rows)):
+        begun = Plan.of(stages, rows[:count])
+        assert plan.nodes[: len(begun.nodes)] == begun.nodes
+        assert plan.logits[:count] == begun.logits
+
+
+def test_rows_without_faults_are_one_in_all_trials():
+    stages = random_stages(np.random.default_rng(0))
+    rows = [PlanRow((trial,), (CLEAN,) * layers_of(stages)) for trial in range(5)]
+    plan = Plan.of(stages, rows)
+    assert len(plan.nodes) == len(stages) and len(set(plan.logits)) == 1
+    assert not plan.kernels and all(node.trials == () for node in plan.nodes)
+
+
+def test_what_is_drawn_differs_between_trials_and_a_site_does_not():
+    stages = [stage(0, None, []), stage(1, 0, [0]), stage(2, 1, [1])]
+    for faults, nodes in [
+        (StageFaults(LOW), 5),
+        (StageFaults(b"", LOW), 5),
+        (StageFaults(hits(1, 2)), 3),
+    ]:
+        rows = [PlanRow((trial,), (faults, CLEAN)) for trial in (0, 1)]
+        assert len(Plan.of(stages, rows).nodes) == nodes
+
+
+def test_trials_on_several_devices_are_told_apart_by_all_of_them():
+    stages = [stage(0, None, []), stage(1, 0, [0])]
+    rows = [PlanRow(trials, (StageFaults(LOW),)) for trials in ((0, 1), (0, 2), (0, 1))]
+    plan = Plan.of(stages, rows)
+    assert len(plan.nodes) == 3 and len(plan.kernels) == 2
+
+
+def test_the_nodes_do_not_depend_on_the_order_of_the_rows(case):
+    stages, rows = case
+
+    def values(rows):
+        plan = Plan.of(stages, rows)
+        nodes = zip(plan.nodes, plan.reads, strict=True)
+        return Counter((n.stage, n.faults, n.trials, reads) for n, reads in nodes), plan.kernels
+
+    shuffled = [rows[place] for place in np.random.default_rng(9).permutation(len(rows))]
+    assert values(rows) == values(shuffled)
+
+
+def test_with_one_slot_the_plan_runs_row_by_row(case):
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+    calls = groups(plan, stages, 1)
+    assert calls == [Group(node.stage, (number,)) for number, node in enumerate(plan.nodes)]
+
+
+@pytest.mark.parametrize("slots", [2, 5, 16])
+def test_nodes_of_one_stage_and_kernel_share_calls(case, slots):
     stages, rows = case
     plan = Plan.of(stages, rows)
     calls = groups(plan, stages, slots)
     assert sorted(n for call in calls for n in call.nodes) == list(range(len(plan.nodes)))
     kinds = Counter((node.stage, kernel_of(stages, node)) for node in plan.nodes)
-    partly, done = Counter(), set()
+    partly = Counter()
     for call in calls:
         kind = {(plan.nodes[n].stage, kernel_of(stages, plan.nodes[n])) for n in call.nodes}
         assert len(kind) == 1 and call.stage == plan.nodes[call.nodes[0]].stage
         assert len(call.nodes) <= slots
         assert len(call.nodes) == 1 or 4 * len(call.nodes) > slots, "not worth a call"
         partly[kind.pop()] += len(call.nodes) < slots and len(call.nodes)
-        assert all(done.issuperset(plan.nodes[number].parents) for number in call.nodes)
-        done.update(call.nodes)
     for kind, nodes in kinds.items():
         assert partly[kind] == nodes % slots, "all but a rest fill calls"
-    if slots == 1:  # row by row
-        assert calls == [Group(node.stage, (number,)) for number, node in enumerate(plan.nodes)]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 16])
+def test_calls_run_after_those_that_make_what_they_read(case, slots):
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+    done = set()
+    for call in groups(plan, stages, slots):
+        assert all(done.issuperset(plan.nodes[number].parents) for number in call.nodes)
+        done.update(call.nodes)
 
 
 def last_reads(plan, calls):
@@ -144,3 +269,34 @@ def test_every_value_is_freed_once_right_after_its_last_reader(case, slots):
         assert all(last[each] == clock for each in gone)
         freed.update(gone)
     assert freed == Counter(range(len(plan.nodes))) and not any(left)
+
+
+def test_reads_are_those_of_distinct_nodes(case):
+    """A node that reads two values of one parent is one reader; who asks for an answer is none."""
+    stages, rows = case
+    plan = Plan.of(stages, rows)
+    readers = Counter(parent for node in plan.nodes for parent in {*node.parents})
+    assert list(plan.reads) == [readers[number] for number in range(len(plan.nodes))]
+    assert {number for number, reads in enumerate(plan.reads) if not reads} == set(plan.logits)
+
+
+def test_rows_are_ordered_trial_by_trial_and_by_their_beginnings(case):
+    stages, rows = case
+    order = in_order(rows)
+    assert sorted(order) == list(range(len(rows)))
+    trials = [rows[place].trials for place in order]
+    assert trials == sorted(trials)
+
+    def runs(depth):
+        """How often what the first layers meet changes from a row to the next."""
+        begun = [(rows[place].trials, rows[place].faults[:depth]) for place in order]
+        return 1 + sum(one != other for one, other in pairwise(begun))
+
+    for depth in range(layers_of(stages) + 1):
+        assert runs(depth) == len({(row.trials, row.faults[:depth]) for row in rows})
+
+
+def test_the_order_does_not_depend_on_how_rows_were_given(case):
+    _, rows = case
+    shuffled = [rows[place] for place in np.random.default_rng(9).permutation(len(rows))]
+    assert [rows[p] for p in in_order(rows)] == [shuffled[p] for p in in_order(shuffled)]

@@ -102,3 +102,12 @@ def test_numbers_of_words_stay_numbers_of_words():
     sample = jax.ShapeDtypeStruct((1, 3), jnp.int32)
     assert set(np.unique(batch_check.few_images(sample))) <= {0, 1}
     trace(lambda p, x: apart(p, p["table"][x].mean(1)), params, sample)
+
+
+def test_the_difference_that_is_said_is_the_largest():
+    images = batch_check.few_images(ABSTRACT)
+    one_by_one = np.concatenate([in_training(PARAMS, image[None]) for image in images])
+    largest = np.abs(np.asarray(in_training(PARAMS, images)) - one_by_one).max()
+    with pytest.raises(InputError, match=f"differ by {largest:.3g} ") as caught:
+        trace(in_training, PARAMS, ABSTRACT)
+    assert "\n" not in str(caught.value)

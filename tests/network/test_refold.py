@@ -12,6 +12,7 @@ from jax import lax
 from afpjax.faults.model import FaultModel
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
+from afpjax.network.fold import FoldedLayer
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace, trace_with_refold
 
@@ -237,3 +238,18 @@ def test_another_pytree_is_refused_in_one_line(normal):
         refold(params | {"b": normal(1, 4)})
     with pytest.raises(InputError, match=r"w is bfloat16\[4, 3\]"):
         jax.jit(refold)(params | {"w": params["w"].astype(jnp.bfloat16)})
+
+
+def test_refold_is_traced_once(normal, monkeypatch):
+    """Called in a loop of Python, it must not run its equations one by one, or compile anew."""
+    params = {"w": normal(4, 3), "log": normal(1, 3)}
+
+    def apply_fn(params, images):
+        return images @ params["w"] * jnp.exp(params["log"])
+
+    (_, refold), (_, fresh) = (trace_with_refold(apply_fn, params, normal(2, 4)) for _ in range(2))
+    first = refold(params)
+    monkeypatch.delattr(FoldedLayer, "arrays")
+    close(refold(params), first, 0)
+    with pytest.raises(AttributeError, match="arrays"):
+        fresh(params)

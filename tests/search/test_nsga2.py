@@ -14,13 +14,13 @@ import pytest
 from evosax.algorithms.population_based.base import PopulationBasedAlgorithm
 
 from afpjax.inputs.errors import InputError
-from afpjax.search import pareto
+from afpjax.search import operators, pareto
 from afpjax.search.nsga2 import NSGA2, front_metrics, run
 from afpjax.search.pareto import Fitness
 
 from .genomes import ALGORITHM, GENES, KEY, PARAMS, SIZE, distinct_genomes, fitness
 
-ODD = NSGA2.integers(5, np.full(GENES, 3))
+ODD, TWO = (NSGA2.integers(size, np.full(GENES, 3)) for size in (5, 2))
 TABLES = np.random.default_rng(7).integers(1, 30, (2, GENES, 3))  # whole numbers: sums are exact
 assess = jax.jit(pareto.assess, static_argnames=("enough",))
 
@@ -60,7 +60,8 @@ def assert_sound(state, size=SIZE):
     np.testing.assert_array_equal(state.rank, rank)
 
 
-@pytest.mark.parametrize("algorithm", [ALGORITHM, ODD], ids=["even", "odd"])
+@pytest.mark.in_ci("even", "odd")
+@pytest.mark.parametrize("algorithm", [ALGORITHM, ODD, TWO], ids=["even", "odd", "two"])
 def test_rows_and_ranks_are_those_of_the_population_after_every_step(algorithm):
     """EvoX stores ranks in another order than the population: 29 % carried their own."""
     size = algorithm.population_size
@@ -199,6 +200,40 @@ def test_it_is_an_evosax_algorithm():
     state, metrics = ALGORITHM.tell(KEY, offspring, evaluate(offspring), state, PARAMS)
     assert isinstance(metrics, dict) and metrics["generation_counter"] == 1
     assert ALGORITHM.get_population(state).shape == (SIZE, GENES)
+
+
+@pytest.mark.slow
+def test_solutions_may_be_trees():
+    solution = {"device": jnp.zeros(4, jnp.int32), "copies": jnp.zeros((2, 3), jnp.int32)}
+    cardinality = jnp.full(10, 3, jnp.int32)
+    algorithm = NSGA2(
+        6,
+        solution,
+        sample=lambda key: operators.random_categories(key, cardinality),
+        crossover=operators.two_point_crossover,
+        mutate=lambda key, genome, rate: operators.reset_mutation(
+            key, genome, rate, cardinality=cardinality
+        ),
+    )
+
+    def score(population):
+        assert population["copies"].shape == (6, 2, 3)
+        return fitness(
+            np.stack([population["device"].sum(axis=1), -population["copies"].sum(axis=(1, 2))], 1)
+        )
+
+    *_, last = generations(3, algorithm=algorithm, score=score)
+    chex.assert_trees_all_equal(score(algorithm.get_population(last)), last.fitness)
+
+
+def test_rates_are_parameters():
+    state = list(generations(3))[-1]
+    parents = {row.tobytes() for row in np.asarray(state.population)}
+    still = PARAMS.replace(crossover_rate=jnp.float32(0), mutation_rate=jnp.float32(0))
+    unchanged, _ = ALGORITHM.ask(KEY, state, still)
+    assert {row.tobytes() for row in np.asarray(unchanged)} <= parents
+    wild, _ = ALGORITHM.ask(KEY, state, PARAMS.replace(mutation_rate=jnp.float32(1)))
+    assert not {row.tobytes() for row in np.asarray(wild)} & parents
 
 
 def children(population, given, asks=200):
