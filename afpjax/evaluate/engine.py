@@ -1,42 +1,45 @@
 """Runs rows: plans what they share, cuts the plan to fit in memory, and keeps every core busy.
 
-A *chunk* is a plan for rows that run together; one chunk on one batch of images is the unit that
-cores share out. Units are independent, but for the faulty kernels, made once for all batches.
+A *chunk* is a plan for rows that run together; one chunk on one block of images is the unit that
+cores and devices share out. Units are independent, but for the faulty kernels, made once for all
+blocks that run on a device.
 """
 
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from copy import copy
-from functools import cached_property
+from functools import cached_property, partial
 from time import monotonic
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 
-from afpjax.evaluate.execution import Execution, Kernels
-from afpjax.evaluate.metric import LOGITS, RIGHT, Metric
-from afpjax.evaluate.plan import CLEAN, Plan, PlanRow, in_order
-from afpjax.evaluate.programs import ImageBatch, Prepare, Programs, Shapes, compile_programs
+from afpjax.evaluate import sizes
+from afpjax.evaluate.execution import Block, Execution, Kernels, Prepared
+from afpjax.evaluate.metric import LOGITS, RIGHT, Metric, Targets
+from afpjax.evaluate.plan import Plan
+from afpjax.evaluate.programs import Prepare, Shapes, Sizes, compile_programs
+from afpjax.evaluate.rows import FaultRows, clean_rows
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler, self_check
 from afpjax.network.digest import digest
 from afpjax.network.quantized import Quantized, encoded
 
-BATCH = 64  # images per forward pass; a last batch is padded
-ROWS = 64  # the most rows of a chunk: what an interrupt may cost
+ROWS = 64  # the most rows of a chunk where nodes run one by one: what an interrupt may cost
 _FULL = "RESOURCE_EXHAUSTED"
 
-Outcome = Shaped[np.ndarray, "D B ..."]  # by trial and image, as the metric gives it
+Outcome = Shaped[np.ndarray, "B ..."]  # by image, as the metric gives it
 
 
 class Chunk(NamedTuple):
     """Rows that run together."""
 
-    numbers: list[int]  # of the rows, among those that were asked for
-    plan: Plan
-    kernels: Kernels
+    numbers: np.ndarray  # of the rows, among those that were asked for
+    prepared: Prepared
+    kernels: list[Kernels]  # by device
 
 
 class Engine:
@@ -59,30 +62,35 @@ class Engine:
         self._images, self._labels = np.asarray(images), np.asarray(labels, np.int32)
         self._metric, self._reference = RIGHT, None
         self._network, self._seed, self._prepare = encoded(quantized), seed, prepare
-        self._mesh = compiler.mesh()
-        self._call = BATCH  # images of a call, fewer where memory is short
+        self._devices = jax.local_devices()
+        self._most_images, self._most_rows = len(self._images), sizes.backend().rows
         self._room = memory_bytes or compiler.memory_bytes()
-        self._ready: tuple[FaultSpec, int, Execution] | None = None
+        self._ready: tuple[Any, list[Execution]] | None = None
+        self._blocks: tuple[Any, list[list[Block]]] | None = None
 
-    @property
-    def trials(self) -> int:
-        """How many trials run at once, one on each device."""
-        return 1 if self._mesh is None else self._mesh.size
+    def _sizes(self, spec: FaultSpec) -> Sizes:
+        """What calls have room for.
 
-    def _size(self, spec: FaultSpec) -> int:
-        """Images of a batch: one, where each has kernels of its own."""
-        return 1 if spec.scope == "image" else min(self._call, len(self._images))
-
-    def _slots(self, spec: FaultSpec) -> int:
-        """How many nodes a call has room for: more than one where images are few.
-
-        One in float formats: a product rounds otherwise in a larger call, and what an outcome
-        is must not depend on what is asked, or remembered, beside it. One too where a metric
-        compares bits: fixed point may round beyond 2^24.
+        In float formats tiles have one node: a product rounds otherwise in a larger one, and what
+        an outcome is must not depend on what is asked, or remembered, beside it. One too where a
+        metric compares bits: fixed point may round beyond 2^24.
         """
         floats = self._network.format.kind != "fixed"
-        alone = spec.scope == "image" or floats or self._metric.exact
-        return 1 if alone else self._call // self._size(spec)
+        graph = self._network.graph
+        return sizes.choose(
+            graph,
+            self._most_images,
+            rows=self._most_rows,
+            room=self._share,
+            alone=floats or self._metric.exact or spec.scope == "image",
+            kernels=sizes.kernel_bytes(graph),
+        )
+
+    @property
+    def _share(self) -> int:
+        """Memory of one unit, bytes."""
+        devices = len(self._devices)
+        return self._room // -(-sizes.threads(devices) // devices)
 
     @cached_property
     def fingerprint(self) -> bytes:
@@ -95,92 +103,102 @@ class Engine:
     def with_metric(self, metric: Metric) -> "Engine":
         """The same engine with another metric, and fault-free logits where it needs them."""
         other = copy(self)
-        other._metric, other._ready = metric, None
+        other._metric, other._ready, other._blocks = metric, None, None
         other._reference = self.clean_logits() if metric.compares else None
         return other
 
     def clean_logits(self) -> Float[np.ndarray, "N classes"]:
         """Fault-free logits of every image."""
         if self._reference is None:
-            ((_, logits),) = self.with_metric(LOGITS).run(FaultSpec(), [self._clean])
-            return logits[0]
+            clean = clean_rows(len(self._network.layers))
+            ((_, logits),) = self.with_metric(LOGITS).run(FaultSpec(), clean)
+            return logits
         return self._reference
 
-    @property
-    def _clean(self) -> PlanRow:
-        return PlanRow((0,) * self.trials, (CLEAN,) * len(self._network.layers))
-
     def clean_rate(self, spec: FaultSpec, seconds: float = 0.5) -> float:
-        """Fault-free images per second, with batches on every core at once."""
-        execution = self._execution(spec)
-        plan = Plan.of(execution.programs.stages, [self._clean])
-        batches, workers = list(self._batches(spec)), compiler.workers()
-        size = len(batches[0].indices) * self.trials
+        """Fault-free images per second, with blocks on every core and device at once."""
+        executions = self._executions(spec)
+        blocks = self._on_devices(self._sizes(spec))
+        clean = clean_rows(len(self._network.layers))
+        prepared = executions[0].prepared(Plan.of(executions[0].programs.stages, clean))
+        workers = sizes.threads(len(self._devices))
 
-        def run(number: int) -> None:
-            batch = batches[number % len(batches)]
-            execution.outcomes(plan, Kernels(execution.kernel, {}), batch)
+        def run(number: int) -> int:
+            device = number % len(executions)
+            block = blocks[device][number % len(blocks[device])]
+            executions[device].outcomes(prepared, Kernels({}), block)
+            return len(block.indices)
 
         def keep_on(first: int) -> int:
-            done, start = 0, monotonic()
+            done, images, start = 0, 0, monotonic()
             while monotonic() - start < seconds or not done:
-                run(first + done)
+                images += run(first + done * workers)
                 done += 1
-            return done
+            return images
 
-        run(0)  # what is not yet compiled is compiled now
+        for device in range(len(executions)):
+            run(device)  # what is not yet compiled is compiled now
         start = monotonic()
         with ThreadPoolExecutor(workers) as pool:
-            done = sum(pool.map(keep_on, range(workers)))
-        return done * size / (monotonic() - start)
+            images = sum(pool.map(keep_on, range(workers)))
+        return images / (monotonic() - start)
 
-    def run(
-        self, spec: FaultSpec, rows: Sequence[PlanRow]
-    ) -> Generator[tuple[int, Outcome], None, None]:
+    def run(self, spec: FaultSpec, rows: FaultRows) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its number among `rows`, chunk by chunk, in any order.
 
-        A chunk for which memory does not reach after all runs again in halves, a single row with
-        half the images at a time. Raises `InputError` where not even one image fits.
+        A chunk for which memory does not reach
+        after all runs again in halves, a single row with half the images at a time. Raises
+        `InputError` where not even one image fits.
         """
-        pending, most = in_order(rows), ROWS * self._slots(spec)
-        while pending:
-            failed: list[list[int]] = []
+        pending, most = rows.in_order(), ROWS
+        while len(pending):
+            failed: list[np.ndarray] = []
             for numbers, outcomes in self._attempt(spec, rows, pending, most):
                 if outcomes is None:
                     failed.append(numbers)
                 else:
-                    yield from zip(numbers, outcomes, strict=True)
+                    yield from zip(numbers.tolist(), outcomes, strict=True)
+            pending = np.concatenate(failed) if failed else pending[:0]
             if failed:
                 most = max(map(len, failed)) // 2 or self._fewer_images()
-            pending = [number for numbers in failed for number in numbers]
+                self._most_rows = min(self._most_rows, most)
 
     def _fewer_images(self) -> int:
         """Halve the images of a call, now that single rows do not fit; rows to go on with."""
-        if self._call == 1:
+        if self._most_images == 1:
             raise InputError(
                 "memory: the device has no room for a single image of this network; use a "
                 "smaller network or image_size, or a device with more memory"
             )
-        self._call //= 2
+        self._most_images = self._sizes(FaultSpec()).images // 2
         return 1
 
     def _attempt(
-        self, spec: FaultSpec, rows: Sequence[PlanRow], numbers: list[int], most: int
-    ) -> Iterator[tuple[list[int], list[Outcome] | None]]:
+        self, spec: FaultSpec, rows: FaultRows, numbers: np.ndarray, most: int
+    ) -> Iterator[tuple[np.ndarray, list[Outcome] | None]]:
         """Chunks' row numbers and outcomes; None for chunks that memory had no room for."""
-        execution, workers = self._execution(spec), compiler.workers()
-        batches = list(self._batches(spec))
-        every = -(-len(numbers) * len(batches) // workers)  # something for every core
-        cut = (min(most, every), len(batches), self._room // workers)
-        chunks = list(self._chunks(execution, rows, numbers, *cut))
+        executions, own = self._executions(spec), self._sizes(spec)
+        blocks = self._on_devices(own)
+        count, devices = len(blocks[0]), len(executions)
+        workers = sizes.threads(devices)
+        every = -(-len(numbers) * count // workers)  # something for every core
+        most = min(most if own.slots == 1 else own.rows, every)
+        parts = self._chunks(executions[0], rows, numbers, max(1, most))
+        submitted: list[tuple[np.ndarray, list[Future]]] = []
         with ThreadPoolExecutor(workers) as pool:
-            units = [
-                [pool.submit(execution.outcomes, chunk.plan, chunk.kernels, b) for b in batches]
-                for chunk in chunks
-            ]
             try:
-                while chunks:  # what is done is let go, faulty kernels above all
-                    yield chunks.pop(0).numbers, self._joined(units.pop(0))
+                for part, prepared in parts:
+                    first = len(submitted) * count
+                    where = [(first + block) % devices for block in range(count)]
+                    kernels = [prepared.kernels_on(where.count(d)) for d in range(devices)]
+                    units = [
+                        pool.submit(executions[d].outcomes, prepared, kernels[d], blocks[d][block])
+                        for block, d in enumerate(where)
+                    ]
+                    submitted.append((part, units))
+                while submitted:  # what is done is let go, faulty kernels above all
+                    part, units = submitted.pop(0)
+                    yield part, self._joined(units)
             finally:
                 pool.shutdown(cancel_futures=True)
 
@@ -192,66 +210,81 @@ class Engine:
             if _FULL not in str(error) and not isinstance(error, MemoryError):
                 raise
             return None
-        return list(np.concatenate(parts, axis=2)[:, :, : len(self._images)])
+        return list(np.concatenate(parts, axis=1)[:, : len(self._images)])
 
     def _chunks(
-        self,
-        execution: Execution,
-        rows: Sequence[PlanRow],
-        numbers: list[int],
-        most: int,
-        batches: int,
-        room: int,
-    ) -> Iterator[Chunk]:
-        """Rows in order, halved until they are `most` and fit in `room` bytes at once."""
-        if len(numbers) <= max(most, 1):
-            plan = Plan.of(execution.programs.stages, [rows[number] for number in numbers])
-            if len(numbers) == 1 or execution.bytes_of(plan) <= room:
-                uses = {kernel: uses * batches for kernel, uses in plan.kernels.items()}
-                yield Chunk(numbers, plan, Kernels(execution.kernel, uses))
+        self, execution: Execution, rows: FaultRows, numbers: np.ndarray, most: int
+    ) -> Iterator[tuple[np.ndarray, Prepared]]:
+        """Rows in order, halved until they are `most` and fit in memory at once."""
+        if len(numbers) <= most:
+            plan = Plan.of(execution.programs.stages, rows.take(numbers))
+            prepared = execution.prepared(plan)
+            if len(numbers) == 1 or execution.bytes_of(prepared) <= self._share:
+                yield numbers, prepared
                 return
         middle = len(numbers) // 2
         for half in (numbers[:middle], numbers[middle:]):
-            yield from self._chunks(execution, rows, half, most, batches, room)
+            yield from self._chunks(execution, rows, half, most)
 
-    def _execution(self, spec: FaultSpec) -> Execution:
-        """Programs for batches as large as leave room for a row on every core, kept for reuse."""
-        while self._ready is None or self._ready[:2] != (spec, self._call):
-            self._ready = spec, self._call, self._compiled(spec)
-            if self._ready[2].row_bytes * compiler.workers() > self._room and self._call > 1:
-                self._call //= 2
-        return self._ready[2]
+    def _executions(self, spec: FaultSpec) -> list[Execution]:
+        """On every device, programs for calls that leave room for a row on every core; kept."""
+        while self._ready is None or self._ready[0] != (spec, self._sizes(spec)):
+            own = self._sizes(spec)
+            self._ready = (spec, own), self._compiled(spec, own)
+            if self._ready[1][0].row_bytes > self._share:
+                if own.slots > 1:
+                    self._most_rows = own.rows // 2
+                elif own.images > 1:
+                    self._most_images = own.images // 2
+        return self._ready[1]
 
-    def _compiled(self, spec: FaultSpec) -> Execution:
-        batch, slots = next(self._batches(spec)), self._slots(spec)
+    def _compiled(self, spec: FaultSpec, own: Sizes) -> list[Execution]:
+        shapes = Shapes.of(self._network, self._images[:1])
+        devices = self._devices if len(self._devices) > 1 else [None]
 
-        def programs(times: int) -> Programs:
-            many = ImageBatch(*(np.repeat(array, times, axis=0) for array in batch[:3]))
-            return compile_programs(spec, self._prepare, Shapes.of(self._network, many), self._mesh)
+        def programs(device: Any, nodes: int) -> Any:
+            some = own._replace(nodes=nodes)
+            return compile_programs(spec, self._prepare, shapes, some, device)
 
-        return Execution(
-            programs(1),
-            spec,
-            self._network,
-            self._seed,
-            metric=self._metric,
-            substitutes=self._substitutes,
-            slots=slots,
-            packed=lambda: programs(slots),
-        )
+        return [
+            Execution(
+                partial(programs, device),
+                spec,
+                self._network,
+                self._seed,
+                own,
+                metric=self._metric,
+                substitutes=self._substitutes,
+                device=device,
+            )
+            for device in devices
+        ]
 
-    def _batches(self, spec: FaultSpec) -> Iterator[ImageBatch]:
-        """Batches of one fixed size; padding has the label -1, and its outcomes are cut off."""
-        count, size = len(self._images), self._size(spec)
+    def _on_devices(self, own: Sizes) -> list[list[Block]]:
+        """All images in blocks of one size, on every device, kept as long as the size is."""
+        if self._blocks is None or self._blocks[0] != own.images:
+            devices = self._devices if len(self._devices) > 1 else [None]
+            on_all = [list(self._cut(own.images, device)) for device in devices]
+            self._blocks = own.images, on_all
+        return self._blocks[1]
+
+    def _cut(self, size: int, device: Any) -> Iterator[Block]:
+        """Blocks of images; padding has the label -1, and its outcomes are cut off."""
+        count = len(self._images)
         for start in range(0, count, size):
             part, missing = slice(start, start + size), max(0, start + size - count)
             reference = self._reference
-            yield ImageBatch(
+            block = Block(
                 _padded(self._images[part], missing),
-                np.pad(self._labels[part], (0, missing), constant_values=-1),
                 np.arange(start, start + size, dtype=np.uint32),
-                None if reference is None else _padded(reference[part], missing),
+                Targets(
+                    np.pad(self._labels[part], (0, missing), constant_values=-1),
+                    None if reference is None else _padded(reference[part], missing),
+                ),
             )
+            kept = self._images.nbytes <= self._room // 8  # or sent with every pass
+            here = jax.device_put(block, device)
+            yield here if kept else here._replace(images=block.images)
 
 
 def _padded(part: np.ndarray, missing: int) -> np.ndarray:

@@ -6,11 +6,10 @@ What runs is a *row*: the faults of every layer and a trial number. All rows hav
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from contextlib import closing
 from functools import cached_property, partial
-from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,15 +19,14 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.fleet import Fleet
 from afpjax.evaluate.metric import RIGHT, Metric
-from afpjax.evaluate.placements import Answering, faults_of, links_of, side_by_side
-from afpjax.evaluate.plan import CLEAN, PlanRow, StageFaults
+from afpjax.evaluate.placements import Answering, LayerFaults, faults_of, links_of
 from afpjax.evaluate.programs import Prepare
+from afpjax.evaluate.rows import FaultRows, at_rates, at_sites, links_by_stage, site_room
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget
-from afpjax.faults.link import links_by_stage
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.sites import NOWHERE, Fault, FaultSites, check_fault, wherever_read
-from afpjax.faults.spec import FaultSpec, Thresholds, words
+from afpjax.faults.sites import Fault, check_fault, wherever_read
+from afpjax.faults.spec import FaultSpec, Thresholds
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.inputs.notes import warn
@@ -37,22 +35,9 @@ from afpjax.network.quantized import Quantized
 from afpjax.network.softmax import before_softmax
 
 Progress = Callable[[int], Any]
+#: Numbers of requests and of trials.
+Pairs = Int[np.ndarray, "R 2"]
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
-#: By the names that their outcomes are remembered by: rows, and the programs that they need.
-Rows = dict[tuple[bytes, ...], tuple[FaultSpec, PlanRow]]
-
-
-class _Request(NamedTuple):
-    """One network with one set of faults, whatever the trial."""
-
-    name: bytes  # what its outcomes are remembered by, with the trial's number
-    drawn: bool  # whether they depend on the trial
-    faults: tuple[StageFaults, ...] = ()
-    links: tuple[bytes, ...] = ()
-    thresholds: Thresholds | None = None  # where a budget makes the faults depend on the trial
-
-    def in_trial(self, trial: int) -> bytes:
-        return self.name + (b"|%d" % trial if self.drawn else b"")
 
 
 def as_they_are(images: Array) -> Array:
@@ -126,26 +111,32 @@ class Evaluator:
 
         An image whose logits are not finite (float formats) counts as wrong.
         """
-        tables = jax.tree.map(partial(np.asarray, dtype=np.uint32), thresholds)
-        spec = faults.spec().of_columns(tables.weights.shape[-1])
-        requests = [
-            self._at_rates(spec, jax.tree.map(itemgetter(index), tables))
-            for index in range(len(tables.weights))
-        ]
-        return self._in_trials(spec, requests, tuple(trials), progress)
+        weights, inputs, crossing = jax.tree.map(partial(np.asarray, dtype=np.uint32), thresholds)
+        layers, trials = self.quantized.layers, tuple(trials)
+        spec = faults.spec().of_columns(weights.shape[-1])
+        links, link_tables = links_by_stage(self.quantized.program, crossing, len(weights))
+        linked = np.asarray(links.any(axis=1))
+        faulty = np.asarray(weights.any(axis=(1, 2)) | inputs.any(axis=(1, 2)) | linked)
+        kinds = [f"{self.name} {spec.name(linked=of)}".encode() for of in (False, True)]
+        names = []
+        for index in range(len(weights)):
+            parts = (weights[index], inputs[index], *([crossing[index]] if linked[index] else []))
+            own = b"|".join([kinds[int(linked[index])], *(part.tobytes() for part in parts)])
+            names.append(own if faulty[index] else f"{self.name} clean".encode())
 
-    def _at_rates(self, spec: FaultSpec, thresholds: Thresholds) -> _Request:
-        """A network whose layers have thresholds [L, columns], and what it sends [W]."""
-        weights, inputs, crossing = thresholds
-        links = links_by_stage(self.quantized.program, crossing)
-        if not any(links) and not weights.any() and not inputs.any():
-            return _Request(f"{self.name} clean".encode(), False, self._clean)
-        kind = f"{self.name} {spec.name(linked=any(links))}"
-        parts = (weights, inputs, *([crossing] if any(links) else []))
-        name = b"|".join([kind.encode(), *(part.tobytes() for part in parts)])
-        if spec.budget is not None:
-            return _Request(name, True, links=links, thresholds=thresholds)
-        return _Request(name, True, _by_layer(weights, inputs), links)
+        def rows(pairs: Pairs) -> FaultRows:
+            of, in_trials = pairs[:, 0], pairs[:, 1].astype(np.uint32)
+            made, picked = (weights, inputs), of
+            if spec.budget is not None:
+                limits = Thresholds(weights[of], inputs[of])
+                made = rows_within_budget(spec, layers, limits, self.seed, in_trials, self.count)
+                picked = np.arange(len(of))
+            by_layer = [at_rates(made[0][:, n], made[1][..., n, :]) for n in range(len(layers))]
+            numbers = np.stack([own for own, _ in by_layer], axis=1)
+            tables = [table for _, table in by_layer]
+            return FaultRows(in_trials, numbers[picked], tables, links[of], link_tables)
+
+        return self._in_trials(spec, names, faulty, trials, rows, progress)
 
     def evaluate_placements(
         self,
@@ -160,57 +151,54 @@ class Evaluator:
         each device by itself, and on the link what layers send to all devices. Raises `InputError`
         for faults that do not go with this.
         """
-        spec, of_all = faults_of(self.quantized, faults, placements)
+        spec, of_layers = faults_of(self.quantized, faults, placements)
         crossing = links_of(self.quantized, faults)
-        links = links_by_stage(self.quantized.program, crossing)
-        kind = f"{self.name} {spec.name(linked=any(links))}|".encode()
-        requests = [
-            _Request(
-                kind + _digest(of) + b"".join(links),
-                any(links) or any(layer.drawn for layer in of),
-                of,
-                links,
-            )
-            for of in of_all
-        ]
-        if any(request.drawn for request in requests):
-            return self._in_trials(spec, requests, tuple(trials), progress)
-        missing = {r.name: r.faults for r in requests if r.name not in self.memory}
-        rows, together = Rows(), self._engine.trials
-        for start in range(0, len(missing), together):
-            names = tuple(missing)[start : start + together]
-            row = PlanRow((), side_by_side([missing[name] for name in names], together))
-            rows[names] = spec, row
-        self._run(rows, progress, len(of_all) * len(trials))
-        outcomes = self._outcomes([request.name for request in requests])
-        return np.repeat(outcomes[:, None], len(trials), axis=1)
+        every = None if crossing is None else np.stack([crossing] * len(placements))
+        links, link_tables = links_by_stage(self.quantized.program, every, len(placements))
+        kind = f"{self.name} {spec.name(linked=bool(links.any()))}|".encode()
+        crossed = b"" if crossing is None else crossing.tobytes()
+        names = [kind + _digest(of_layers, index) + crossed for index in range(len(placements))]
+        by_layer = [at_rates(*layer) for layer in of_layers]
+        numbers = np.stack([own for own, _ in by_layer], axis=1)
+        tables = [table for _, table in by_layer]
+        of_layers_drawn = np.stack([table.drawn[own] for own, table in by_layer])
+        drawn = np.asarray(of_layers_drawn.any(axis=0) | links.any(axis=1))
+
+        def rows(pairs: Pairs) -> FaultRows:
+            of, in_trials = pairs[:, 0], pairs[:, 1].astype(np.uint32)
+            return FaultRows(in_trials, numbers[of], tables, links[of], link_tables)
+
+        return self._in_trials(spec, names, drawn, tuple(trials), rows, progress)
 
     def _in_trials(
         self,
         spec: FaultSpec,
-        requests: Sequence[_Request],
+        names: Sequence[bytes],
+        drawn: Bool[np.ndarray, "P"],
         trials: tuple[int, ...],
+        rows: Callable[[Pairs], FaultRows],
         progress: Progress,
     ) -> Shaped[np.ndarray, "P K B ..."]:
-        """The metric's outcomes for what is requested in the given trials."""
-        rows, together = Rows(), self._engine.trials
-        for request in requests:
-            for start in range(0, len(trials), together):
-                part = trials[start : start + together]
-                names = tuple(request.in_trial(trial) for trial in part)
-                if names not in rows and any(name not in self.memory for name in names):
-                    on_all_devices = part + part[-1:] * (together - len(part))
-                    rows[names] = spec, self._row(spec, request, on_all_devices)
-        self._run(rows, progress, len(requests) * len(trials))
-        outcomes = self._outcomes([r.in_trial(trial) for r in requests for trial in trials])
-        return outcomes.reshape(len(requests), len(trials), *outcomes.shape[1:])
+        """The metric's outcomes for P requests in the given trials.
 
-    def _row(self, spec: FaultSpec, request: _Request, trials: tuple[int, ...]) -> PlanRow:
-        faults, layers = request.faults, self.quantized.layers
-        if request.thresholds is not None:
-            own = request.thresholds, self.seed, trials, self.count
-            faults = _by_layer(*rows_within_budget(spec, layers, *own))
-        return PlanRow(trials, faults, request.links)
+        `names` are what they are remembered by, with the trial's number where something is
+        `drawn`; `rows` makes those of some pairs of a request and a trial.
+        """
+        named = [
+            [name + b"|%d" % trial if of else name for trial in trials]
+            for name, of in zip(names, drawn, strict=True)
+        ]
+        missing: dict[bytes, tuple[int, int]] = {}
+        for request, own in enumerate(named):
+            for trial, name in zip(trials, own, strict=True):
+                if name not in missing and name not in self.memory:
+                    missing[name] = request, trial
+        progress(len(names) * len(trials) - len(missing))
+        if missing:
+            pairs = np.array(list(missing.values()), np.int64)
+            self._run(spec, list(missing), rows(pairs), progress)
+        outcomes = self._outcomes([name for own in named for name in own])
+        return outcomes.reshape(len(names), len(trials), *outcomes.shape[1:])
 
     def evaluate_sites(
         self,
@@ -234,28 +222,11 @@ class Evaluator:
         for name, fault in zip(names, faults, strict=True):
             if name not in self.memory:
                 alike.setdefault((_spec_at(fault), fault.how), {})[name] = fault
-        rows, together = Rows(), self._engine.trials
-        for (spec, how), missing in alike.items():
-            for start in range(0, len(missing), together):
-                part = tuple(missing)[start : start + together]
-                some = [missing[name] for name in part]
-                on_all_devices = some + some[-1:] * (together - len(some))
-                rows[part] = spec, PlanRow((), self._at_sites(on_all_devices, spec.sites, how))
-        self._run(rows, progress, len(faults))
+        progress(len(faults) - sum(map(len, alike.values())))
+        for (spec, _), missing in alike.items():
+            rows = at_sites(list(missing.values()), len(self.quantized.layers), spec.sites)
+            self._run(spec, list(missing), rows, progress)
         return self._outcomes(names)
-
-    def _at_sites(self, faults: Sequence[Fault], room: int, how: str) -> tuple[StageFaults, ...]:
-        """One fault on each device; `room` is that of the activations' sites."""
-        layers = list(self._clean)
-        for layer in {layer for fault in faults for layer, _ in fault.sites}:
-            weights = _stacked([fault.sites.get((layer, "weights")) for fault in faults])
-            inputs = [fault.sites.get((layer, "activations")) for fault in faults]
-            layers[layer] = StageFaults(weights, _stacked(inputs, room), how=how)
-        return tuple(layers)
-
-    @property
-    def _clean(self) -> tuple[StageFaults, ...]:
-        return (CLEAN,) * len(self.quantized.layers)
 
     def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:
         """Whether each image is classified right without faults.
@@ -284,21 +255,19 @@ class Evaluator:
         """
         return self._engine.clean_rate(FaultSpec(copies=1) if losing else FaultSpec())
 
-    def _run(self, rows: Rows, progress: Progress, total: int) -> None:
-        """Run rows, each remembered under its trials' names, of `total` that are asked for."""
-        missing = {name for names in rows for name in names if name not in self.memory}
-        progress(total - len(missing))
-        for spec in dict.fromkeys(spec for spec, _ in rows.values()):
-            wanted = {names: row for names, (of, row) in rows.items() if of == spec}
-            named = list(wanted)
-            with closing(self._engine.run(spec, list(wanted.values()))) as outcomes:
-                for number, by_trial in outcomes:
-                    for name, outcome in zip(named[number], by_trial, strict=False):
-                        if name in missing:
-                            missing.remove(name)
-                            self.memory[name] = self.metric.pack(outcome)
-                            self.evaluations += 1
-                            progress(1)
+    def _run(
+        self,
+        spec: FaultSpec,
+        names: Sequence[bytes],
+        rows: FaultRows,
+        progress: Progress,
+    ) -> None:
+        """Run rows, each remembered under its name."""
+        with closing(self._engine.run(spec, rows)) as outcomes:
+            for number, outcome in outcomes:
+                self.memory[names[number]] = self.metric.pack(outcome)
+                self.evaluations += 1
+                progress(1)
 
     def _outcomes(self, names: Sequence[bytes]) -> Shaped[np.ndarray, "N B ..."]:
         if not names:
@@ -306,48 +275,19 @@ class Evaluator:
         return np.stack([self.metric.unpack(self.memory[name], self.count) for name in names])
 
 
-def _by_layer(weights: Any, inputs: Any) -> tuple[StageFaults, ...]:
-    """Thresholds [..., L, columns] as the layers' faults."""
-    layers = range(weights.shape[-2])
-    return tuple(StageFaults(words(weights[..., n, :]), words(inputs[..., n, :])) for n in layers)
-
-
-def _digest(faults: Sequence[StageFaults]) -> bytes:
-    """What tells the faults of all layers, at rates, from others."""
+def _digest(of_layers: Sequence[LayerFaults], index: int) -> bytes:
+    """What tells the faults of all layers of one placement from others."""
     digest = hashlib.blake2b(digest_size=16)
-    for layer in faults:
-        for part in (layer.weights, layer.inputs, layer.outputs):
-            assert isinstance(part, bytes), "placements have faults at rates, not at sites"
-            digest.update(len(part).to_bytes(8, "little") + part)
+    for part in (part[index] for layer in of_layers for part in layer):
+        digest.update(part.nbytes.to_bytes(8, "little") + part.tobytes())
     return digest.digest()
 
 
 def _spec_at(fault: Fault) -> FaultSpec:
     """The programs of a fault at sites; in weights alone it needs none of its own."""
     inputs = [sites for (_, target), sites in fault.sites.items() if target == "activations"]
-    return FaultSpec(sites=_room(inputs), how=fault.how) if _room(inputs) else FaultSpec()
-
-
-def _room(several: Iterable[FaultSites]) -> int:
-    """A power of two that the most sites of some operands fit in; 0 for none."""
-    most = max((sites.elements.shape[1] for sites in several), default=0)
-    return 1 << (most - 1).bit_length() if most else 0
-
-
-def _stacked(by_device: Sequence[FaultSites | None], room: int = 0) -> bytes | FaultSites:
-    """The sites of one operand, [D, I, room], from each device's; nothing where there are none."""
-    present = [sites for sites in by_device if sites is not None and sites.elements.size]
-    if not present:
-        return b""
-    images = max(len(sites.elements) for sites in present)
-    shape = (len(by_device), images, room or _room(present))
-    elements, bits = np.full(shape, NOWHERE, np.uint32), np.zeros(shape, np.uint32)
-    for device, sites in enumerate(by_device):
-        if sites is not None:
-            count = sites.elements.shape[1]
-            elements[device, :, :count] = sites.elements
-            bits[device, :, :count] = sites.words
-    return FaultSites(elements, bits)
+    room = site_room(max((sites.elements.shape[1] for sites in inputs), default=0))
+    return FaultSpec(sites=room, how=fault.how) if room else FaultSpec()
 
 
 def accuracy(

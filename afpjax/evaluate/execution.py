@@ -1,389 +1,378 @@
-"""Runs a plan on one batch of images: call by call, values gone as soon as nobody needs them."""
+"""Runs a plan on one block of images, on one device: call by call, tables gone as soon as nobody
+needs them, and one fetch at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping
+from functools import cached_property, lru_cache, partial
 from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import lax
-from jax.sharding import NamedSharding, PartitionSpec
-from jaxtyping import Array, Float, Shaped, UInt32
+from jaxtyping import Array, Float, Int, Shaped, UInt32
 
 from afpjax.evaluate.metric import Metric, Targets
-from afpjax.evaluate.plan import (
-    CLEAN,
-    Group,
-    Kernel,
-    Node,
-    Plan,
-    PlanRow,
-    groups,
-    kernel_of,
-    peak_bytes,
-    released,
+from afpjax.evaluate.plan import Call, Plan, TableKey, one_by_one, peak_bytes, slots, together
+from afpjax.evaluate.programs import (
+    KernelWords,
+    NodeWords,
+    Programs,
+    Sizes,
+    StageData,
+    compile_metric,
+    compile_sites,
+    kernel_layout,
+    node_layout,
+    pack,
+    sites_layout,
+    width,
 )
-from afpjax.evaluate.programs import ImageBatch, Programs, compile_metric, compile_sites
-from afpjax.faults.inject import StageContext, StageInputs, part_of
+from afpjax.evaluate.rows import clean_rows
+from afpjax.faults.inject import StageContext, part_of
 from afpjax.faults.link import wiring_by_stage
 from afpjax.faults.sites import NOWHERE, FaultSites
 from afpjax.faults.spec import FaultSpec, keepers
 from afpjax.network.compiler import Compiled
 from afpjax.network.quantized import Quantized
 
+#: Compiled programs whose tiles have so many nodes.
+Compile = Callable[[int], Programs]
+
+
+class Block(NamedTuple):
+    """Some images on a device: as they are kept, their numbers, what logits are held against."""
+
+    images: Any
+    indices: Any
+    targets: Targets
+
 
 class Kernels:
-    """The faulty kernels of one chunk: made by whoever needs them first, gone after the last use.
+    """The faulty kernels of one chunk on one device: made by whoever needs them first, gone after
+    the last use; `uses` says how often each is taken."""
 
-    `uses` says how often each is taken.
-    """
+    def __init__(self, uses: Mapping[TableKey, int]) -> None:
+        self._kept, self._lock, self._left = dict[TableKey, Array](), Lock(), Counter(uses)
 
-    def __init__(self, make: Callable[[Kernel], Array], uses: Mapping[Kernel, int]) -> None:
-        self._make, self._kept, self._lock = make, dict[Kernel, Array](), Lock()
-        self._left = Counter(uses)
-
-    def take(self, kernel: Kernel, times: int = 1) -> Array:
+    def take(self, key: TableKey, make: Callable[[], Array]) -> Array:
         with self._lock:
-            codes = self._kept.pop(kernel, None)
-            codes = self._make(kernel) if codes is None else codes
-            self._left[kernel] -= times
-            if self._left[kernel] > 0:
-                self._kept[kernel] = codes
-            return codes
+            kernels = self._kept.pop(key, None)
+            kernels = make() if kernels is None else kernels
+            self._left[key] -= 1
+            if self._left[key] > 0:
+                self._kept[key] = kernels
+            return kernels
 
 
-class NodeValue(NamedTuple):
-    """A node's arrays: its own, or its slot among those of the nodes that ran with it."""
+class Work(NamedTuple):
+    """A call with what it is told, but for what differs from image to image."""
 
-    arrays: tuple[Array, ...]
-    slot: int | None = None
-
-
-class Packing(NamedTuple):
-    """How nodes that run in one call lie behind one another: so many `slots` along an axis."""
-
-    slots: int
-    axis: int
-
-    def gathered(self, sources: Sequence[NodeValue], output: int) -> Array:
-        """What a call reads: the value of one node, or of several one behind the other."""
-        first = sources[0]
-        if len(sources) == 1:
-            return self._alone(first, output)
-        if all(
-            source.arrays is first.arrays and source.slot == slot
-            for slot, source in enumerate(sources)
-        ):
-            return first.arrays[output]
-        parts = [self._alone(source, output) for source in sources]
-        parts += parts[-1:] * (self.slots - len(parts))
-        return _joined(tuple(parts), self.axis)
-
-    def _alone(self, source: NodeValue, output: int) -> Array:
-        array = source.arrays[output]
-        if source.slot is None:
-            return array
-        size = array.shape[self.axis] // self.slots
-        return _cut(array, np.int32(source.slot * size), size, self.axis)
-
-
-@partial(jax.jit, static_argnums=(2, 3))
-def _cut(array: Array, start: Any, size: int, axis: int) -> Array:
-    return lax.dynamic_slice_in_dim(array, start, size, axis)
-
-
-@partial(jax.jit, static_argnums=1)
-def _joined(parts: tuple[Array, ...], axis: int) -> Array:
-    return jnp.concatenate(parts, axis)
-
-
-class Slots(NamedTuple):
-    """Faults of the nodes that fill the first of a call's slots, image by image; none in the rest.
-
-    Every array is [D, B, ...], by device and image.
-    """
-
-    devices: int
-    nodes: Sequence[Node]
-    slots: int  # of equally many images
-    indices: np.ndarray  # of all slots' images
+    call: Call
+    size: int  # nodes of a tile
+    tiles: np.uint32
+    slots: np.ndarray  # where its nodes lie in the table that it makes, int [n]
+    kernels: np.ndarray  # the faulty kernels of its stage that it needs, from 1, int [K]
+    trial: int  # of its nodes, where it is one of one slot
+    words: np.ndarray | None  # uint32 [slots, W]; None where images differ
 
     @property
-    def _size(self) -> int:
-        return len(self.indices) // self.slots
-
-    def _filled(
-        self,
-        shape: tuple[int, ...],
-        dtype: Any,
-        of_nodes: Iterable[np.ndarray | None],
-        empty: int = 0,
-    ) -> np.ndarray:
-        """What each node has in its slot: [D, images, *shape] or broadcast to that."""
-        whole = np.full((self.devices, self.slots, self._size, *shape), empty, dtype)
-        for slot, own in enumerate(of_nodes):
-            if own is not None:
-                whole[:, slot] = own
-        return whole.reshape(self.devices, self.slots * self._size, *shape)
-
-    def trials(self) -> np.ndarray:
-        """The trial of every image."""
-        own = (
-            np.array(node.trials or (0,) * self.devices, np.uint32)[:, None] for node in self.nodes
-        )
-        return self._filled((), np.uint32, own)
-
-    def links(self, read: int, words: tuple[int, ...]) -> np.ndarray:
-        """Thresholds of the `read` values that cross."""
-        own = (
-            np.frombuffer(node.links, np.uint32).reshape(read, *words) if node.links else None
-            for node in self.nodes
-        )
-        return self._filled((read, *words), np.uint32, own)
-
-    def answering(self, neurons: int) -> np.ndarray:
-        """Whose copy answers for each neuron: the first, where nothing else is said."""
-        own = (  # of none: the same on all devices, or each its own
-            np.frombuffer(node.faults.outputs, np.int8).reshape(-1, 1, neurons)
-            if node.faults.outputs
-            else None
-            for node in self.nodes
-        )
-        return self._filled((neurons,), np.int8, own)
-
-    def thresholds(self, spec: FaultSpec) -> np.ndarray:
-        """Of every image's inputs, or of every read copy."""
-        shape = (spec.copies, spec.columns) if spec.copies else (spec.columns,)
-        own = (self._thresholds_of(node, spec, shape) for node in self.nodes)
-        return self._filled(shape, np.uint32, own)
-
-    def _thresholds_of(
-        self, node: Node, spec: FaultSpec, shape: tuple[int, ...]
-    ) -> np.ndarray | None:
-        inputs = node.faults.inputs
-        if not isinstance(inputs, bytes) or not inputs:
+    def kernel_key(self) -> TableKey | None:
+        """Which of a chunk's faulty kernels it takes; none where it needs none."""
+        if not len(self.kernels):
             return None
-        words = np.frombuffer(inputs, np.uint32)
-        if spec.budget is None:
-            return words.reshape(shape)
-        return self._by_image(words.reshape(self.devices, -1, spec.columns))  # of a trial's images
+        return self.call.stage, int(self.kernels[0]) if len(self.slots) == 1 else 0
 
-    def sites(self, spec: FaultSpec) -> FaultSites:
-        """Where faults at sites are, and the bits that flip there."""
-        of_nodes = [
-            node.faults.inputs if isinstance(node.faults.inputs, FaultSites) else None
-            for node in self.nodes
-        ]
-        elements, words = (
-            self._filled((spec.sites,), np.uint32, own, empty)
-            for own, empty in (
-                ([s if s is None else self._by_image(s.elements) for s in of_nodes], NOWHERE),
-                ([s if s is None else self._by_image(s.words) for s in of_nodes], 0),
-            )
-        )
-        return FaultSites(elements, words)
 
-    def _by_image(self, array: np.ndarray) -> np.ndarray:
-        """[D, images of the trial, ...] at a slot's images; one for all where it has one."""
-        return array[:, np.minimum(self.indices[: self._size], array.shape[1] - 1)]
+class Prepared(NamedTuple):
+    """A plan and its calls, in order."""
+
+    plan: Plan
+    work: tuple[Work, ...]
+    slots: np.ndarray  # of each row's logits in their table, int [R], if they have one
+    trials: np.ndarray  # that are drawn for at once, uint32 [K]
+
+    @property
+    def kernels(self) -> Mapping[TableKey, int]:
+        """How often each faulty kernel is taken on one block."""
+        return Counter(work.kernel_key for work in self.work if work.kernel_key)
+
+    def kernels_on(self, blocks: int) -> Kernels:
+        """Its faulty kernels for so many blocks on one device."""
+        return Kernels({key: uses * blocks for key, uses in self.kernels.items()})
 
 
 class Execution:
     """A network on its device, ready to run plans with compiled programs with one `FaultSpec`.
 
-    `network` has its kernels encoded. Where a batch holds few images, calls have `slots` times as
-    many, for as many nodes at once: `packed` compiles these programs. Where several devices run a
-    trial each, what belongs to a trial has a leading axis over them. `substitutes`: what a layer's
-    lost neurons give, [C] each.
+    `network` has its kernels encoded. `substitutes`: what a layer's lost neurons give, [C] each.
     """
 
     def __init__(
         self,
-        programs: Programs,
+        compile_for: Compile,
         spec: FaultSpec,
         network: Quantized,
         seed: UInt32[Array, "2"],
+        sizes: Sizes,
         *,
         metric: Metric,
-        substitutes: Sequence[Float[np.ndarray, "_"]] = (),
-        slots: int = 1,
-        packed: Callable[[], Programs] | None = None,
+        substitutes: list[Float[np.ndarray, "_"]],
+        device: Any = None,
     ) -> None:
-        if programs.mesh is not None:  # to every device once, not with every call
-            network = jax.device_put(network, NamedSharding(programs.mesh, PartitionSpec()))
-        self.programs, self._spec, self._network, self._seed = programs, spec, network, seed
-        self._pack, self._metric = packed, metric
-        self._substitutes = substitutes
+        put = partial(jax.device_put, device=device)
+        self._compile, self.programs = lru_cache(compile_for), compile_for(1)
+        self.spec, self._network, self._device = spec, put(network), device
+        self._seed, self._sizes, self._metric = put(seed), sizes, metric
         self._keepers = keepers(spec.shared, network.layers)
-        self._parts = [part_of(network, stage) for stage in programs.stages]
-        self._wiring = wiring_by_stage(network) if spec.link else None
-        makers = {
-            value: (number, output)
-            for number, stage in enumerate(programs.stages)
-            for output, value in enumerate(stage.outputs)
-        }
-        self._inputs = [[makers[value] for value in stage.inputs] for stage in programs.stages]
-        self._logits = [*programs.stages[-1].outputs].index(network.program.output)  # pyright: ignore
-        self._own = [self._own_kernel(layer) for layer in range(len(network.layers))]
-        # The axis of the images: behind that of the devices, where there are several.
-        self._packing = Packing(slots, 0 if programs.mesh is None else 1)
+        stages = self.programs.stages
+        self._data = [
+            tuple(put(leaf) for leaf in jax.tree.leaves(self._stage_data(number, substitutes)))
+            for number in range(len(stages))
+        ]
+        self._layouts = [node_layout(spec, network, stage, sizes) for stage in stages]
+        self._by_image = spec.budget is not None or bool(spec.sites)
+        makers = {value: output for stage in stages for output, value in enumerate(stage.outputs)}
+        self._outputs = [[makers[value] for value in stage.inputs] for stage in stages]
+        self._logits = [*stages[-1].outputs].index(network.program.output)  # pyright: ignore
+        self._own = dict[int, Array]()
 
-    @cached_property
-    def row_bytes(self) -> int:
-        """The most memory that one row takes on a device, with a kernel in the making."""
-        row = PlanRow((), (CLEAN,) * len(self._network.layers))
-        plan = Plan.of(self.programs.stages, [row])
-        return self.bytes_of(plan) + max(kernel.output_bytes for kernel in self.programs.kernels)
+    def _stage_data(self, number: int, substitutes: list[Any]) -> StageData:
+        stage, spec = self.programs.stages[number], self.spec
+        context = StageContext(part_of(self._network, stage))
+        layer = stage.layer
+        if layer is not None and spec.copies:
+            context = context._replace(substitute=substitutes[layer])
+        if spec.link and stage.parents:
+            context = context._replace(wiring=wiring_by_stage(self._network)[number])
+        keeper = 0 if layer is None else self._keepers[layer]
+        return StageData(context, np.uint32(layer or 0), np.uint32(keeper))
 
-    def bytes_of(self, plan: Plan) -> int:
-        """The most memory that a plan takes at once on a device: values and faulty kernels."""
-        kernels = sum(self.programs.kernels[kernel.layer].output_bytes for kernel in plan.kernels)
-        calls = groups(plan, self.programs.stages, self._packing.slots)
-        return kernels + peak_bytes(
-            plan,
-            calls,
-            lambda call: self._program(call).output_bytes,
-            lambda call: self._program(call).temporary_bytes,
+    def prepared(self, plan: Plan) -> Prepared:
+        """A plan's calls, with all that they are told but what differs from image to image."""
+        stages, sizes, rows = self.programs.stages, self._sizes, plan.rows
+        if sizes.slots == 1:
+            nothing = np.zeros(1, int)
+            of_calls = [(call, nothing, 1) for call in one_by_one(plan, stages)]
+            of_row, trials = nothing[:0], rows.trials[:0]
+        else:
+            laid = [slots(n.kernels, self._tile(s), sizes.slots) for s, n in enumerate(plan.stages)]
+            lie = [own for own, _ in laid]
+            calls = together(plan, stages, lie)
+            of_calls = [(call, *own) for call, own in zip(calls, laid, strict=True)]
+            of_row, trials = lie[-1][plan.of_row], np.unique(rows.trials)
+        work = tuple(self._work(plan, *of_call, trials) for of_call in of_calls)
+        return Prepared(plan, work, of_row, trials)
+
+    def _tile(self, stage: int) -> int:
+        """The most nodes of a tile of a stage; the first has one node alone."""
+        return self._sizes.nodes if stage else 1
+
+    def _work(
+        self, plan: Plan, call: Call, lie: Int[np.ndarray, "n"], size: int, trials: np.ndarray
+    ) -> Work:
+        nodes = plan.stages[call.stage]
+        faulty = np.unique(nodes.kernels[call.nodes])
+        trial = int(plan.rows.trials[nodes.rows[call.nodes[0]]])
+        tiles = np.uint32(lie.max() // size + 1)
+        work = Work(call, size, tiles, lie, faulty[faulty > 0], trial, None)
+        if call.stage and not self._by_image:
+            work = work._replace(words=self._words(plan, work, trials, None))
+        return work
+
+    def _words(
+        self, plan: Plan, work: Work, trials: np.ndarray, images: np.ndarray | None
+    ) -> UInt32[np.ndarray, "slots W"]:
+        """What a call is told of its nodes; `images` are the block's, where they differ."""
+        call, rows, stage = work.call, plan.rows, self.programs.stages[work.call.stage]
+        nodes, layout = plan.stages[call.stage], self._layouts[call.stage]
+        own = nodes.rows[call.nodes]
+        alone = self._sizes.slots == 1 or self.spec.scope == "image"
+        kernels = nodes.kernels[call.nodes]
+        words = NodeWords(
+            call.places,
+            np.searchsorted(trials, rows.trials[own]) if len(trials) else np.zeros(len(own), int),
+            np.zeros_like(kernels) if alone else kernels,
         )
+        if stage.layer is not None:
+            table, faults = rows.tables[stage.layer], rows.faults[own, stage.layer]
+            thresholds: Any
+            if self.spec.sites:
+                thresholds = self._sites(table.inputs, faults, layout.thresholds, images)
+            else:
+                thresholds = _filled(layout.thresholds, table.inputs, faults, images)
+            words = words._replace(thresholds=thresholds)
+            if layout.weights is not None:
+                words = words._replace(weights=_filled(layout.weights, table.weights, faults))
+            if layout.answering is not None:
+                answering = _filled(layout.answering, table.answering, faults)
+                words = words._replace(answering=answering)
+        if layout.links is not None:
+            links = rows.links[own, call.stage] if rows.links.shape[1] else 0 * own
+            table = rows.link_tables[call.stage] if rows.links.shape[1] else None
+            words = words._replace(links=_filled(layout.links, table, links))
+        return pack(layout, words, self._sizes.slots, work.slots)
 
-    def kernel(self, kernel: Kernel) -> Array:
-        """A layer's codes as a trial has them, or on every device that trial's."""
-        codes, number = self._codes(kernel.layer), np.uint32(self._keepers[kernel.layer])
-        trials, mesh = self.programs.trials, self.programs.mesh
-        if isinstance(kernel.faults, FaultSites):
-            sites = FaultSites(kernel.faults.elements[:, 0], kernel.faults.words[:, 0])
-            count = sites.elements.shape[-1]
-            inject = compile_sites(kernel.how, count, self._network.format, codes.shape, mesh)
-            return inject(self._per_trial(sites), codes)[0]
-        columns = self._spec.columns  # by trial, or by neuron and the same in every trial
-        shape = (1, -1, columns) if self._spec.copies else (-1, columns)
-        thresholds = np.frombuffer(kernel.faults, np.uint32).reshape(shape)
-        thresholds = np.broadcast_to(thresholds, (trials, *thresholds.shape[1:]))
-        image = np.full(trials, kernel.image, np.uint32)
-        of_trial = self._per_trial((thresholds, np.array(kernel.trials, np.uint32), image))
-        return self.programs.kernels[kernel.layer](of_trial, (codes, number, self._seed))[0]
+    def _sites(
+        self, inputs: Any, faults: Int[np.ndarray, "n"], shapes: Any, images: np.ndarray | None
+    ) -> FaultSites:
+        elements = _filled(shapes.elements, inputs.elements, faults, images, NOWHERE)
+        return FaultSites(elements, _filled(shapes.words, inputs.words, faults, images))
 
     def outcomes(
-        self, plan: Plan, kernels: Kernels, batch: ImageBatch
-    ) -> Shaped[np.ndarray, "R D B ..."]:
-        """The metric's outcome for every row of the plan, trial and image, padding included."""
-        left, values = list(plan.reads), dict[int, NodeValue]()
-        outcomes = dict[int, Shaped[np.ndarray, "D B ..."]]()
-        for call in groups(plan, self.programs.stages, self._packing.slots):
-            own = batch if len(call.nodes) == 1 else self._repeated(batch)
-            arrays = self._run(plan, call, values, kernels, own)
+        self, prepared: Prepared, kernels: Kernels, block: Block
+    ) -> Shaped[np.ndarray, "R B ..."]:
+        """The metric's outcome for every row of the plan and image, padding included."""
+        plan, alone = prepared.plan, self._sizes.slots == 1
+        streams, drawn_for = None, -1
+        tables = dict[TableKey, tuple[Array, ...]]()
+        outcomes = dict[int, Array]()
+        images = np.asarray(block.indices) if self._by_image else None
+        for work in prepared.work:
+            call = work.call
+            trials = np.array([work.trial], np.uint32) if alone else prepared.trials
+            if streams is None or (alone and work.trial != drawn_for):
+                streams, drawn_for = self._streams(trials, block), work.trial
+            if call.stage == 0:
+                made = self.programs.first.call((block.images,), self._data[0])
+            else:
+                words = work.words
+                if words is None:
+                    words = self._words(plan, work, prepared.trials, images)
+                outputs = self._outputs[call.stage]
+                read = [tables[key][o] for key, o in zip(call.reads, outputs, strict=True)]
+                own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *streams)
+                program = self._program(work)
+                made = program.call(own, self._data[call.stage])
+            tables[call.key] = made
             if call.stage == len(self.programs.stages) - 1:
-                outcomes |= self._measured(call, arrays[self._logits], own)
-            for slot, number in enumerate(call.nodes):
-                values[number] = NodeValue(arrays, slot if len(call.nodes) > 1 else None)
-            for number in (n for node in call.nodes for n in released(plan, node, left)):
-                del values[number]
-        return np.stack([outcomes[node] for node in plan.logits])
+                outcomes[call.key[1]] = self._measured(made[self._logits], prepared, block)
+                if alone:  # what it took is free again before more is taken
+                    outcomes[call.key[1]].block_until_ready()
+            for key in call.done:
+                del tables[key]
+        if not alone:
+            return fetch(outcomes[0])[: len(plan.rows)]
+        fetched = [fetch(outcomes[number]) for number in range(len(outcomes))]
+        return np.stack(fetched)[plan.of_row]
 
-    def _repeated(self, batch: ImageBatch) -> ImageBatch:
-        """The batch once for every slot; only the first stage needs the images themselves."""
-        slots = self._packing.slots
-        labels, reference = (
-            targets if targets is None else np.concatenate([targets] * slots)
-            for targets in (batch.labels, batch.reference)
-        )
-        return ImageBatch(None, labels, np.tile(batch.indices, slots), reference)
+    def _measured(self, logits: Array, prepared: Prepared, block: Block) -> Array:
+        rows = 0 if self._sizes.slots == 1 else self._sizes.rows
+        slots = np.zeros(rows, np.uint32)
+        slots[: len(prepared.slots)] = prepared.slots[:rows]
+        metric = compile_metric(self._metric, self.programs.logits, rows, self._device)
+        return metric((logits, slots), block.targets)[0]
 
-    def _measured(
-        self, call: Group, logits: Array, batch: ImageBatch
-    ) -> dict[int, Shaped[np.ndarray, "D B ..."]]:
-        """The outcomes of each node. Waiting for them keeps the host from running ahead of the
-        device, whose buffers are taken when a call is dispatched."""
-        metric = compile_metric(self._metric, self._of(call).logits, self.programs.mesh)
-        outcomes = np.asarray(metric(logits, Targets(batch.labels, batch.reference))[0])
-        by_device = outcomes[None] if self.programs.mesh is None else outcomes
-        parts = np.split(by_device, self._slots_of(call), axis=1)
-        return dict(zip(call.nodes, parts, strict=False))
+    def _streams(self, trials: UInt32[np.ndarray, "K"], block: Block) -> tuple[Array, ...]:
+        """Streams of the trials, padded to as many as programs are compiled for."""
+        room = 1 if self._sizes.slots == 1 else self._sizes.rows
+        padded = np.zeros(room, np.uint32)
+        padded[: len(trials)] = trials
+        return self.programs.streams((padded, block.indices, self._seed), ())
 
-    def _run(
-        self,
-        plan: Plan,
-        call: Group,
-        values: Mapping[int, NodeValue],
-        kernels: Kernels,
-        batch: ImageBatch,
-    ) -> tuple[Array, ...]:
-        nodes = [plan.nodes[number] for number in call.nodes]
-        layer = self.programs.stages[call.stage].layer
-        substitute = self._substitutes[layer] if layer is not None and self._spec.copies else None
-        context = StageContext(
-            self._parts[call.stage],
-            batch.indices,
-            np.uint32(layer or 0),
-            self._seed,
-            substitute,
-            self._wiring[call.stage] if self._wiring and call.stage else None,
-        )
-        if call.stage == 0:
-            return self.programs.first((), (batch.images, context))
-        read = tuple(
-            self._packing.gathered([values[node.parents[index]] for node in nodes], output)
-            for index, (_, output) in enumerate(self._inputs[call.stage])
-        )
-        inputs = StageInputs(read)
-        filled = Slots(self.programs.trials, nodes, self._slots_of(call), batch.indices)
-        if layer is not None:
-            kernel = kernel_of(self.programs.stages, nodes[0])
-            inputs = inputs._replace(
-                kernel=self._kernel_for(kernel, nodes, kernels, batch),
-                thresholds=self._per_trial(
-                    filled.sites(self._spec) if self._spec.sites else filled.thresholds(self._spec)
-                ),
-                trials=self._per_trial(filled.trials()),
+    def _program(self, work: Work) -> Compiled:
+        run = self._compile(work.size).run[work.call.stage]
+        assert run is not None, "the first stage has a program of its own"
+        return run
+
+    def _kernels(self, plan: Plan, work: Work, kernels: Kernels) -> tuple[Array, ...]:
+        """The kernels of a call; none where its stage has no layer."""
+        layer = self.programs.stages[work.call.stage].layer
+        if layer is None:
+            return ()
+        if work.kernel_key is None or self.spec.scope == "image":
+            return (self._own_kernel(layer),)
+        return (kernels.take(work.kernel_key, lambda: self._faulty(plan, work, layer)),)
+
+    def _own_kernel(self, layer: int) -> Array:
+        """The layer's own codes, as programs take them: alone, or before faulty ones."""
+        if layer not in self._own:
+            codes = self._codes(layer)
+            if self._sizes.slots == 1 or self.spec.scope == "image":
+                self._own[layer] = codes
+            else:
+                words = np.zeros(
+                    (self._sizes.kernels, width(self._kernel_layout(layer))), np.uint32
+                )
+                self._own[layer] = self._made(layer, words, 0)
+        return self._own[layer]
+
+    def _faulty(self, plan: Plan, work: Work, layer: int) -> Array:
+        """The faulty kernels that a call needs."""
+        rows, sizes = plan.rows, self._sizes
+        own = plan.stages[work.call.stage].kernel_rows[work.kernels - 1]
+        table, faults = rows.tables[layer], rows.faults[own, layer]
+        if not isinstance(table.weights, FaultSites):
+            layout = self._kernel_layout(layer)
+            words = pack(
+                layout,
+                KernelWords(rows.trials[own], table.weights[faults]),
+                sizes.kernels,
+                slice(len(own)),
             )
-            if self._spec.copies:
-                answering = filled.answering(self._network.layers[layer].neurons)
-                inputs = inputs._replace(answering=self._per_trial(answering))
-        if self._spec.link:
-            inputs = inputs._replace(
-                trials=self._per_trial(filled.trials()),
-                links=self._per_trial(filled.links(len(read), self._spec.link_words)),
-            )
-        return self._program(call)(inputs, context)
+            return self._made(layer, words, len(own))
+        sites = FaultSites(table.weights.elements[faults], table.weights.words[faults])
+        codes, room = self._codes(layer), sites.elements.shape[1]
+        make = compile_sites(rows.how, room, self._network.format, codes.shape, sizes, self._device)
+        words = pack(sites_layout(room), sites, sizes.kernels, slice(len(own)))
+        return make((words, np.uint32(len(own))), codes)[0]
 
-    def _kernel_for(
-        self, kernel: Kernel | None, nodes: Sequence[Node], kernels: Kernels, batch: ImageBatch
-    ) -> Array:
-        if kernel is None:
-            return self._own[self.programs.stages[nodes[0].stage].layer]  # pyright: ignore
-        if kernel.trials and self._spec.scope == "image":  # used once: by this very call
-            return self.kernel(kernel._replace(image=int(batch.indices[0])))
-        return kernels.take(kernel, len(nodes))
+    def _made(self, layer: int, words: UInt32[np.ndarray, "K W"], count: int) -> Array:
+        program = self.programs.kernels[layer]
+        assert program is not None, "kernels of each image are made with it"
+        shared = self._codes(layer), np.uint32(self._keepers[layer]), self._seed
+        return program((words, np.uint32(count)), shared)[0]
+
+    def _kernel_layout(self, layer: int) -> KernelWords:
+        return kernel_layout(self.spec, self._network.program.calls[layer])
 
     def _codes(self, layer: int) -> Array:
         return self._network.parameters.layers[self._network.layers[layer].name].kernel
 
-    def _own_kernel(self, layer: int) -> Array:
-        """The network's own kernel; on several devices, one of them on each."""
-        codes, mesh = self._codes(layer), self.programs.mesh
-        if mesh is None:
-            return codes
-        on_each = np.broadcast_to(np.asarray(codes), (mesh.size, *codes.shape))
-        return jax.device_put(on_each, NamedSharding(mesh, PartitionSpec("trials")))
-
-    def _per_trial(self, stacked: Any) -> Any:
-        """[D, …] as the programs take it: the axis over devices only where there are several."""
-        alone = self.programs.mesh is None
-        return jax.tree.map(lambda array: array[0], stacked) if alone else stacked
-
-    def _slots_of(self, call: Group) -> int:
-        return 1 if len(call.nodes) == 1 else self._packing.slots
-
-    def _of(self, call: Group) -> Programs:
-        return self.programs if len(call.nodes) == 1 else self._packed
-
     @cached_property
-    def _packed(self) -> Programs:
-        assert self._pack is not None, "calls of several nodes have programs of their own"
-        return self._pack()
+    def row_bytes(self) -> int:
+        """The most memory, bytes, that a chunk of one row takes, or of as many as there are slots
+        for, with kernels in the making."""
+        of_kernels = [program.output_bytes for program in self.programs.kernels if program]
+        clean = self.prepared(Plan.of(self.programs.stages, clean_rows(len(self._network.layers))))
+        return self.bytes_of(clean) + max(of_kernels, default=0)
 
-    def _program(self, call: Group) -> Compiled:
-        return self._of(call).run[call.stage] or self.programs.first
+    def bytes_of(self, prepared: Prepared) -> int:
+        """The most memory, bytes, that a plan takes at once: tables and faulty kernels."""
+        layers = [self.programs.stages[stage].layer for stage, _ in prepared.kernels]
+        programs = (self.programs.kernels[layer] for layer in layers if layer is not None)
+        calls = [work.call for work in prepared.work]
+        return sum(program.output_bytes for program in programs if program) + peak_bytes(
+            calls,
+            lambda call: self._of(call).output_bytes,
+            lambda call: self._of(call).temporary_bytes,
+        )
+
+    def _of(self, call: Call) -> Compiled:
+        return self.programs.run[call.stage] or self.programs.first
+
+
+def fetch(array: Array) -> np.ndarray:
+    """An array from the device, once it is there."""
+    return np.asarray(array)
+
+
+def _filled(
+    shape: tuple[int, ...],
+    table: np.ndarray | FaultSites | None,
+    faults: Int[np.ndarray, "n"],
+    images: np.ndarray | None = None,
+    empty: int = 0,
+) -> np.ndarray:
+    """[n, *shape]: each node's entry of a table, or `empty` where that is number 0.
+
+    A table by image [F, I, …] is read at the block's images; one entry serves all.
+    """
+    whole = np.full((len(faults), *shape), empty, np.int32 if empty == 0 else np.uint32)
+    faulty = faults > 0
+    if faulty.any() and isinstance(table, np.ndarray):
+        picked = table[faults[faulty]]
+        if images is not None:
+            picked = picked[:, np.minimum(images, picked.shape[1] - 1)]
+        whole = whole.astype(picked.dtype)
+        whole[faulty] = picked
+    return whole

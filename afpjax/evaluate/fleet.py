@@ -9,7 +9,7 @@ import os
 import socket
 import warnings
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float
 
 from afpjax.evaluate.engine import ROWS, Engine, Outcome
-from afpjax.evaluate.plan import PlanRow, in_order
+from afpjax.evaluate.rows import FaultRows
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network.digest import arithmetic
@@ -35,8 +35,6 @@ class Fleet:
     machine, or on each GPU. Raises `InputError` where Ray is missing, the cluster does not answer,
     or a worker holds another network.
     """
-
-    trials = 1
 
     def __init__(
         self, own: Engine, make: Callable[[], Engine], *, address: str, workers: int = 0
@@ -57,26 +55,24 @@ class Fleet:
                     "them the same files and weights (model.weights, or a shared AFPJAX_CACHE)"
                 )
 
-    def run(
-        self, spec: FaultSpec, rows: Sequence[PlanRow]
-    ) -> Generator[tuple[int, Outcome], None, None]:
+    def run(self, spec: FaultSpec, rows: FaultRows) -> Generator[tuple[int, Outcome], None, None]:
         """As `Engine.run`; units of rows with much in common go to whichever worker is free."""
-        order, units = in_order(rows), deque[list[int]]()
+        order, units = rows.in_order(), deque[np.ndarray]()
         size = max(1, min(ROWS, -(-len(order) // (len(self._workers) * AHEAD))))
         for start in range(0, len(order), size):
             units.append(order[start : start + size])
-        free, under_way = deque(self._workers * AHEAD), dict[Any, tuple[Any, list[int]]]()
+        free, under_way = deque(self._workers * AHEAD), dict[Any, tuple[Any, np.ndarray]]()
         try:
             while units or under_way:
                 while units and free:
                     worker, numbers = free.popleft(), units.popleft()
-                    task = worker.run.remote(spec, [rows[number] for number in numbers])
+                    task = worker.run.remote(spec, rows.take(numbers))
                     under_way[task] = worker, numbers
                 (done,), _ = self._ray.wait(list(under_way), num_returns=1)
                 worker, numbers = under_way.pop(done)
                 free.append(worker)
                 for within, outcome in self._ray.get(done):
-                    yield numbers[within], outcome
+                    yield int(numbers[within]), outcome
         finally:
             for task in under_way:
                 self._ray.cancel(task)
@@ -111,7 +107,7 @@ class _Worker:
     def network(self) -> bytes:
         return self._engine.fingerprint
 
-    def run(self, spec: FaultSpec, rows: Sequence[PlanRow]) -> list[tuple[int, Outcome]]:
+    def run(self, spec: FaultSpec, rows: FaultRows) -> list[tuple[int, Outcome]]:
         return list(self._engine.run(spec, rows))
 
 

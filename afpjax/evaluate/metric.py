@@ -25,8 +25,8 @@ ROUNDING = 2.0**-18  # of the largest logit: what two orders of summation may di
 class Targets(NamedTuple):
     """What logits are held against."""
 
-    labels: Int[Array, "B"]  # -1: padding
-    reference: Float[Array, "B classes"] | None  # fault-free logits
+    labels: Int[Any, "B"]  # -1: padding
+    reference: Float[Any, "B classes"] | None  # fault-free logits
 
 
 class Metric(NamedTuple):

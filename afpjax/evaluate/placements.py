@@ -7,17 +7,16 @@ run over the values of a whole layer, whoever sends them.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt32
+from jaxtyping import Int, Int8, UInt32
 
-from afpjax.evaluate.plan import StageFaults
 from afpjax.faults import kinds
 from afpjax.faults.bits import threshold
 from afpjax.faults.link import broadcast
 from afpjax.faults.model import FaultModel, check_bits, layer_mask
-from afpjax.faults.spec import FaultSpec, words
+from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network.quantized import Quantized
 
@@ -27,9 +26,17 @@ TARGETS = ("weight", "activation")
 Answering = Sequence[Int[Any, "_"]]
 
 
+class LayerFaults(NamedTuple):
+    """One layer's faults in P networks, as `rows.at_rates` takes them."""
+
+    weights: UInt32[np.ndarray, "P C columns"]  # thresholds of each neuron's
+    inputs: UInt32[np.ndarray, "P copies columns"]
+    answering: Int8[np.ndarray, "P C"]  # the read copy that each neuron is from, -1 if it is lost
+
+
 def faults_of(
     quantized: Quantized, faults: FaultModel | None, placements: Sequence[Answering]
-) -> tuple[FaultSpec, list[tuple[StageFaults, ...]]]:
+) -> tuple[FaultSpec, list[LayerFaults]]:
     """The programs that are needed, and every layer's faults in each of P networks.
 
     Raises `InputError` for faults that are not drawn value by value, and where placements do not
@@ -37,23 +44,20 @@ def faults_of(
     """
     for answering in placements:
         _check(quantized, answering)
+    layers = range(len(quantized.layers))
+    of_layers = [np.stack([np.asarray(of[n]) for of in placements]) for n in layers]
     if faults is None or not any(faults.rates(target).any() for target in TARGETS):
-        lost = [tuple(_lost(layer) for layer in answering) for answering in placements]
-        return _of_link_alone(faults), lost
+        spec = _of_link_alone(faults)
+        return spec, [_lost(answering, spec) for answering in of_layers]
     _check_faults(quantized, faults)
-    devices = 1 + max((int(np.max(layer)) for by in placements for layer in by), default=0)
+    devices = 1 + max((int(layer.max()) for layer in of_layers), default=0)
     weights, inputs = (_table(faults, target, devices) for target in TARGETS)
     inputs = inputs if inputs.any() else inputs[:1]  # copies of one kind are all alike
-    faulty = layer_mask(faults, quantized.graph)
-
-    def of_layer(number: int, answering: Int[np.ndarray, "C"]) -> StageFaults:
-        return _faulty(answering, weights, inputs) if faulty[number] else _lost(answering)
-
-    of_all = [
-        tuple(of_layer(number, np.asarray(layer)) for number, layer in enumerate(answering))
-        for answering in placements
+    spec, faulty = faults.spec(len(inputs)), layer_mask(faults, quantized.graph)
+    return spec, [
+        _faulty(answering, weights, inputs) if faulty[n] else _lost(answering, spec)
+        for n, answering in enumerate(of_layers)
     ]
-    return faults.spec(len(inputs)), of_all
 
 
 def links_of(
@@ -80,38 +84,27 @@ def _of_link_alone(faults: FaultModel | None) -> FaultSpec:
     )
 
 
-def side_by_side(
-    of_all: Sequence[tuple[StageFaults, ...]], devices: int
-) -> tuple[StageFaults, ...]:
-    """Networks without bit-flips as one row, one on each device; the last on those left over."""
-    every = [*of_all, *[of_all[-1]] * (devices - len(of_all))]
-    of_layers = [[layer.outputs for layer in faults] for faults in zip(*every, strict=True)]
-    return tuple(
-        StageFaults(outputs=b"".join(own or bytes(max(map(len, outputs))) for own in outputs))
-        for outputs in of_layers
-    )
-
-
-def _lost(answering: Int[Any, "C"]) -> StageFaults:
+def _lost(answering: Int[np.ndarray, "P C"], spec: FaultSpec) -> LayerFaults:
     """A layer without bit-flips: all that matters is who is gone."""
-    return StageFaults(outputs=_outputs(np.where(np.asarray(answering) < 0, LOST, 0)))
+    count, neurons = answering.shape
+    weights = np.zeros((count, neurons, spec.columns), np.uint32)
+    inputs = np.zeros((count, spec.copies, spec.columns), np.uint32)
+    return LayerFaults(weights, inputs, np.where(answering < 0, LOST, 0).astype(np.int8))
 
 
 def _faulty(
-    answering: Int[np.ndarray, "C"],
+    answering: Int[np.ndarray, "P C"],
     weights: UInt32[np.ndarray, "D columns"],
     inputs: UInt32[np.ndarray, "copies columns"],
-) -> StageFaults:
+) -> LayerFaults:
     lost = answering < 0
-    of_neurons = np.where(lost[:, None], np.uint32(0), weights[np.maximum(answering, 0)])
-    reads = np.isin(np.arange(len(inputs)), answering)  # a copy that nobody reads has no faults
-    read = np.where(reads[:, None], inputs, np.uint32(0))
-    outputs = answering if read.any() else np.where(lost, LOST, 0)
-    return StageFaults(words(of_neurons), words(read), _outputs(outputs))
-
-
-def _outputs(answering: Int[np.ndarray, "C"]) -> bytes:
-    return answering.astype(np.int8).tobytes() if answering.any() else b""
+    of_neurons = np.where(lost[..., None], np.uint32(0), weights[np.maximum(answering, 0)])
+    # A copy that nobody reads has no faults.
+    reads = (answering[:, None, :] == np.arange(len(inputs))[:, None]).any(axis=2)
+    read = np.where(reads[..., None], inputs, np.uint32(0))
+    none = np.asarray(~read.any(axis=(1, 2)))
+    outputs = np.where(none[:, None], np.where(lost, LOST, 0), answering)
+    return LayerFaults(of_neurons, read, outputs.astype(np.int8))
 
 
 def _table(faults: FaultModel, target: str, devices: int) -> UInt32[np.ndarray, "D columns"]:

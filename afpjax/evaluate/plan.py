@@ -1,198 +1,184 @@
-"""What a set of fault evaluations has in common: each distinct value once, none longer than needed.
+"""What rows have in common: each distinct value once, none kept longer than needed.
 
-A *node* is one run of one stage: equal nodes have equal stages, have equal faults in their layer
-and equal parents, and hold the same values bit for bit. Without faults in its layer a node
-does not even depend on the trial, so the clean values that a sweep starts from are there once.
+A *node* is one run of one stage: equal nodes have equal stages, equal faults in their layer and
+equal parents, and hold the same values bit for bit. Without faults in its layer a node does not
+even depend on the trial, so the clean values that a sweep starts from are there once.
+
+A *call* runs nodes of one stage and leaves their values in one *table*. Where values are large, a
+node is a call (`one_by_one`), row by row, so that few are held at a time and what a call reads is
+still in the cache. Where they are small, all of a stage's nodes are one call (`together`).
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from afpjax.faults.sites import FaultSites
+import numpy as np
+from jaxtyping import Int
+
+from afpjax.evaluate.rows import FaultRows
 from afpjax.network.stages import Stage
 
-Trials = tuple[int, ...]  # one for each device
+
+@dataclass(frozen=True, eq=False)
+class StageNodes:
+    """The distinct runs of one stage, N of them, in the order of the rows that need them first."""
+
+    rows: Int[np.ndarray, "N"]  # a row that has it, the first one
+    parents: Int[np.ndarray, "N parents"]  # nodes of the stages that it reads
+    kernels: Int[np.ndarray, "N"]  # 0 for the layer's own kernel, k for faulty kernel k - 1
+    kernel_rows: Int[np.ndarray, "K"]  # for each faulty kernel, a row that has it
 
 
-class StageFaults(NamedTuple):
-    """A layer's faults: thresholds (bytes of uint32) or sites; empty where there are none.
-
-    `outputs`: by neuron, the device whose read copy of the inputs it is computed from (bytes of
-    int8), -1 where it is lost, on all devices or device by device; empty where there is one copy
-    and none is lost. `how`: what faults at sites do to their bits.
-    """
-
-    weights: bytes | FaultSites = b""
-    inputs: bytes | FaultSites = b""
-    outputs: bytes = b""
-    how: str = "flip"
-
-    @property
-    def drawn(self) -> bool:
-        """Whether what happens depends on the trial."""
-        return any(isinstance(part, bytes) and part for part in (self.weights, self.inputs))
-
-    @property
-    def order(self) -> tuple[bool, bytes, bytes, bytes, str]:
-        """A total order, the faulty before the clean.
-
-        Calls of several nodes then begin with those whose parents ran together.
-        """
-        weights, inputs = (p if isinstance(p, bytes) else p.key for p in self[:2])
-        return self == CLEAN, weights, inputs, self.outputs, self.how
-
-
-CLEAN = StageFaults()
-
-
-class PlanRow(NamedTuple):
-    """One network with one set of faults, in one trial on each device."""
-
-    trials: Trials
-    faults: tuple[StageFaults, ...]  # by layer
-    #: By stage: thresholds of what it reads from others; none where the link does nothing.
-    links: tuple[bytes, ...] = ()
-
-
-class Node(NamedTuple):
-    """One stage of some rows; its number is its place in the plan."""
-
-    stage: int
-    faults: StageFaults
-    trials: Trials  # none, where nothing in the stage is drawn
-    parents: tuple[int, ...]
-    links: bytes = b""  # thresholds (uint32) of what it reads across a link; empty: no faults
-
-
-class Kernel(NamedTuple):
-    """A layer's weights as a trial has them."""
-
-    layer: int
-    faults: bytes | FaultSites
-    trials: Trials
-    how: str = "flip"
-    image: int = 0  # where every image has a kernel of its own
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """The nodes that some rows need, parents first, and how often each is read."""
+    """The nodes that some rows need, and which of the last stage's every row reads."""
 
-    rows: tuple[PlanRow, ...]
-    nodes: tuple[Node, ...]
-    logits: tuple[int, ...]  # by row: the node that makes them
-    reads: tuple[int, ...]  # by node: how many nodes read it; none the logits'
-    kernels: Mapping[Kernel, int]  # how many nodes run with it
+    rows: FaultRows
+    stages: tuple[StageNodes, ...]
+    of_row: Int[np.ndarray, "R"]
 
     @classmethod
-    def of(cls, stages: Sequence[Stage], rows: Sequence[PlanRow]) -> "Plan":
+    def of(cls, stages: Sequence[Stage], rows: FaultRows) -> "Plan":
         """Plan for rows in the order of `in_order`, so that what they share lies close together."""
-        numbers: dict[Node, int] = {}
-        logits = []
-        for row in rows:
-            own: list[int] = []
-            for index, stage in enumerate(stages):
-                node = _node(index, stage, row, own)
-                own.append(numbers.setdefault(node, len(numbers)))
-            logits.append(own[-1])
-        nodes = tuple(numbers)
-        reads = [0] * len(nodes)
-        for node in nodes:
-            for parent in set(node.parents):
-                reads[parent] += 1
-        kernels = Counter(kernel for node in nodes if (kernel := kernel_of(stages, node)))
-        return cls(tuple(rows), nodes, tuple(logits), tuple(reads), kernels)
+        nodes: list[StageNodes] = []
+        of_rows: list[np.ndarray] = []
+        for number, stage in enumerate(stages):
+            parents = [of_rows[parent] for parent in stage.parents]
+            made, own = _nodes(number, stage, rows, parents)
+            nodes.append(made)
+            of_rows.append(own)
+        return cls(rows, tuple(nodes), of_rows[-1])
 
 
-def _node(index: int, stage: Stage, row: PlanRow, parents: Sequence[int]) -> Node:
-    faults = CLEAN if stage.layer is None else row.faults[stage.layer]
-    links = row.links[index] if row.links else b""
-    trials = row.trials if faults.drawn or links else ()
-    return Node(index, faults, trials, tuple(parents[parent] for parent in stage.parents), links)
+def _nodes(
+    number: int, stage: Stage, rows: FaultRows, parents: Sequence[Int[np.ndarray, "R"]]
+) -> tuple[StageNodes, Int[np.ndarray, "R"]]:
+    """The nodes of one stage, and which of them every row has."""
+    faults = np.zeros(len(rows), np.int64)
+    drawn, kernels = faults.astype(bool), faults
+    weights_drawn = False
+    if stage.layer is not None:
+        faults, table = rows.faults[:, stage.layer], rows.tables[stage.layer]
+        drawn, kernels = table.drawn[faults], table.of_weights[faults]
+        weights_drawn = table.drawn_weights
+    links = rows.links[:, number] if rows.links.shape[1] else np.zeros_like(faults)
+    trials = rows.trials.astype(np.int64) + 1
+    of_row = _numbers([*parents, faults, links, np.where(drawn | (links > 0), trials, 0)])
+    _, firsts = np.unique(of_row, return_index=True)
+    own = _numbers([kernels, np.where(kernels > 0, trials, 0) if weights_drawn else 0 * kernels])
+    own = own[firsts]
+    faulty = kernels[firsts] > 0
+    of_kernel = np.zeros(len(firsts), np.int64)
+    kernel_rows = firsts[:0]
+    if faulty.any():
+        _, where, of_faulty = np.unique(own[faulty], return_index=True, return_inverse=True)
+        of_kernel[faulty] = 1 + of_faulty.reshape(-1)
+        kernel_rows = firsts[faulty][where]
+    read = np.stack(parents, axis=1)[firsts] if parents else np.zeros((len(firsts), 0), np.int64)
+    return StageNodes(firsts, read, of_kernel, kernel_rows), of_row
 
 
-def kernel_of(stages: Sequence[Stage], node: Node) -> Kernel | None:
-    """The kernel that a node runs with; None for the network's own, or no layer."""
-    layer, faults = stages[node.stage].layer, node.faults.weights
-    if layer is None or not faults:
-        return None
-    at_sites = isinstance(faults, FaultSites)
-    return Kernel(layer, faults, () if at_sites else node.trials, node.faults.how)
+def _numbers(columns: Sequence[Int[np.ndarray, "R"]]) -> Int[np.ndarray, "R"]:
+    """Equal numbers for rows that agree in all columns, in the order in which they come first."""
+    numbers = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        if not len(column) or (column == column[0]).all():
+            continue
+        _, dense = np.unique(column, return_inverse=True)
+        both = numbers * (int(dense.max()) + 1) + dense.reshape(-1)
+        _, numbers = np.unique(both, return_inverse=True)
+        numbers = numbers.reshape(-1)
+    _, first, numbers = np.unique(numbers, return_index=True, return_inverse=True)
+    rank = np.empty_like(first)
+    rank[np.argsort(first)] = np.arange(len(first))
+    return rank[numbers.reshape(-1)]
 
 
-def in_order(rows: Sequence[PlanRow]) -> list[int]:
-    """Numbers of the rows, trial by trial, those with long common beginnings next to each other.
-
-    What crosses a link follows from the devices, and so mostly from the layers' faults.
-    """
-    keys = [
-        (trials, tuple(f.order for f in faults), tuple((not link, link) for link in links))
-        for trials, faults, links in rows
-    ]
-    return sorted(range(len(rows)), key=keys.__getitem__)
+#: A stage, and the number of the table among those that its calls make.
+TableKey = tuple[int, int]
 
 
-class Group(NamedTuple):
-    """Nodes of one stage and kernel that run in one call, each on images of its own."""
+class Call(NamedTuple):
+    """Nodes of one stage that run in one call, and the tables that nobody needs after it."""
 
-    stage: int
-    nodes: tuple[int, ...]
+    key: TableKey
+    nodes: np.ndarray  # int [n]
+    reads: tuple[TableKey, ...]  # by parent
+    places: np.ndarray  # of what each node reads, in these tables, int [n, parents]
+    done: tuple[TableKey, ...] = ()
+
+    @property
+    def stage(self) -> int:
+        return self.key[0]
 
 
-def groups(plan: Plan, stages: Sequence[Stage], slots: int) -> list[Group]:
-    """The calls that run a plan, in order; one call has room for `slots` nodes.
-
-    With one slot, row by row, so that few values are held at a time. With more, stage by stage:
-    nodes that share a kernel run together as far as they fill a call.
-    """
-    if slots == 1:
-        return [Group(node.stage, (number,)) for number, node in enumerate(plan.nodes)]
-    alike: dict[tuple[int, Kernel | None], list[int]] = {}
-    for number, node in enumerate(plan.nodes):
-        alike.setdefault((node.stage, kernel_of(stages, node)), []).append(number)
+def one_by_one(plan: Plan, stages: Sequence[Stage]) -> list[Call]:
+    """Every node is a call, row by row; it comes with the first row that needs it."""
+    counts = [len(nodes.rows) for nodes in plan.stages]
+    of_stage = np.repeat(np.arange(len(counts)), counts)
+    numbers = np.concatenate([np.arange(count) for count in counts])
+    rows = np.concatenate([nodes.rows for nodes in plan.stages])
     calls = []
-    for stage, kernel in sorted(alike, key=lambda key: key[0]):
-        numbers = alike[stage, kernel]
-        for start in range(0, len(numbers), slots):
-            part = tuple(numbers[start : start + slots])
-            # Too few to be worth a call that costs as much as a full one.
-            parts = [part] if len(part) * 4 > slots else [(number,) for number in part]
-            calls += [Group(stage, numbers) for numbers in parts]
-    return calls
+    for place in np.lexsort((of_stage, rows)):
+        stage, node = int(of_stage[place]), int(numbers[place])
+        parents = plan.stages[stage].parents[node : node + 1]
+        reads = tuple(zip(stages[stage].parents, parents[0].tolist(), strict=True))
+        calls.append(Call((stage, node), np.array([node]), reads, np.zeros_like(parents)))
+    return _released(calls)
+
+
+def together(plan: Plan, stages: Sequence[Stage], slots_of: Sequence[np.ndarray]) -> list[Call]:
+    """Every stage is a call; `slots_of` says where in its table each node of a stage lies."""
+    calls = []
+    for number, (stage, nodes) in enumerate(zip(stages, plan.stages, strict=True)):
+        lie = [slots_of[parent] for parent in stage.parents]
+        places = [own[nodes.parents[:, which]] for which, own in enumerate(lie)]
+        reads = tuple((parent, 0) for parent in stage.parents)
+        read = np.stack(places, axis=1) if places else nodes.parents
+        calls.append(Call((number, 0), np.arange(len(nodes.rows)), reads, read))
+    return _released(calls)
+
+
+def _released(calls: Sequence[Call]) -> list[Call]:
+    """With what is needed for the last time in each call; logits are measured at once."""
+    last = {call.key: place for place, call in enumerate(calls)}
+    for place, call in enumerate(calls):
+        last |= dict.fromkeys(call.reads, place)
+    done: list[list[TableKey]] = [[] for _ in calls]
+    for key, place in last.items():
+        done[place].append(key)
+    return [call._replace(done=tuple(own)) for call, own in zip(calls, done, strict=True)]
+
+
+def slots(kernels: Int[np.ndarray, "N"], size: int, room: int) -> tuple[Int[np.ndarray, "N"], int]:
+    """Where nodes lie, those of one kernel next to each other, and how many go into a tile.
+
+    Tiles of `size` nodes share a kernel each, and the last of a kernel may be part empty; where
+    that would not fit in `room` slots, or waste most of them, every node is a tile.
+    """
+    order = np.argsort(kernels, kind="stable")
+    place = np.empty_like(order)
+    _, counts = np.unique(kernels, return_counts=True)
+    tiles = -(-counts // size)
+    if size == 1 or tiles.sum() * size > min(room, max(size, 2 * len(kernels))):
+        place[order] = np.arange(len(order))
+        return place, 1
+    starts = np.repeat((np.cumsum(tiles) - tiles) * size, counts)
+    within = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place[order] = starts + within
+    return place, size
 
 
 def peak_bytes(
-    plan: Plan,
-    calls: Sequence[Group],
-    outputs: Callable[[Group], int],
-    temporary: Callable[[Group], int],
+    calls: Sequence[Call], outputs: Callable[[Call], int], temporary: Callable[[Call], int]
 ) -> int:
-    """The most memory, bytes, that the values of a plan take at once while its calls run.
-
-    What one call makes is held until the last of its nodes has been read for the last time.
-    """
-    left, held, most = list(plan.reads), 0, 0
-    maker = {number: call for call in calls for number in call.nodes}
-    alive = {call: len(call.nodes) for call in calls}
+    """The most memory, bytes, that tables take at once while calls run."""
+    sizes: dict[TableKey, int] = {}
+    most = 0
     for call in calls:
-        held += outputs(call)
-        most = max(most, held + temporary(call))
-        for number in (n for node in call.nodes for n in released(plan, node, left)):
-            alive[maker[number]] -= 1
-            held -= 0 if alive[maker[number]] else outputs(maker[number])
+        sizes[call.key] = outputs(call)
+        most = max(most, sum(sizes.values()) + temporary(call))
+        for key in call.done:
+            del sizes[key]
     return most
-
-
-def released(plan: Plan, number: int, left: list[int]) -> Iterator[int]:
-    """The nodes whose values nobody needs once node `number` has run; counts `left` down.
-
-    A row's logits are measured at once and read by no node.
-    """
-    if not plan.reads[number]:
-        yield number
-    for parent in set(plan.nodes[number].parents):
-        left[parent] -= 1
-        if not left[parent]:
-            yield parent

@@ -106,11 +106,14 @@ def rows_within_budget(
     layers: tuple[Layer, ...],
     thresholds: Thresholds,
     seed: Array,
-    trials: Sequence[int],
+    trials: UInt32[np.ndarray, "R"],
     images: int,
-) -> tuple[UInt32[np.ndarray, "D L columns"], UInt32[np.ndarray, "D B L columns"]]:
-    """The thresholds of each trial's weights, and of each of its images' reads, in the budget."""
-    made = [_scaled(spec, layers, images, thresholds, seed, np.uint32(trial)) for trial in trials]
+) -> tuple[UInt32[np.ndarray, "R L columns"], UInt32[np.ndarray, "R B L columns"]]:
+    """Thresholds [R, L, columns] in the budget: weights' in each row's trial, images' reads'."""
+    made = [
+        _scaled(spec, layers, images, Thresholds(weights, inputs), seed, trial)
+        for weights, inputs, trial in zip(*thresholds[:2], trials, strict=True)
+    ]
     weights, inputs = (
         np.stack([np.asarray(each) for each in part]) for part in zip(*made, strict=True)
     )

@@ -34,7 +34,6 @@ class StageInputs(NamedTuple):
     values: tuple[Array, ...]  # [B, ...] each, of the stages before; the images for the first
     kernel: Array | None = None  # codes, faulty already
     thresholds: Any = None  # of the layer's inputs: uint32 [B, columns], or `FaultSites` [B, n]
-    trials: Any = None  # uint32 [B]
     #: Where devices share out the neurons: the device that each is from, int8 [B, C], -1 lost.
     answering: Any = None
     links: Any = None  # of `values` on their way: thresholds, uint32 [B, W], or [B, W, 2]
@@ -44,9 +43,6 @@ class StageContext(NamedTuple):
     """Arguments of a stage that all trials of a call share."""
 
     part: Quantized  # what of the network belongs to the stage
-    indices: Any  # of the images, uint32 [B]
-    layer: Any  # its number, uint32
-    seed: Any  # uint32 [2]
     substitute: Any = None  # what a lost neuron gives, float32 [C], where neurons can be lost
     wiring: Wiring | None = None  # where values can be faulty on their way
 
@@ -56,18 +52,20 @@ def run_stage(
     stage: Stage,
     inputs: StageInputs,
     context: StageContext,
-    streams: Streams | None = None,
+    streams: Streams,
+    layer: UInt32[Any, ""] | int = 0,
 ) -> tuple[Array, ...]:
-    """One stage on a batch of images, each with the faults of its trial."""
+    """One stage on a batch of images, each with the faults of its trial.
+
+    `layer` is the number of the stage's layer, by which `streams` knows what is drawn for it.
+    """
     part, values, layers = context.part, inputs.values, context.part.parameters.layers
-    if streams is None:
-        streams = partial(_streams, spec, inputs, context)
     if context.wiring is not None:
         of_link = partial(streams, bits.LINK)
         values = all_arrived(spec, part.format, values, inputs.links, of_link, context.wiring)
     own = None
     if stage.layer is not None:
-        own = streams(bits.ACTIVATIONS, context.layer)
+        own = streams(bits.ACTIVATIONS, layer) if spec.bits and not spec.sites else None
         layers = {name: layer._replace(kernel=inputs.kernel) for name, layer in layers.items()}
     constants = dict(zip(stage.constants, part.parameters.constants, strict=True))
     names = stage.inputs if stage.parents else (part.program.image,)
@@ -91,14 +89,6 @@ def run_stage(
         return tuple(environment[value] for value in stage.outputs)
 
     return jax.vmap(one)(values, own, inputs.thresholds, inputs.answering)
-
-
-def _streams(
-    spec: FaultSpec, inputs: StageInputs, context: StageContext, target: int, number: Any
-) -> UInt32[Array, "B 2"]:
-    return spec.stream(
-        context.seed, trial=inputs.trials, layer=number, target=target, image=context.indices
-    )
 
 
 def _shared_out(
@@ -224,11 +214,11 @@ def _logits(
             of_kernel = kernels[own[layer]], scaled.weights[layer]
             kernel = faulty_kernel(spec, network.format, call, codes, *of_kernel)
             inputs = inputs._replace(kernel=kernel, thresholds=of_inputs[:, layer])
-        context = StageContext(part_of(network, stage), indices, layer, seed)
+        context = StageContext(part_of(network, stage))
         if wiring is not None and stage.parents:
             every = jnp.broadcast_to(links[number], (batch, *links[number].shape))
             inputs, context = inputs._replace(links=every), context._replace(wiring=wiring[number])
-        outputs = run_stage(spec, stage, inputs, context, lambda t, n: tables[t][n])
+        outputs = run_stage(spec, stage, inputs, context, lambda t, n: tables[t][n], layer or 0)
         made.update(zip(stage.outputs, outputs, strict=True))
     return made[program.output]  # pyright: ignore
 

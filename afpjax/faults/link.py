@@ -20,7 +20,7 @@ from jax import lax
 from jaxtyping import Array, Float, UInt32
 
 from afpjax.faults import kinds
-from afpjax.faults.spec import FaultSpec, words
+from afpjax.faults.spec import FaultSpec
 from afpjax.network.fixed_point import QFormat, encode
 from afpjax.network.program import Program
 from afpjax.network.quantized import Quantized
@@ -48,15 +48,6 @@ def wiring_by_stage(quantized: Quantized) -> list[Wiring]:
 def by_stage(program: Program, of_wires: Any) -> list[Any]:
     """What there is for each wire, cut into the stages that read them, the first stage's first."""
     return [of_wires[start:end] for start, end in pairwise((0, *transfer_ends(program)))]
-
-
-def links_by_stage(
-    program: Program, links: UInt32[np.ndarray, "W *words"] | None
-) -> tuple[bytes, ...]:
-    """By stage, what `plan.Row.links` has; nothing where no value is faulty."""
-    if links is None or not links.any():
-        return ()
-    return tuple(words(part) for part in by_stage(program, links))
 
 
 def broadcast(

@@ -93,8 +93,3 @@ class FaultSpec:
 def keepers(shared: str, layers: Sequence[Layer]) -> Int[np.ndarray, "L"]:
     """By layer, the one whose weights' draws it has: its own, or those of what it shares."""
     return np.array(stored(layers) if shared == "stored" else range(len(layers)), np.int32)
-
-
-def words(thresholds: UInt32[np.ndarray, "..."]) -> bytes:
-    """Thresholds as rows of a plan have them: nothing where no bit can be faulty."""
-    return np.ascontiguousarray(thresholds, np.uint32).tobytes() if thresholds.any() else b""

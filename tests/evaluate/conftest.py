@@ -12,12 +12,12 @@ from ..faults.conftest import quantized as quantized
 
 @pytest.fixture
 def ran(monkeypatch):
-    """The plans and batches that ran to their end, as (execution, plan, images)."""
+    """What ran to its end, as (execution, prepared plan, block of images)."""
     seen = []
 
-    def outcomes(self, plan, kernels, images, run=Execution.outcomes):
-        made = run(self, plan, kernels, images)
-        seen.append((self, plan, images))
+    def outcomes(self, prepared, kernels, block, run=Execution.outcomes):
+        made = run(self, prepared, kernels, block)
+        seen.append((self, prepared, block))
         return made
 
     monkeypatch.setattr(Execution, "outcomes", outcomes)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine, execution
+from afpjax.evaluate import engine, execution, sizes
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
@@ -71,22 +71,29 @@ def alone(network, pictures, truth, mappings):
     return outcomes
 
 
+#: How large calls are: every node in a call of its own, tables of single nodes, tables of tiles.
+ALONE = sizes.CPU._replace(single_bytes=0)
+TABLES = sizes.CPU._replace(single_bytes=2**40, rows=16)
+TILES = TABLES._replace(tile=4, most_images=2**14)
+
+
 @pytest.mark.parametrize(
-    ("rows", "batch", "count"),
+    ("backend", "rows", "count"),
     [
-        (1, 64, IMAGES),
-        (3, 64, IMAGES),
-        (64, 16, IMAGES),
-        (64, 64, 1),  # then a call has room for several nodes: 64 of one image
-        pytest.param(64, 70, IMAGES, marks=pytest.mark.slow),
-        pytest.param(64, 64, 9, marks=pytest.mark.slow),
+        (ALONE, 1, IMAGES),
+        (ALONE._replace(least_images=16, most_images=16), 3, IMAGES),
+        (TABLES._replace(least_images=16, most_images=16), 64, IMAGES),
+        (TABLES, 64, 1),
+        (TILES._replace(least_images=9), 64, 9),
+        pytest.param(TABLES._replace(rows=64), 64, IMAGES, marks=pytest.mark.slow),
+        pytest.param(TILES._replace(tile=16, rows=64), 64, IMAGES, marks=pytest.mark.slow),
     ],
 )
 def test_outcomes_are_those_of_every_mapping_by_itself(
-    network, pictures, truth, mappings, alone, rows, batch, count, monkeypatch
+    network, pictures, truth, mappings, alone, backend, rows, count, monkeypatch
 ):
     monkeypatch.setattr(engine, "ROWS", rows)
-    monkeypatch.setattr(engine, "BATCH", batch)
+    monkeypatch.setattr(sizes, "CPU", backend)
     got = together(network, pictures[:count], truth[:count], mappings)
     np.testing.assert_array_equal(got, alone[:, :, :count])
 
@@ -122,30 +129,34 @@ def test_outcomes_of_dense_layers_under_a_budget(quantized, images, labels, budg
 
 @pytest.fixture
 def counted(monkeypatch):
-    """Counts calls of compiled programs: of stages by their place, of kernels by their layer."""
-    calls = Counter()
+    """Counts calls of compiled programs, of stages by their place and of kernels by their layer,
+    and how many nodes and kernels they were told of."""
+    calls, told = Counter(), Counter()
 
     def counting(name, compiled):
         def call(*arguments):
             calls[name] += 1
+            if name[0] in ("stage", "kernel"):  # (words, how many, …), …
+                count = arguments[0][1] if len(arguments[0]) > 1 else 1
+                told[name] += int(count)
             return compiled.call(*arguments)
 
-        return replace(compiled, call=call)
+        return compiled and replace(compiled, call=call)
 
     def compile_programs(*arguments, compiled=engine.compile_programs):
         made = compiled(*arguments)
-        run = (counting(("stage", k), run) if run else None for k, run in enumerate(made.run))
+        run = (counting(("stage", k), run) for k, run in enumerate(made.run))
         kernels = (counting(("kernel", k), each) for k, each in enumerate(made.kernels))
         first = counting(("stage", 0), made.first)
         return replace(made, first=first, run=tuple(run), kernels=tuple(kernels))
 
     def compile_metric(*arguments, compiled=execution.compile_metric):
-        return counting("metric", compiled(*arguments))
+        return counting(("metric",), compiled(*arguments))
 
     monkeypatch.setattr(engine, "compile_programs", compile_programs)
     monkeypatch.setattr(execution, "compile_metric", compile_metric)
     monkeypatch.setattr(compiler, "workers", lambda: 1)  # a Counter is not for several threads
-    return calls
+    return calls, told
 
 
 #: The stages of `branchy` by what they depend on, written down from its source.
@@ -167,24 +178,37 @@ def by_ancestors(network, calls):
     return found
 
 
-def test_a_layerwise_sweep_runs_each_clean_stage_once_per_batch(network, pictures, truth, counted):
-    layers, trials, batches = len(SHAPES), (1, 2, 6), 2
-    together(network, pictures, truth, np.eye(layers, dtype=np.int32), FAULTS, trials)
-    for ancestors, calls in by_ancestors(network, counted).items():
-        clean = len(ancestors) < layers  # a layer that it does not depend on is struck in some row
-        assert calls == batches * (clean + len(ancestors) * len(trials))
-    assert counted["metric"] == batches * layers * len(trials)
+BLOCKS = dict(least_images=64, most_images=64)  # two of them
 
 
-def test_kernels_are_struck_once_per_layer_device_and_trial(
-    network, pictures, truth, mappings, counted
+@pytest.mark.parametrize("backend", [ALONE, TABLES._replace(rows=64)], ids=["alone", "tables"])
+def test_a_layerwise_sweep_runs_each_clean_stage_once_per_block(
+    network, pictures, truth, counted, monkeypatch, backend
 ):
-    """Whatever the number of mappings and batches, as long as they run in one chunk of rows."""
+    monkeypatch.setattr(sizes, "CPU", backend._replace(**BLOCKS))
+    layers, trials, blocks = len(SHAPES), (1, 2, 6), 2
+    together(network, pictures, truth, np.eye(layers, dtype=np.int32), FAULTS, trials)
+    calls, told = counted
+    for ancestors, nodes in by_ancestors(network, told).items():
+        clean = len(ancestors) < layers  # a layer that it does not depend on is faulty in some row
+        assert nodes == blocks * (clean + len(ancestors) * len(trials))
+    if backend is not ALONE:
+        assert set(by_ancestors(network, calls).values()) == {blocks}
+    rows = layers * len(trials)
+    assert calls["metric",] == blocks * (rows if backend is ALONE else 1)
+
+
+@pytest.mark.parametrize("backend", [ALONE, TABLES._replace(rows=64)], ids=["alone", "tables"])
+def test_kernels_are_made_once_per_layer_device_and_trial(
+    network, pictures, truth, mappings, counted, monkeypatch, backend
+):
+    """Whatever the number of mappings and blocks, as long as they run in one chunk of rows."""
+    monkeypatch.setattr(sizes, "CPU", backend._replace(**BLOCKS))
     assert len(mappings) * len(TRIALS) <= engine.ROWS
     together(network, pictures, truth, mappings)
     for layer in range(len(SHAPES)):
         faulty = set(mappings[:, layer]) - {0}
-        assert counted["kernel", layer] == len(faulty) * len(TRIALS)
+        assert counted[1]["kernel", layer] == len(faulty) * len(TRIALS)
 
 
 @pytest.mark.parametrize("rows", [64, 5])
@@ -193,17 +217,35 @@ def test_mutants_run_no_more_stages_than_they_have_distinct_values(
 ):
     """Distinct: what the layers met that a stage depends on, counted by enumeration per chunk."""
     monkeypatch.setattr(engine, "ROWS", rows)
-    mutants, trials, batches = mappings[[0, 8, 9, 10, 11]], (2, 7), 2
+    monkeypatch.setattr(sizes, "CPU", ALONE._replace(**BLOCKS))
+    mutants, trials, blocks = mappings[[0, 8, 9, 10, 11]], (2, 7), 2
     together(network, pictures, truth, mutants, FAULTS, trials)
     names = list(SHAPES)
     assert [layer.name for layer in network.layers] == names
+    calls, _ = counted
     if rows == 64:
-        for ancestors, calls in by_ancestors(network, counted).items():
+        for ancestors, own in by_ancestors(network, calls).items():
             places = [names.index(name) for name in sorted(ancestors)]
             met = {
                 (tuple(m[places]), t if m[places].any() else -1) for m in mutants for t in trials
             }
-            assert calls == batches * len(met)
-    stages_run = sum(n for name, n in counted.items() if name[0] == "stage")
-    assert stages_run == sum(len(plan.nodes) for _, plan, _ in ran)
-    assert stages_run < 0.6 * len(ANCESTORS) * mutants.shape[0] * len(trials) * batches
+            assert own == blocks * len(met)
+    stages_run = sum(n for name, n in calls.items() if name[0] == "stage")
+    assert stages_run == sum(len(prepared.work) for _, prepared, _ in ran)
+    assert stages_run < 0.6 * len(ANCESTORS) * mutants.shape[0] * len(trials) * blocks
+
+
+def test_a_chunk_of_a_population_is_a_call_for_every_stage_and_one_fetch(
+    network, pictures, truth, counted, monkeypatch
+):
+    """However many mappings it has: calls, and what is sent from the host with each."""
+    monkeypatch.setattr(sizes, "CPU", TILES._replace(rows=256, **BLOCKS))
+    monkeypatch.setattr(engine, "ROWS", 256)
+    rows = np.random.default_rng(3).integers(0, 3, (100, len(SHAPES))).astype(np.int32)
+    fetched = []
+    monkeypatch.setattr(execution, "fetch", lambda array: fetched.append(1) or np.asarray(array))
+    together(network, pictures[:64], truth[:64], rows, FAULTS, (1,))
+    calls, _ = counted
+    stage_calls = sum(n for name, n in calls.items() if name[0] == "stage")
+    assert stage_calls == len(ANCESTORS) and len(fetched) == 1
+    assert sum(n for name, n in calls.items() if name[0] == "kernel") == len(SHAPES)

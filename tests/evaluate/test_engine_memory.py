@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine
+from afpjax.evaluate import engine, sizes
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.execution import Execution
 from afpjax.faults.model import thresholds
@@ -30,8 +30,18 @@ def alone(quantized, images, labels, mappings):
     return one_by_one(quantized, images, labels, mappings)
 
 
+#: Calls of single nodes, and tables of many.
+ALONE, TABLES = sizes.CPU._replace(single_bytes=0), sizes.CPU._replace(single_bytes=2**40)
+
+
+@pytest.fixture(params=[ALONE, TABLES], ids=["alone", "tables"])
+def backend(request, monkeypatch):
+    monkeypatch.setattr(sizes, "CPU", request.param)
+    return request.param
+
+
 def test_a_small_cap_cuts_chunks_and_images_and_changes_nothing(
-    quantized, images, labels, mappings, alone, ran
+    quantized, images, labels, mappings, alone, ran, backend
 ):
     def run(cap):
         """The most rows and images at a time; checks the answers, and that the cap was kept to."""
@@ -39,29 +49,28 @@ def test_a_small_cap_cuts_chunks_and_images_and_changes_nothing(
         got = together(quantized, images, labels, mappings, memory_bytes=cap)
         np.testing.assert_array_equal(got, alone)
         share = cap // compiler.workers()
-        for execution, plan, _ in ran:
-            assert len(plan.rows) == 1 or execution.bytes_of(plan) <= share
+        for execution, prepared, _ in ran:
+            rows = len(prepared.plan.rows)
+            assert rows == 1 or execution.bytes_of(prepared) <= share
             assert execution.row_bytes <= share
-        return max(len(plan.rows) for _, plan, _ in ran), max(len(b.labels) for *_, b in ran)
+        most = max(len(prepared.plan.rows) for _, prepared, _ in ran)
+        return most, max(len(block.indices) for *_, block in ran)
 
     rows, batch = run(10**9)
     assert batch == len(images)
-    execution = ran[0][0]
-    least = min(execution.bytes_of(plan) for _, plan, _ in ran)
-    fewer_rows, same = run(least * compiler.workers() - 1)
-    assert 1 < fewer_rows < rows and same == batch
-    _, fewer_images = run(execution.row_bytes * compiler.workers() - 1)
-    assert batch // 4 < fewer_images < batch
+    with_caps = [run(2**power) for power in range(20, 11, -1)]
+    assert any(few < rows and same == batch for few, same in with_caps), "rows first"
+    assert min(size for _, size in with_caps) < batch, "then images"
 
 
 def full(monkeypatch, *, rows=10**9, images=10**9, error=None):
-    """A device that has no room for plans of more rows, or for batches of more images."""
+    """A device that has no room for plans of more rows, or for blocks of more images."""
     message = "RESOURCE_EXHAUSTED: Out of memory allocating 1234 bytes."
 
-    def outcomes(self, plan, kernels, batch, run=Execution.outcomes):
-        if len(plan.rows) > rows or len(batch.labels) > images:
+    def outcomes(self, prepared, kernels, block, run=Execution.outcomes):
+        if len(prepared.plan.rows) > rows or len(block.indices) > images:
             raise error or RuntimeError(message)
-        return run(self, plan, kernels, batch)
+        return run(self, prepared, kernels, block)
 
     monkeypatch.setattr(Execution, "outcomes", outcomes)
 
@@ -70,24 +79,25 @@ def full(monkeypatch, *, rows=10**9, images=10**9, error=None):
     "limits", [dict(rows=4), dict(images=13), dict(images=20, error=MemoryError())], ids=str
 )
 def test_too_little_memory_leads_to_smaller_parts_and_the_same_answers(
-    quantized, images, labels, mappings, alone, limits, ran, monkeypatch
+    quantized, images, labels, mappings, alone, limits, ran, monkeypatch, backend
 ):
     """Only where a single row finds no room are images fewer: they are what is fast."""
     full(monkeypatch, **limits)
     got = together(quantized, images, labels, mappings)
     np.testing.assert_array_equal(got, alone)
     if "rows" in limits:
-        assert {len(batch.labels) for _, _, batch in ran} == {len(images)}
+        assert {len(block.indices) for _, _, block in ran} == {len(images)}
 
 
 def test_no_call_has_more_images_than_there_is_room_for(
-    quantized, images, labels, mappings, alone, ran, monkeypatch
+    quantized, images, labels, mappings, alone, ran, monkeypatch, backend
 ):
-    """Neither a batch, nor one that holds several nodes: here programs for more than 13 fail."""
+    """Of all its nodes together: here programs for more than 13 fail, once their answer is
+    waited for."""
 
-    def compile_programs(draws, prepare, shapes, mesh, compiled=engine.compile_programs):
-        made = compiled(draws, prepare, shapes, mesh)
-        if len(shapes.arguments()[1].indices) <= 13:
+    def compile_programs(spec, prepare, shapes, own, *rest, compiled=engine.compile_programs):
+        made = compiled(spec, prepare, shapes, own, *rest)
+        if own.images <= 13:
             return made
 
         def fails(*_):
@@ -99,7 +109,7 @@ def test_no_call_has_more_images_than_there_is_room_for(
     monkeypatch.setattr(engine, "compile_programs", compile_programs)
     got = together(quantized, images, labels, mappings)
     np.testing.assert_array_equal(got, alone)
-    (size,) = {len(batch.labels) for _, _, batch in ran}
+    (size,) = {len(block.indices) for _, _, block in ran}
     assert 13 / 2 < size <= 13, "halved until it fits, and no further"
 
 
@@ -117,25 +127,26 @@ def test_what_is_done_is_remembered_when_something_else_goes_wrong(
     """The exception passes through; rows of the chunks before it are not run again."""
     memory: dict[bytes, bytes] = {}
     monkeypatch.setattr(engine, "ROWS", 4)
+    monkeypatch.setattr(sizes, "CPU", ALONE)
     monkeypatch.setattr(compiler, "workers", lambda: 1)
     run = Execution.outcomes  # with `ran` around it
 
-    def outcomes(self, plan, kernels, batch):
+    def outcomes(self, prepared, kernels, block):
         if len(ran) == 2:
             raise error
-        return run(self, plan, kernels, batch)
+        return run(self, prepared, kernels, block)
 
     with monkeypatch.context() as patch:
         patch.setattr(Execution, "outcomes", outcomes)
         with pytest.raises(type(error)):
             together(quantized, images, labels, mappings, memory=memory)
-    done = sum(len(plan.rows) for _, plan, _ in ran)
+    done = sum(len(prepared.plan.rows) for _, prepared, _ in ran)
     assert len(memory) == done > 0
     ran.clear()
     evaluator = Evaluator(quantized, images, labels, KEY, memory=memory)
     got = evaluator.evaluate(FAULTS, thresholds(FAULTS, quantized, mappings), TRIALS)
     np.testing.assert_array_equal(got, alone)
-    assert evaluator.evaluations == len(memory) - done == sum(len(p.rows) for _, p, _ in ran)
+    assert evaluator.evaluations == len(memory) - done == sum(len(p.plan.rows) for _, p, _ in ran)
 
 
 def test_an_interrupt_while_progress_is_told_keeps_the_row_it_tells_of(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine
+from afpjax.evaluate import sizes
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.sites import NOWHERE, Fault, FaultSites, Site
@@ -140,7 +140,7 @@ def test_places_do_not_depend_on_how_images_are_batched(
     quantized, images, monkeypatch, count, batch
 ):
     """With three images a call has room for 21 faults."""
-    monkeypatch.setattr(engine, "BATCH", batch)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=batch, most_images=batch))
     faults, few = some_faults(BITS["fixed 16"], count, hows=("set",)), images[:count]
     for fault, logits in zip(faults, logits_of(quantized, few, faults), strict=True):
         expected = logits_under(quantized.format, kernels_of(quantized), few, fault)

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine
+from afpjax.evaluate import engine, sizes
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
-from afpjax.evaluate.plan import Plan
 from afpjax.evaluate.sensitivity import sensitivity
 from afpjax.faults import bits
 from afpjax.faults.link import arrived
 from afpjax.faults.model import FaultModel, thresholds
+from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import LayerFaults, layer_on_codes, quantize
 from afpjax.network.stages import stages
@@ -105,7 +105,7 @@ def test_the_callable_maps_over_mappings_and_differentiates(given, here):
 @pytest.mark.parametrize("batch", [4, 50])
 def test_answers_do_not_depend_on_batches_or_chunks(given, here, monkeypatch, batch):
     """Four images of a call, or more than there are: several nodes then share a call."""
-    monkeypatch.setattr(engine, "BATCH", batch)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=batch, most_images=batch))
     monkeypatch.setattr(engine, "ROWS", 1 if batch == 4 else 64)
     np.testing.assert_array_equal(logits(given, "bits"), here)
 
@@ -115,23 +115,20 @@ def test_an_image_keeps_its_draw_among_fewer(given, here):
     np.testing.assert_array_equal(logits((network, images[:7]), "bits"), here[:, :, :7])
 
 
-def test_rows_share_what_comes_before_the_first_crossing(given):
+def test_rows_share_what_comes_before_the_first_crossing(given, ran, monkeypatch):
     """By stage, in two trials: only what is behind a crossing is there twice."""
     network, images = given
-    evaluator = evaluator_of(network, images)
+    monkeypatch.setattr(compiler, "workers", lambda: 1)  # or each would have one of the trials
     alone = FaultModel(weight_rate=0.0, activation_rate=0.0, link_rate=0.02)
-    cut, draws = stages(network.program), alone.spec()
 
     def nodes(mapping):
-        (row,) = thresholds(alone, network, np.array([mapping])).links
-        limits = thresholds(alone, network, np.array(mapping))
-        request = evaluator._at_rates(draws, limits)
-        assert (row > 0).sum() == (limits.links > 0).sum()
-        return len(
-            Plan.of(cut, [evaluator._row(draws, request, (trial,)) for trial in (0, 1)]).nodes
-        )
+        ran.clear()
+        limits = thresholds(alone, network, np.array([mapping]))
+        evaluator_of(network, images).evaluate(alone, limits, (0, 1))
+        ((_, prepared, _),) = ran
+        return sum(len(nodes.rows) for nodes in prepared.plan.stages)
 
-    every = len(cut)
+    every = len(stages(network.program))
     assert nodes([1, 1, 1, 1]) == every
     assert nodes([0, 0, 0, 1]) == every + 1  # the last layer alone
     assert nodes([0, 1, 1, 1]) == 2 * every - 2  # all but the image and the stem

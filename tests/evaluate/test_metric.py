@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine, metric
+from afpjax.evaluate import metric, sizes
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS, OUTCOME, RIGHT, Targets, outcomes
 from afpjax.faults.model import FaultModel, thresholds
@@ -178,7 +178,7 @@ def test_outcomes_of_draws_are_those_of_the_networks_logits(
     quantized, images, labels, batch, monkeypatch
 ):
     """Batches of another size: the last is padded."""
-    monkeypatch.setattr(engine, "BATCH", batch)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=batch, most_images=batch))
     limits = thresholds(FAULTS, quantized, MAPPINGS)
     answers = Evaluator(quantized, images, labels, 3, metric=OUTCOME).evaluate(
         FAULTS, limits, TRIALS
@@ -287,14 +287,16 @@ def test_an_exact_judge_sees_the_last_bit():
     assert judged(logits[:2], clean[:2], [0, 0])[1][0] == {"right"}  # to the others it is rounding
 
 
-def test_programs_of_one_shape_alone_are_compared_to_the_bit(quantized, images, labels):
-    """However few images there are: calls are not filled with several faults."""
+def test_programs_of_one_shape_alone_are_compared_to_the_bit(
+    quantized, images, labels, monkeypatch
+):
+    """However few images there are: tiles are not filled with several faults."""
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(tile=8, most_images=2**14))
     made = [
         Evaluator(quantized, images[:4], labels[:4], 0, metric=outcomes(exact=exact))
         for exact in (False, True)
     ]
-    slots = [each.own_engine._slots(FaultSpec()) for each in made]
-    assert slots == [engine.BATCH // 4, 1]
+    assert [each.own_engine._sizes(FaultSpec()).nodes for each in made] == [8, 1]
     faults = [Fault.at(Site(0, element, 3)) for element in range(12)]
     masked = [(each.evaluate_sites(faults) & metric.CHANGED == 0).mean() for each in made]
     assert masked[1] <= masked[0]

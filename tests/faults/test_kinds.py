@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from afpjax.evaluate import engine
+from afpjax.evaluate import sizes
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.metric import LOGITS
 from afpjax.faults import bits, kinds
@@ -271,7 +271,7 @@ def test_evaluations_give_what_single_calls_give(
 
     alone = np.stack([[single(mapping, trial) for trial in TRIALS] for mapping in DEVICES])
     for batch in (64, 16) if scope in ("run", "trial") else (64,):
-        monkeypatch.setattr(engine, "BATCH", batch)
+        monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=batch, most_images=batch))
         own = memory if batch == 64 else {}
         evaluator = Evaluator(network, images, labels, 9, metric=LOGITS, memory=own)
         got = evaluator.evaluate(faults, limits, TRIALS)

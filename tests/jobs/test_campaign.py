@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from afpjax.config.work import SILENT, Work
-from afpjax.evaluate import engine
+from afpjax.evaluate import engine, sizes
 from afpjax.experiment import prepare
 from afpjax.faults.model import FaultModel
 from afpjax.faults.sites import Fault, Site
@@ -211,7 +211,7 @@ def test_neither_batches_nor_what_is_remembered_change_the_result(
     outcome_of, result_of, counted, monkeypatch, name
 ):
     expected = lasting(result_of("campaign", **DESIGNS[name]))
-    monkeypatch.setattr(engine, "BATCH", 5)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=5, most_images=5))
     memory: dict[bytes, bytes] = {}
     outcome = outcome_of("campaign", memory=memory, progress=counted, **DESIGNS[name])
     assert lasting(plain(outcome.result)) == expected

@@ -5,7 +5,7 @@ import pytest
 
 from afpjax.command.store import RowStore
 from afpjax.config.work import SILENT, Work
-from afpjax.evaluate import engine
+from afpjax.evaluate import sizes
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.partition import run as job
 from afpjax.jobs.partition.charts import TOOL_NAMES
@@ -41,7 +41,7 @@ def assert_bars_end(counted):
 def test_the_same_result_from_half_of_the_rows_however_the_work_is_cut(
     outcome_of, result_of, remembered, counted, monkeypatch, tmp_path
 ):
-    monkeypatch.setattr(engine, "BATCH", 5)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(least_images=5, most_images=5))
     monkeypatch.setattr(compiler, "workers", lambda: 1)
     with RowStore(tmp_path / "store.sqlite") as store:
         store.update(list(remembered.items())[1::2])
