@@ -160,7 +160,7 @@ def compile_programs(
         words = _uint(sizes.kernels, width(layout))
         lowered.append(lower(make, (words, _uint()), (codes, _uint(), _uint(2))))
     lowered.append(lower(partial(_streams, spec, quantized), _drawn(sizes), None))
-    first, *rest, of_streams = compiler.compile_all(lowered)
+    first, *rest, of_streams = compiler.compile_all(lowered, device)
     run, kernels = rest[: len(cut) - 1], rest[len(cut) - 1 :]
     kernels = kernels or [None] * len(quantized.layers)
     logits = tables[quantized.program.output]
@@ -483,7 +483,7 @@ def compile_sites(
 
     words = _uint(sizes.kernels, width(layout))
     codes = jax.ShapeDtypeStruct(shape, jnp.float32)
-    return compiler.compile_all([_lower(device, kernels, (words, _uint()), codes)])[0]
+    return compiler.compile_all([_lower(device, kernels, (words, _uint()), codes)], device)[0]
 
 
 def sites_layout(sites: int) -> FaultSites:
@@ -511,7 +511,7 @@ def compile_metric(
         return (jax.vmap(metric.of, in_axes=(0, None))(_picked(table, slots), targets),)
 
     lowered = _lower(device, outcomes, (logits, _uint(rows)), Targets(labels, reference))
-    return compiler.compile_all([lowered])[0]
+    return compiler.compile_all([lowered], device)[0]
 
 
 def _lower(device: Any, function: Any, own: Sequence[Any], data: Any) -> Any:

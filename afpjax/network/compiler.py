@@ -10,9 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import psutil
-from jax.sharding import Mesh, PartitionSpec
 
 from afpjax.inputs.errors import InputError
 from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE
@@ -79,27 +77,6 @@ def memory_bytes() -> int:
     return free // (2 * len(jax.local_devices()))
 
 
-@lru_cache(maxsize=1)
-def mesh() -> Mesh | None:
-    """All local devices in one row, `trials`; None where there is one."""
-    devices = jax.local_devices()
-    return Mesh(np.array(devices), ("trials",)) if len(devices) > 1 else None
-
-
-def over_trials(function: Callable[[Any, Any], Any], mesh: Mesh) -> Callable[[Any, Any], Any]:
-    """`function(of_trial, common)` for one trial on each device: a leading axis of `of_trial` and
-    of what is returned; no kernel ever sees it."""
-
-    def one(of_trial: Any, common: Any) -> Any:
-        made = function(jax.tree.map(lambda leaf: leaf[0], of_trial), common)
-        return jax.tree.map(lambda leaf: leaf[None], made)
-
-    own, all_the_same = PartitionSpec("trials"), PartitionSpec()
-    return jax.shard_map(
-        one, mesh=mesh, in_specs=(own, all_the_same), out_specs=own, check_vma=False
-    )
-
-
 @dataclass(frozen=True)
 class Compiled:
     """A compiled program of bare arrays, and the memory that a call takes on a device, bytes.
@@ -120,12 +97,13 @@ class _Lowered:
     """A program before compilation; equal programs are equal whatever they were made from."""
 
     text: str
+    device: Any  # that it is compiled for; None for JAX's own
     program: Any = field(compare=False)
 
 
-def compile_all(programs: Sequence[Any]) -> list[Compiled]:
-    """Compile lowered programs (`jax.jit(…).lower(…)`) on all cores, equal ones once."""
-    lowered = [_Lowered(program.as_text(), program) for program in programs]
+def compile_all(programs: Sequence[Any], device: Any = None) -> list[Compiled]:
+    """Compile programs lowered for a device (`jax.jit(…).lower(…)`) on all cores, each once."""
+    lowered = [_Lowered(program.as_text(), device, program) for program in programs]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         distinct = list(dict.fromkeys(lowered))
         made = dict(zip(distinct, pool.map(_compile, distinct), strict=True))
