@@ -20,7 +20,7 @@ from afpjax.evaluate import sizes
 from afpjax.evaluate.execution import Block, Execution, Kernels, Prepared
 from afpjax.evaluate.metric import LOGITS, RIGHT, Metric, Targets
 from afpjax.evaluate.plan import Plan
-from afpjax.evaluate.programs import Prepare, Shapes, Sizes, compile_programs
+from afpjax.evaluate.programs import Prepare, Shapes, CallSizes, compile_programs
 from afpjax.evaluate.rows import FaultRows, clean_rows
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
@@ -68,7 +68,7 @@ class Engine:
         self._ready: tuple[Any, list[Execution]] | None = None
         self._blocks: tuple[Any, list[list[Block]]] | None = None
 
-    def _sizes(self, spec: FaultSpec) -> Sizes:
+    def _sizes(self, spec: FaultSpec) -> CallSizes:
         """What calls have room for.
 
         In float formats tiles have one node: a product rounds otherwise in a larger one, and what
@@ -238,7 +238,7 @@ class Engine:
                     self._most_images = own.images // 2
         return self._ready[1]
 
-    def _compiled(self, spec: FaultSpec, own: Sizes) -> list[Execution]:
+    def _compiled(self, spec: FaultSpec, own: CallSizes) -> list[Execution]:
         shapes = Shapes.of(self._network, self._images[:1])
         devices = self._devices if len(self._devices) > 1 else [None]
 
@@ -260,7 +260,7 @@ class Engine:
             for device in devices
         ]
 
-    def _on_devices(self, own: Sizes) -> list[list[Block]]:
+    def _on_devices(self, own: CallSizes) -> list[list[Block]]:
         """All images in blocks of one size, on every device, kept as long as the size is."""
         if self._blocks is None or self._blocks[0] != own.images:
             devices = self._devices if len(self._devices) > 1 else [None]

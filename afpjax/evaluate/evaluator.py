@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.fleet import Fleet
 from afpjax.evaluate.metric import RIGHT, Metric
-from afpjax.evaluate.placements import Answering, LayerFaults, faults_of, links_of
+from afpjax.evaluate.placements import Answering, PlacementFaults, faults_of, links_of
 from afpjax.evaluate.programs import Prepare
 from afpjax.evaluate.rows import FaultRows, at_rates, at_sites, links_by_stage, site_room
 from afpjax.faults import bits
@@ -275,7 +275,7 @@ class Evaluator:
         return np.stack([self.metric.unpack(self.memory[name], self.count) for name in names])
 
 
-def _digest(of_layers: Sequence[LayerFaults], index: int) -> bytes:
+def _digest(of_layers: Sequence[PlacementFaults], index: int) -> bytes:
     """What tells the faults of all layers of one placement from others."""
     digest = hashlib.blake2b(digest_size=16)
     for part in (part[index] for layer in of_layers for part in layer):

@@ -17,7 +17,7 @@ from afpjax.evaluate.programs import (
     KernelWords,
     NodeWords,
     Programs,
-    Sizes,
+    CallSizes,
     StageData,
     compile_metric,
     compile_sites,
@@ -64,7 +64,7 @@ class Kernels:
             return kernels
 
 
-class Work(NamedTuple):
+class PreparedCall(NamedTuple):
     """A call with what it is told, but for what differs from image to image."""
 
     call: Call
@@ -87,14 +87,14 @@ class Prepared(NamedTuple):
     """A plan and its calls, in order."""
 
     plan: Plan
-    work: tuple[Work, ...]
+    calls: tuple[PreparedCall, ...]
     slots: np.ndarray  # of each row's logits in their table, int [R], if they have one
     trials: np.ndarray  # that are drawn for at once, uint32 [K]
 
     @property
     def kernels(self) -> Mapping[TableKey, int]:
         """How often each faulty kernel is taken on one block."""
-        return Counter(work.kernel_key for work in self.work if work.kernel_key)
+        return Counter(work.kernel_key for work in self.calls if work.kernel_key)
 
     def kernels_on(self, blocks: int) -> Kernels:
         """Its faulty kernels for so many blocks on one device."""
@@ -113,7 +113,7 @@ class Execution:
         spec: FaultSpec,
         network: Quantized,
         seed: UInt32[Array, "2"],
-        sizes: Sizes,
+        sizes: CallSizes,
         *,
         metric: Metric,
         substitutes: list[Float[np.ndarray, "_"]],
@@ -169,18 +169,18 @@ class Execution:
 
     def _work(
         self, plan: Plan, call: Call, lie: Int[np.ndarray, "n"], size: int, trials: np.ndarray
-    ) -> Work:
+    ) -> PreparedCall:
         nodes = plan.stages[call.stage]
         faulty = np.unique(nodes.kernels[call.nodes])
         trial = int(plan.rows.trials[nodes.rows[call.nodes[0]]])
         tiles = np.uint32(lie.max() // size + 1)
-        work = Work(call, size, tiles, lie, faulty[faulty > 0], trial, None)
+        work = PreparedCall(call, size, tiles, lie, faulty[faulty > 0], trial, None)
         if call.stage and not self._by_image:
             work = work._replace(words=self._words(plan, work, trials, None))
         return work
 
     def _words(
-        self, plan: Plan, work: Work, trials: np.ndarray, images: np.ndarray | None
+        self, plan: Plan, work: PreparedCall, trials: np.ndarray, images: np.ndarray | None
     ) -> UInt32[np.ndarray, "slots W"]:
         """What a call is told of its nodes; `images` are the block's, where they differ."""
         call, rows, stage = work.call, plan.rows, self.programs.stages[work.call.stage]
@@ -227,7 +227,7 @@ class Execution:
         tables = dict[TableKey, tuple[Array, ...]]()
         outcomes = dict[int, Array]()
         images = np.asarray(block.indices) if self._by_image else None
-        for work in prepared.work:
+        for work in prepared.calls:
             call = work.call
             trials = np.array([work.trial], np.uint32) if alone else prepared.trials
             if streams is None or (alone and work.trial != drawn_for):
@@ -269,12 +269,12 @@ class Execution:
         padded[: len(trials)] = trials
         return self.programs.streams((padded, block.indices, self._seed), ())
 
-    def _program(self, work: Work) -> Compiled:
+    def _program(self, work: PreparedCall) -> Compiled:
         run = self._compile(work.size).run[work.call.stage]
         assert run is not None, "the first stage has a program of its own"
         return run
 
-    def _kernels(self, plan: Plan, work: Work, kernels: Kernels) -> tuple[Array, ...]:
+    def _kernels(self, plan: Plan, work: PreparedCall, kernels: Kernels) -> tuple[Array, ...]:
         """The kernels of a call; none where its stage has no layer."""
         layer = self.programs.stages[work.call.stage].layer
         if layer is None:
@@ -296,7 +296,7 @@ class Execution:
                 self._own[layer] = self._made(layer, words, 0)
         return self._own[layer]
 
-    def _faulty(self, plan: Plan, work: Work, layer: int) -> Array:
+    def _faulty(self, plan: Plan, work: PreparedCall, layer: int) -> Array:
         """The faulty kernels that a call needs."""
         rows, sizes = plan.rows, self._sizes
         own = plan.stages[work.call.stage].kernel_rows[work.kernels - 1]
@@ -340,7 +340,7 @@ class Execution:
         """The most memory, bytes, that a plan takes at once: tables and faulty kernels."""
         layers = [self.programs.stages[stage].layer for stage, _ in prepared.kernels]
         programs = (self.programs.kernels[layer] for layer in layers if layer is not None)
-        calls = [work.call for work in prepared.work]
+        calls = [work.call for work in prepared.calls]
         return sum(program.output_bytes for program in programs if program) + peak_bytes(
             calls,
             lambda call: self._of(call).output_bytes,

@@ -26,7 +26,7 @@ TARGETS = ("weight", "activation")
 Answering = Sequence[Int[Any, "_"]]
 
 
-class LayerFaults(NamedTuple):
+class PlacementFaults(NamedTuple):
     """One layer's faults in P networks, as `rows.at_rates` takes them."""
 
     weights: UInt32[np.ndarray, "P C columns"]  # thresholds of each neuron's
@@ -36,7 +36,7 @@ class LayerFaults(NamedTuple):
 
 def faults_of(
     quantized: Quantized, faults: FaultModel | None, placements: Sequence[Answering]
-) -> tuple[FaultSpec, list[LayerFaults]]:
+) -> tuple[FaultSpec, list[PlacementFaults]]:
     """The programs that are needed, and every layer's faults in each of P networks.
 
     Raises `InputError` for faults that are not drawn value by value, and where placements do not
@@ -84,19 +84,19 @@ def _of_link_alone(faults: FaultModel | None) -> FaultSpec:
     )
 
 
-def _lost(answering: Int[np.ndarray, "P C"], spec: FaultSpec) -> LayerFaults:
+def _lost(answering: Int[np.ndarray, "P C"], spec: FaultSpec) -> PlacementFaults:
     """A layer without bit-flips: all that matters is who is gone."""
     count, neurons = answering.shape
     weights = np.zeros((count, neurons, spec.columns), np.uint32)
     inputs = np.zeros((count, spec.copies, spec.columns), np.uint32)
-    return LayerFaults(weights, inputs, np.where(answering < 0, LOST, 0).astype(np.int8))
+    return PlacementFaults(weights, inputs, np.where(answering < 0, LOST, 0).astype(np.int8))
 
 
 def _faulty(
     answering: Int[np.ndarray, "P C"],
     weights: UInt32[np.ndarray, "D columns"],
     inputs: UInt32[np.ndarray, "copies columns"],
-) -> LayerFaults:
+) -> PlacementFaults:
     lost = answering < 0
     of_neurons = np.where(lost[..., None], np.uint32(0), weights[np.maximum(answering, 0)])
     # A copy that nobody reads has no faults.
@@ -104,7 +104,7 @@ def _faulty(
     read = np.where(reads[..., None], inputs, np.uint32(0))
     none = np.asarray(~read.any(axis=(1, 2)))
     outputs = np.where(none[:, None], np.where(lost, LOST, 0), answering)
-    return LayerFaults(of_neurons, read, outputs.astype(np.int8))
+    return PlacementFaults(of_neurons, read, outputs.astype(np.int8))
 
 
 def _table(faults: FaultModel, target: str, devices: int) -> UInt32[np.ndarray, "D columns"]:

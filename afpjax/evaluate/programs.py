@@ -38,7 +38,7 @@ Prepare = Callable[[Array], Array]
 Tables = tuple[Array, ...]
 
 
-class Sizes(NamedTuple):
+class CallSizes(NamedTuple):
     """What calls have room for. With one slot, every node is a call."""
 
     images: int
@@ -124,7 +124,7 @@ def compile_programs(
     spec: FaultSpec,
     prepare: Prepare,
     shapes: Shapes,
-    sizes: Sizes,
+    sizes: CallSizes,
     device: Any = None,
 ) -> Programs:
     """Compile for a network and images as they are kept: `shapes` are those of both.
@@ -180,7 +180,7 @@ def stage_shapes(spec: FaultSpec, quantized: Quantized, stage: Stage) -> StageDa
     return StageData(context, _uint(), _uint())
 
 
-def node_layout(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: Sizes) -> NodeWords:
+def node_layout(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: CallSizes) -> NodeWords:
     """The shapes of a node's words; within a budget every image has thresholds of its own."""
     words = NodeWords((len(stage.inputs),), (), ())
     if stage.layer is not None:
@@ -252,11 +252,11 @@ def _uint(*shape: int) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(shape, jnp.uint32)
 
 
-def _drawn(sizes: Sizes) -> tuple[Any, ...]:
+def _drawn(sizes: CallSizes) -> tuple[Any, ...]:
     return _uint(sizes.rows if sizes.slots > 1 else 1), _uint(sizes.images), _uint(2)
 
 
-def _kernel_table(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: Sizes) -> Any:
+def _kernel_table(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: CallSizes) -> Any:
     assert stage.layer is not None
     codes = quantized.parameters.layers[quantized.layers[stage.layer].name].kernel
     several = () if sizes.slots == 1 or spec.scope == "image" else (1 + sizes.kernels,)
@@ -299,7 +299,7 @@ def _nothing_drawn(target: int, number: Any) -> Array:
 def _call(
     spec: FaultSpec,
     stage: Stage,
-    sizes: Sizes,
+    sizes: CallSizes,
     layout: NodeWords,
     words: UInt32[Array, "slots W"],
     tiles: UInt32[Array, ""],
@@ -332,7 +332,7 @@ def _call(
 def _tile(
     spec: FaultSpec,
     stage: Stage,
-    sizes: Sizes,
+    sizes: CallSizes,
     layout: NodeWords,
     words: UInt32[Array, "n W"],
     kernels: Array | None,
@@ -432,7 +432,7 @@ def _kernels(
     spec: FaultSpec,
     fmt: QFormat,
     call: LayerCall,
-    sizes: Sizes,
+    sizes: CallSizes,
     layout: KernelWords,
     words: UInt32[Array, "K W"],
     count: UInt32[Array, ""],
@@ -453,7 +453,7 @@ def _kernels(
 
 
 def _one_after_another(
-    sizes: Sizes, codes: Array, words: UInt32[Array, "K W"], count: Array, make: Callable
+    sizes: CallSizes, codes: Array, words: UInt32[Array, "K W"], count: Array, make: Callable
 ) -> tuple[Array]:
     if sizes.slots == 1:
         return (make(words),)
@@ -469,7 +469,7 @@ def _one_after_another(
 
 @lru_cache(maxsize=128)
 def compile_sites(
-    how: str, sites: int, fmt: QFormat, shape: tuple[int, ...], sizes: Sizes, device: Any = None
+    how: str, sites: int, fmt: QFormat, shape: tuple[int, ...], sizes: CallSizes, device: Any = None
 ) -> compiler.Compiled:
     """(words, count), (codes) -> kernels with faults at sites, as `Programs.kernels`."""
     layout = sites_layout(sites)

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from afpjax.evaluate.programs import Sizes
+from afpjax.evaluate.programs import CallSizes
 from afpjax.network import compiler
 from afpjax.network.layers import LayerGraph
 
@@ -55,8 +55,8 @@ def value_bytes(graph: LayerGraph) -> int:
 
 def choose(
     graph: LayerGraph, images: int, *, rows: int, room: int, alone: bool, kernels: int
-) -> Sizes:
-    """Sizes for so many images and at most so many rows, within `room` bytes where there are more.
+) -> CallSizes:
+    """CallSizes for so many images and at most so many rows, within `room` bytes where there are more.
 
     `alone`: a tile has one node, so that what it gives does not depend on what else is asked.
     `kernels`: bytes of all kernels of the network.
@@ -70,10 +70,10 @@ def choose(
     fits = min(table, room // (4 * value + kernels), own.rows, rows)
     slots = power(fits) if value < own.single_bytes and fits >= _FEW else 1
     if slots == 1:
-        return Sizes(block, 1, 1, 1)
+        return CallSizes(block, 1, 1, 1)
     fill = min(own.call_bytes // value, own.most_images // block, own.tile, slots)
     nodes = 1 if alone else power(fill)
-    return Sizes(block, slots, slots if nodes == 1 else 2 * slots, nodes)
+    return CallSizes(block, slots, slots if nodes == 1 else 2 * slots, nodes)
 
 
 def power(number: int) -> int:

@@ -231,7 +231,7 @@ def test_mutants_run_no_more_stages_than_they_have_distinct_values(
             }
             assert own == blocks * len(met)
     stages_run = sum(n for name, n in calls.items() if name[0] == "stage")
-    assert stages_run == sum(len(prepared.work) for _, prepared, _ in ran)
+    assert stages_run == sum(len(prepared.calls) for _, prepared, _ in ran)
     assert stages_run < 0.6 * len(ANCESTORS) * mutants.shape[0] * len(trials) * blocks
 
 
