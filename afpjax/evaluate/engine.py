@@ -20,7 +20,7 @@ from afpjax.evaluate import sizes
 from afpjax.evaluate.execution import Block, Execution, Kernels, Prepared
 from afpjax.evaluate.metric import LOGITS, RIGHT, Metric, Targets
 from afpjax.evaluate.plan import Plan
-from afpjax.evaluate.programs import Prepare, Shapes, CallSizes, compile_programs
+from afpjax.evaluate.programs import CallSizes, Prepare, Shapes, compile_programs
 from afpjax.evaluate.rows import FaultRows, clean_rows
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError

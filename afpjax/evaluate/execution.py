@@ -14,10 +14,10 @@ from jaxtyping import Array, Float, Int, Shaped, UInt32
 from afpjax.evaluate.metric import Metric, Targets
 from afpjax.evaluate.plan import Call, Plan, TableKey, one_by_one, peak_bytes, slots, together
 from afpjax.evaluate.programs import (
+    CallSizes,
     KernelWords,
     NodeWords,
     Programs,
-    CallSizes,
     StageData,
     compile_metric,
     compile_sites,

@@ -56,7 +56,7 @@ def value_bytes(graph: LayerGraph) -> int:
 def choose(
     graph: LayerGraph, images: int, *, rows: int, room: int, alone: bool, kernels: int
 ) -> CallSizes:
-    """CallSizes for so many images and at most so many rows, within `room` bytes where there are more.
+    """Sizes of calls for so many images and at most so many rows, within `room` bytes.
 
     `alone`: a tile has one node, so that what it gives does not depend on what else is asked.
     `kernels`: bytes of all kernels of the network.
