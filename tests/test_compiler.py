@@ -138,6 +138,22 @@ def test_units_can_be_forced_and_others_are_refused(monkeypatch):
         compiler.units()
 
 
+@pytest.mark.parametrize(
+    ("words", "units"),
+    [("flags : avx2 avx512_vnni", compiler.BY_LAYER), ("amx_int8", compiler.BY_LAYER), ("avx", "")],
+)
+def test_a_cpu_that_multiplies_bytes_has_units_by_layer(words, units, monkeypatch, tmp_path):
+    (tmp_path / "cpuinfo").write_text(words)
+    monkeypatch.delenv("AFPJAX_UNITS", raising=False)
+    monkeypatch.setattr(compiler, "Path", lambda name: tmp_path / "cpuinfo")
+    compiler.multiplies_bytes.cache_clear()
+    assert compiler.units() == (units or "float32")
+    (tmp_path / "cpuinfo").unlink()
+    compiler.multiplies_bytes.cache_clear()
+    assert compiler.units() == "float32", "a system that does not say"
+    compiler.multiplies_bytes.cache_clear()
+
+
 def test_memory_is_what_is_free_and_no_more():
     free = compiler.memory_bytes()
     assert isinstance(free, int) and free > 2**20

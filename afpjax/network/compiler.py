@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,7 +22,10 @@ from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE
 # Vectors of 512 bits, where the machine has them: bit masks 1.4 times faster, nothing slower.
 _CPU = {LEFT_TO_YNNPACK: PRODUCTS_ALONE, "xla_cpu_prefer_vector_width": 512}
 
-UNITS = ("float32", "bfloat16")
+UNITS = ("float32", "bfloat16", "int8")
+#: Each layer its own, by a rule of `network/units.py`. The number is the rule's: answers are
+#: remembered under it, and another rule may round sums beyond 2^24 in another way.
+BY_LAYER = "by layer 1"
 
 
 @lru_cache(maxsize=1)
@@ -42,15 +46,28 @@ def workers() -> int:
 
 
 def units() -> str:
-    """The units that integer codes are multiplied on, one of `UNITS`: `network/units.py` says how.
+    """The units that integer codes are multiplied on: `network/units.py` says how.
 
-    Those of bfloat16 on accelerators; float32's on a CPU, which emulates bfloat16. The environment
-    variable AFPJAX_UNITS forces either. Raises `InputError` where it says anything else.
+    One of `UNITS`, or `BY_LAYER`. Those of bfloat16 on accelerators; a CPU emulates bfloat16: each
+    layer its own where the CPU multiplies bytes, or else float32's. The environment variable
+    AFPJAX_UNITS forces one of `UNITS`. Raises `InputError` where it says anything else.
     """
     forced = os.environ.get("AFPJAX_UNITS")
     if forced and forced not in UNITS:
         raise InputError(f"AFPJAX_UNITS: {forced!r} is none of {', '.join(UNITS)}; choose one")
-    return forced or ("float32" if jax.default_backend() == "cpu" else "bfloat16")
+    if forced or jax.default_backend() != "cpu":
+        return forced or "bfloat16"
+    return BY_LAYER if options() and multiplies_bytes() else "float32"
+
+
+@lru_cache(maxsize=1)
+def multiplies_bytes() -> bool:
+    """Whether this CPU has instructions that YNNPACK multiplies bytes with."""
+    try:
+        words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    except OSError:  # no Linux: float32 is right everywhere
+        return False
+    return not {"avx512_vnni", "amx_int8"}.isdisjoint(words)
 
 
 def keep_memory() -> None:

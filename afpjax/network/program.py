@@ -14,7 +14,7 @@ from jaxtyping import Array, Int32
 from afpjax.inputs.notes import covered
 from afpjax.network import small_conv
 from afpjax.network.layers import Coverage, Layer, LayerGraph
-from afpjax.network.units import in_full, precision
+from afpjax.network.units import bind, in_full
 
 
 class Value(NamedTuple):
@@ -139,12 +139,12 @@ class LayerCall:
     def linear(self, image: Array, kernel: Array) -> Array:
         """Convolve or multiply in the operands' own dtype, never in a narrower one (no TF32).
 
-        bfloat16 operands are summed in float32, and that is what comes out.
+        bfloat16 operands are summed in float32, and that is what comes out; int8 ones in int32.
         """
         if self.layer.kind == "conv" and small_conv.fits(self.params, self.layer):
             return small_conv.convolve(self.params, self.layer, image, kernel)
         operands = (image, kernel) if self.kernel_operand == 1 else (kernel, image)
-        return self.primitive.bind(*operands, **{**self.params, **precision(image.dtype)})
+        return bind(self.primitive, self.params, *operands)
 
     def per_output(self, channels: Array) -> Array:
         """Lay an array over the kernel's channel axes out so that it broadcasts over the output."""

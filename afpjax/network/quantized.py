@@ -1,9 +1,9 @@
 """A quantised network: calibration, and the hook that runs a layer on integer codes.
 
 A layer's fixed-point arithmetic is that of integers, held in float32 (and multiplied there, or as
-bfloat16 where the machine has units for it: `units.py`). Every product and partial sum of codes
-below 2^24 is exact, whatever the order of summation; so where Σ|x·w| + |bias| of an output, in
-codes, is at most 2^24, the accumulator is the integer one, bit for bit. Where it is more, the
+bfloat16 or int8 where the machine has units for it: `units.py`). Every product and partial sum of
+codes below 2^24 is exact, whatever the order of summation; so where Σ|x·w| + |bias| of an output,
+in codes, is at most 2^24, the accumulator is the integer one, bit for bit. Where it is more, the
 accumulator is off by at most (fan_in + 2) · 2^-24 · (Σ|x·w| + |bias|), to first order: an inner
 product's bound γ_n with n = fan_in (Higham, Accuracy and Stability of Numerical Algorithms, 2002,
 equation 3.5), and one rounding each for the bias's own code and for its addition.
@@ -33,7 +33,7 @@ from afpjax.network.fixed_point import QFormat, encode, round_through
 from afpjax.network.interpreter import Hook, Network, affine, execute
 from afpjax.network.layers import Layer, LayerGraph
 from afpjax.network.program import LayerCall, LayerParameters, Parameters, Program
-from afpjax.network.units import multiply
+from afpjax.network.units import multiply, of_layer
 
 CALIBRATION_BATCH = 64
 
@@ -162,7 +162,8 @@ def _accumulate(
 ) -> Array:
     step, bits = quantized.steps[call.layer.name], quantized.format.bits
     grid = call.per_output(step.weights) * step.inputs
-    total = multiply(call.linear, codes, parameters.kernel, bits=bits, units=quantized.units)
+    units = of_layer(quantized.units, call.layer, bits)
+    total = multiply(call.linear, codes, parameters.kernel, bits=bits, units=units)
     if parameters.bias is not None:
         total = total + round_through(call.per_output(parameters.bias) * (1 / grid))
     return total * grid

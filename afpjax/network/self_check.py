@@ -26,7 +26,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.inputs.files import DIGEST, cache_folder, read_text
 from afpjax.network import compiler
 from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
-from afpjax.network.units import multiply, precision
+from afpjax.network.units import Linear, bind, multiply
 
 Numbers = Float[np.ndarray, "..."]
 
@@ -70,7 +70,8 @@ def _checked(units: str) -> None:
     except InputError:  # it cannot be read: not remembered
         pass
     of_all = _of_all()
-    _refuse_wrong([*_of_networks(units), *of_all], compiler.options(), "the options of networks")
+    of_networks = [*_of_networks(units), *_of_bytes(units), *of_all]
+    _refuse_wrong(of_networks, compiler.options(), "the options of networks")
     _refuse_wrong(of_all, None, "JAX's own options")
     _remember(remembered, where)
 
@@ -105,6 +106,7 @@ def _of_networks(units: str) -> list[Check]:
         (2, 33, 31, 12): ((5, 5, 10), Convolution(2, 2, groups=2)),
         (2, 23, 27, 34): ((3, 3, 34), Convolution(2, 2, 2, groups=34)),
     }
+    units = "bfloat16" if units == "bfloat16" else "float32"  # what int8 leaves is float32's
     return [
         trial
         for bits in (8, 16)
@@ -112,6 +114,26 @@ def _of_networks(units: str) -> list[Check]:
             _product(rng, units, bits, (131, 517, 261)),
             *(_convolution(rng, units, bits, images, *own) for images, own in windows.items()),
         )
+    ]
+
+
+def _of_bytes(units: str) -> list[Check]:
+    """What layers on int8 units need beside that: codes of the largest magnitudes above all, which
+    instructions that sum in 16 bits get wrong."""
+    if units not in ("int8", compiler.BY_LAYER):
+        return []
+    rng = np.random.default_rng(4)
+    windows = {
+        (3, 17, 19, 19): ((3, 3, 67), Convolution(padding=1)),
+        (2, 17, 19, 131): ((3, 3, 33), Convolution(2, 2, 2)),
+    }
+    if units == "int8":  # by layer, groups stay on float32 units
+        windows[2, 33, 31, 12] = (5, 5, 10), Convolution(2, 2, groups=2)
+    extremes = [rng.choice([-128, 127], shape) for shape in ((131, 517), (517, 261))]
+    return [
+        _of_product("int8", 8, *(each.astype(np.float32) for each in extremes)),
+        _of_product("int8", 8, *(np.full_like(each, 127, np.float32) for each in extremes)),
+        *(_convolution(rng, "int8", 8, images, *own) for images, own in windows.items()),
     ]
 
 
@@ -138,10 +160,14 @@ def _of_all() -> list[Check]:
 
 def _product(rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]) -> Check:
     rows, inner, columns = sizes
-    left, right = _operands(rng, bits, inner, (rows, inner), (inner, columns))
+    return _of_product(units, bits, *_operands(rng, bits, inner, (rows, inner), (inner, columns)))
+
+
+def _of_product(units: str, bits: int, left: Numbers, right: Numbers) -> Check:
+    (rows, inner), columns = left.shape, right.shape[1]
     return Check(
-        f"a matrix product of {rows} x {inner} x {columns} codes of {bits} bits",
-        partial(multiply, lambda a, b: lax.dot(a, b, **precision(a.dtype)), bits=bits, units=units),
+        f"a matrix product of {rows} x {inner} x {columns} codes of {bits} bits on {units} units",
+        partial(multiply, _as_layers_do(lax.dot, left, right), bits=bits, units=units),
         (left, right),
         (left @ right.astype(np.float64)).astype(np.float32),
     )
@@ -170,15 +196,20 @@ def _convolution(
             rhs_dilation=(window.dilation,) * 2,
             feature_group_count=window.groups,
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            **precision(a.dtype),
         )
 
     return Check(
-        f"a convolution of codes of {bits} bits ({window})",
-        partial(multiply, linear, bits=bits, units=units),
+        f"a convolution of codes of {bits} bits on {units} units ({window})",
+        partial(multiply, _as_layers_do(linear, image, weights), bits=bits, units=units),
         (image, weights),
         _convolved(image, weights, window).astype(np.float32),
     )
+
+
+def _as_layers_do(linear: Linear, left: Numbers, right: Numbers) -> Linear:
+    """A product of these shapes, put to the backend as a layer's is."""
+    (said,) = jax.make_jaxpr(linear)(left, right).eqns
+    return partial(bind, said.primitive, said.params)
 
 
 def _convolved(

@@ -17,7 +17,10 @@ from jax import lax
 from jaxtyping import Array
 
 from afpjax.network.layers import Layer
-from afpjax.network.units import precision
+from afpjax.network.units import bind
+
+#: A product of two matrices.
+_PRODUCT = {"dimension_numbers": (((1,), (0,)), ((), ())), "out_sharding": None}
 
 
 def fits(params: dict[str, Any], layer: Layer) -> bool:
@@ -39,7 +42,7 @@ def convolve(params: dict[str, Any], layer: Layer, image: Array, kernel: Array) 
     pixels, sizes = _extents(params, layer)
     matrix = _dense(params, kernel, pixels, sizes, layer.window)
     rows = jnp.transpose(image, (numbers.lhs_spec[0], *numbers.lhs_spec[2:], numbers.lhs_spec[1]))
-    flat = lax.dot(rows.reshape(rows.shape[0], -1), matrix, **precision(image.dtype))
+    flat = bind(lax.dot_general_p, _PRODUCT, rows.reshape(rows.shape[0], -1), matrix)
     made = flat.reshape(rows.shape[0], *sizes, -1)  # batch, spatial axes, channels
     order = [0, len(sizes) + 1, *range(1, len(sizes) + 1)]  # batch, channels, spatial axes
     return jnp.transpose(made, [order[numbers.out_spec.index(axis)] for axis in range(made.ndim)])

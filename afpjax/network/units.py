@@ -31,6 +31,29 @@ How exact that is, with S = Σ|x·x'| and u = 2^-24, float32's unit roundoff:
   Stability of Numerical Algorithms, 2002, section 3.1). 256·|h| + |l| is at most |x| + 256, and at
   most 3·|x|: the sum is S or little more for codes that use their bits, 9·S at the very worst.
 
+`int8` units multiply codes of up to 8 bits as bytes and sum in 32 bits (`int8.py` on a CPU, where
+nothing wraps around for n <= 2^16; longer sums stay on float32 units). T is the integer, and comes
+out rounded to float32 once: T itself where |T| <= 2^24, which is where S <= 2^24 above all, beyond
+off by no more than u·|T| <= n·u·S. On a GPU cuDNN's convolutions of int8 give float32, with the
+bounds of one part above. A NaN, which is no code, is 0 there.
+
+Which units a layer has on a CPU that multiplies bytes, `BY_LAYER`, was measured: CPU time on
+float32 units by that on int8 units, encoding and all, of 64 images in two threads at once
+(Xeon with AVX512-VNNI, 2 cores, jaxlib 0.10.2; the layer's square image after the channels).
+
+    3x3, 3 to 16 channels @32  2.9    3x3, 64 @8         2.1    1x1, 16 to 96 @32           0.8
+    3x3, 16 @32                1.3    3x3, 64 @32        1.6    1x1, 32 to 192 @16          0.9
+    3x3, 16 to 32 @32, halved  1.2    3x3, 128 @16       2.0    1x1, 192 to 32 @16          2.2
+    3x3, 32 @16                1.3    3x3, 256 @8        3.1    1x1, 256 @8                 2.2
+    3x3, 32 to 64 @16, halved  1.6    3x3, 512 @4        3.2    dense, 256 to 256           0.9
+    3x3, 3 to 64 @32           1.4    3x3, 512 @2        1.5    dense, 512 to 1000          1.5
+    3x3 depthwise, 64 @16      0.1    5x5, 64 to 192 @15 2.0    dense, 4096 to 4096         1.7
+    3x3 in 4 groups, 64 @16    0.2    tokens, 64 to 64   1.3    65 tokens, 192 to 768       1.9
+
+With 16 images it is much the same. A dense layer of a single image is up to four times slower: the
+kernel is cast, and its columns are summed, in every call. Codes of 9 to 16 bits would be four
+products of bytes, no faster than one of float32.
+
 The bias comes after T, and adds two roundings more as it does there. A tensor core aligns its
 products and its accumulator to the largest of them and cuts off what lies below, keeping 24 bits
 or more (Fasi, Higham, Mikaitis and Pranesh, Numerical behavior of NVIDIA tensor cores, 2021): what
@@ -51,16 +74,19 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
-from jaxtyping import Array, BFloat16, Float
+from jaxtyping import Array, BFloat16, Float, Int8
 
 from afpjax.inputs.errors import InputError
-from afpjax.network.compiler import UNITS
+from afpjax.network import int8
+from afpjax.network.compiler import BY_LAYER, UNITS
+from afpjax.network.layers import Layer
 
 #: Primitives that multiply and sum.
 LINEAR = ("conv_general_dilated", "dot_general")
 
 ONE_PART = 9  # bits of the widest code that bfloat16 holds
 TWO_PARTS = 16
+BYTE = 8
 
 #: (image, kernel) -> output, linear in both; its dtype is what `precision` says of theirs.
 Linear = Callable[[Array, Array], Array]
@@ -76,27 +102,68 @@ def multiply(
 ) -> Float[Array, "..."]:
     """`linear(codes, kernel)` of integer codes of `bits` bits (all float32), on some units.
 
-    `units` is "float32" or "bfloat16"; codes of more than 16 bits stay on float32 units. The
-    gradient is that of `linear` on float32 units: cotangents are no integers. Raises `InputError`
-    for other units.
+    `units` is "float32", "bfloat16" or "int8"; codes too wide for these stay on float32 units: more
+    than 16 bits and 8. The gradient is that of `linear` on float32 units: cotangents are no
+    integers. Raises `InputError` for other units.
     """
     if units not in UNITS:
         raise InputError(f"units: {units!r} is none of {', '.join(UNITS)}")
-    if units == "float32" or bits > TWO_PARTS:
-        return linear(codes, kernel)
-    return _on_bfloat16(linear, bits > ONE_PART, codes, kernel)
+    if units == "bfloat16" and bits <= TWO_PARTS:
+        return _on_narrow(linear, _in_two if bits > ONE_PART else _in_one, codes, kernel)
+    if units == "int8" and bits <= BYTE:
+        return _on_narrow(linear, _on_int8, codes, kernel)
+    return linear(codes, kernel)
 
 
-def precision(dtype: Any) -> dict[str, Any]:
-    """What a product of operands of a dtype must say: bfloat16 is summed in float32, the others in
-    themselves.
+def of_layer(units: str, layer: Layer, bits: int) -> str:
+    """The units of one layer, where a network's are `units`: one of `UNITS`, or `BY_LAYER`.
+
+    int8 units are for sums of at most 2^16 products; longer ones are left to float32. `BY_LAYER`
+    takes int8 where that was measured to be faster on a CPU: see the table above.
+    """
+    exact = bits <= BYTE and layer.fan_in <= int8.MOST_TERMS
+    if units == BY_LAYER:
+        return "int8" if exact and _faster_on_int8(layer) else "float32"
+    return "float32" if units == "int8" and not exact else units
+
+
+def _faster_on_int8(layer: Layer) -> bool:
+    """Whether copying windows and casting the kernel cost less than the products gain."""
+    if layer.groups > 1 or layer.neurons < 16:
+        return False
+    if layer.kind == "dense":
+        return layer.fan_in >= 64 and layer.macs >= 2**18
+    return layer.fan_in >= 64 or (layer.input_channels <= 4 and len(layer.window) > 0)
+
+
+def bind(primitive: core.Primitive, params: dict[str, Any], left: Array, right: Array) -> Array:
+    """A product of `LINEAR` of operands of one dtype, in the way that is right for it here.
+
+    float32 gives float32, bfloat16 float32, and int8 int32 or float32.
+    """
+    if left.dtype == jnp.int8 and jax.default_backend() == "cpu":
+        if primitive.name == "dot_general":
+            return int8.dot_general(left, right, params["dimension_numbers"])
+        if int8.convolves(params):
+            return int8.convolve(params, left, right)
+    return primitive.bind(left, right, **{**params, **_precision(primitive, left.dtype)})
+
+
+def _precision(primitive: core.Primitive, dtype: Any) -> dict[str, Any]:
+    """What a product of operands of a dtype must say: bfloat16 is summed in float32, int8 in int32,
+    the others in themselves.
 
     float32 operands ask for the highest precision, or a GPU would cut them to TF32's 11 bits.
     bfloat16 operands have but 8, exact in either: XLA widens those of a convolution on a GPU to
-    float32, and only with the default precision does it stay on tensor cores.
+    float32, and only with the default precision does it stay on tensor cores. cuDNN has no
+    convolution of int8 that gives int32, but one that gives float32.
     """
     if dtype == jnp.bfloat16:
         return {"precision": None, "preferred_element_type": np.dtype(np.float32)}
+    if dtype == jnp.int8:
+        on_gpu = primitive.name == "conv_general_dilated" and jax.default_backend() != "cpu"
+        wide = np.float32 if on_gpu else np.int32
+        return {"precision": None, "preferred_element_type": np.dtype(wide)}
     return {"precision": (lax.Precision.HIGHEST,) * 2, "preferred_element_type": dtype}
 
 
@@ -117,20 +184,18 @@ def _in_full(value: Any) -> Any:
     return tuple(map(_in_full, value)) if type(value) is tuple else value
 
 
+#: (linear, codes, kernel) -> what `linear` gives of them, worked out in narrower numbers.
+Narrow = Callable[[Linear, Array, Array], Array]
+
+
 @partial(jax.custom_jvp, nondiff_argnums=(0, 1))
-def _on_bfloat16(linear: Linear, in_two: bool, codes: Array, kernel: Array) -> Array:
-    if not in_two:
-        return linear(codes.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
-    # One product of twice the images by twice the channels: jax batches one operand at a time
-    # into that, grouped convolutions included, where a batch of both would become groups.
-    of_images = jax.vmap(jax.vmap(linear, in_axes=(None, 0)), in_axes=(0, None))
-    (high, middle), (other, low) = of_images(_parts(codes), _parts(kernel))
-    return (high * 2.0**16 + (middle + other) * 2.0**8) + low
+def _on_narrow(linear: Linear, how: Narrow, codes: Array, kernel: Array) -> Array:
+    return how(linear, codes, kernel)
 
 
-def _on_bfloat16_jvp(linear: Linear, in_two: bool, primals: Any, tangents: Any) -> Any:
+def _on_narrow_jvp(linear: Linear, how: Narrow, primals: Any, tangents: Any) -> Any:
     (codes, kernel), (of_codes, of_kernel) = primals, tangents
-    made = _on_bfloat16(linear, in_two, codes, kernel)
+    made = _on_narrow(linear, how, codes, kernel)
     # A zero that is known to be one is left out: it would cost a product more, and `vmap` might
     # give the kernel's a batch axis.
     terms = [] if isinstance(of_codes, SymbolicZero) else [linear(of_codes, kernel)]
@@ -138,7 +203,30 @@ def _on_bfloat16_jvp(linear: Linear, in_two: bool, primals: Any, tangents: Any) 
     return made, sum(terms[1:], terms[0])
 
 
-_on_bfloat16.defjvp(_on_bfloat16_jvp, symbolic_zeros=True)
+_on_narrow.defjvp(_on_narrow_jvp, symbolic_zeros=True)
+
+
+def _in_one(linear: Linear, codes: Array, kernel: Array) -> Array:
+    return linear(codes.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+
+
+def _in_two(linear: Linear, codes: Array, kernel: Array) -> Array:
+    # One product of twice the images by twice the channels: jax batches one operand at a time
+    # into that, grouped convolutions included, where a batch of both would become groups.
+    of_images = jax.vmap(jax.vmap(linear, in_axes=(None, 0)), in_axes=(0, None))
+    (high, middle), (other, low) = of_images(_parts(codes), _parts(kernel))
+    return (high * 2.0**16 + (middle + other) * 2.0**8) + low
+
+
+def _on_int8(linear: Linear, codes: Array, kernel: Array) -> Array:
+    return linear(_bytes(codes), _bytes(kernel)).astype(jnp.float32)
+
+
+def _bytes(codes: Float[Array, "..."]) -> Int8[Array, "..."]:
+    """Codes of 8 bits: beside 1.5·2^23 they are a float's last byte, and cut out faster than cast
+    (XLA's casts saturate). What is no number is 0."""
+    beside = lax.bitcast_convert_type(codes + np.float32(1.5 * 2**23), jnp.int32)
+    return beside.astype(jnp.int8)
 
 
 def _parts(codes: Float[Array, "..."]) -> BFloat16[Array, "2 ..."]:

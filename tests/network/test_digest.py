@@ -47,9 +47,13 @@ def test_whatever_an_answer_follows_from_is_in_its_name(other):
 
 
 def test_units_are_in_the_name(monkeypatch):
-    before = evaluator(network()).name
-    monkeypatch.setenv("AFPJAX_UNITS", "bfloat16")
-    assert evaluator(network()).name != before
+    monkeypatch.delenv("AFPJAX_UNITS", raising=False)
+    monkeypatch.setattr(compiler, "multiplies_bytes", lambda: True)
+    names = [evaluator(network()).name]
+    for units in compiler.UNITS:
+        monkeypatch.setenv("AFPJAX_UNITS", units)
+        names.append(evaluator(network()).name)
+    assert len(set(names)) == 1 + len(compiler.UNITS)
 
 
 @pytest.mark.parametrize("what", ["arithmetic", "options", "jaxlib"])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from afpjax.inputs.errors import InputError
-from afpjax.network import compiler, self_check
+from afpjax.network import compiler, int8, self_check
 
 # jax-ml/jax#39103: wrong in jaxlib 0.10.2 with its own options, and with two of ours of before.
 ROWS = {np.float32: (32_769, 32_783, 65_537, 100_003), np.float64: (16_385, 16_399, 32_769)}
@@ -91,9 +91,9 @@ def checks(monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("units", compiler.UNITS)
+@pytest.mark.parametrize("units", [*compiler.UNITS, compiler.BY_LAYER])
 def test_this_backend_is_right(cache, monkeypatch, units):
-    monkeypatch.setenv("AFPJAX_UNITS", units)
+    monkeypatch.setattr(compiler, "units", lambda: units)
     self_check.check()
     (remembered,) = (cache / "checked").iterdir()
     assert units in remembered.read_text()
@@ -128,3 +128,19 @@ def test_what_is_wrong_is_refused_in_one_line_and_not_remembered(cache, monkeypa
             self_check.check()
         assert "\n" not in str(error.value) and "jaxlib" in str(error.value)
     assert not cache.exists()
+
+
+def test_bytes_that_are_summed_in_16_bits_are_found_out(cache, monkeypatch):
+    """As instructions before VNNI do: an unsigned byte by a signed one, two of these, saturated."""
+
+    def saturated(left, right, dimensions):
+        pairs = (left.astype(jnp.int32) + 128)[:, :-1, None] * right.astype(jnp.int32)[None, :-1]
+        sums = pairs.reshape(len(left), -1, 2, right.shape[1]).sum(2)
+        last = (left.astype(jnp.int32) + 128)[:, -1:] * right.astype(jnp.int32)[-1:]
+        off = 128 * right.astype(jnp.int32).sum(0)
+        return jnp.clip(sums, -(2**15), 2**15 - 1).sum(1) + last - off[None]
+
+    monkeypatch.setattr(compiler, "units", lambda: "int8")
+    monkeypatch.setattr(int8, "dot_general", saturated)
+    with pytest.raises(InputError, match=r"codes of 8 bits on int8 units: .* are wrong"):
+        self_check.check()

@@ -21,11 +21,11 @@ from .integers import convolve
 UNIT = 2.0**-24  # float32's unit roundoff
 
 
-def layer_on_units(apply_fn, kernel_shape, image_shape, bits):
+def layer_on_units(apply_fn, kernel_shape, image_shape, bits, units="bfloat16"):
     """(kernel, images) -> the layer's accumulator; codes are the values themselves."""
     network = trace(apply_fn, jnp.ones(kernel_shape), np.ones(image_shape, np.float32))
     (call,) = network.program.calls
-    quantized = replace(quantize(network, QFormat(bits=bits, frac=0)), units="bfloat16")
+    quantized = replace(quantize(network, QFormat(bits=bits, frac=0)), units=units)
 
     def run(kernel, images):
         of_layer = LayerParameters(jnp.asarray(kernel, jnp.float32), None)
