@@ -17,11 +17,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Num, Shaped
 
 from afpjax.evaluate import sizes
+from afpjax.evaluate.calls import Prepare
 from afpjax.evaluate.execution import Block, Execution, Kernels, Prepared
 from afpjax.evaluate.metric import LOGITS, RIGHT, Metric, Targets
 from afpjax.evaluate.plan import Plan
-from afpjax.evaluate.programs import CallSizes, Prepare, Shapes, compile_programs
+from afpjax.evaluate.programs import Shapes, compile_programs
 from afpjax.evaluate.rows import FaultRows, clean_rows
+from afpjax.evaluate.words import CallSizes
 from afpjax.faults.spec import FaultSpec
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler, self_check

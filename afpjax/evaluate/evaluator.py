@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Num, Shaped
 
+from afpjax.evaluate.calls import Prepare
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.fleet import Fleet
 from afpjax.evaluate.metric import RIGHT, Metric
 from afpjax.evaluate.placements import Answering, PlacementFaults, faults_of, links_of
-from afpjax.evaluate.programs import Prepare
 from afpjax.evaluate.rows import FaultRows, at_rates, at_sites, links_by_stage, site_room
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget

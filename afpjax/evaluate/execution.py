@@ -11,23 +11,21 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt32
 
+from afpjax.evaluate.calls import StageData
 from afpjax.evaluate.metric import Metric, Targets
 from afpjax.evaluate.plan import Call, Plan, TableKey, one_by_one, peak_bytes, slots, together
-from afpjax.evaluate.programs import (
+from afpjax.evaluate.programs import Programs, compile_metric, compile_sites
+from afpjax.evaluate.rows import clean_rows
+from afpjax.evaluate.words import (
     CallSizes,
     KernelWords,
     NodeWords,
-    Programs,
-    StageData,
-    compile_metric,
-    compile_sites,
     kernel_layout,
     node_layout,
     pack,
     sites_layout,
     width,
 )
-from afpjax.evaluate.rows import clean_rows
 from afpjax.faults.inject import StageContext, part_of
 from afpjax.faults.link import wiring_by_stage
 from afpjax.faults.sites import NOWHERE, FaultSites

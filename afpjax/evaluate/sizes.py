@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import jax
 
-from afpjax.evaluate.programs import CallSizes
+from afpjax.evaluate.words import CallSizes
 from afpjax.network import compiler
 from afpjax.network.layers import LayerGraph
 
