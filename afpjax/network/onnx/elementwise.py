@@ -76,6 +76,13 @@ def _numeric(dtype: np.dtype, x: Value) -> np.dtype:
     return dtype if namespace(x) is np else jax.dtypes.canonicalize_dtype(dtype)
 
 
+def power(x: Any, y: Any) -> Any:
+    """In the base's own dtype, or the one that JAX has for it."""
+    own = namespace(x, y)
+    dtype = x.dtype if own is np else jax.dtypes.canonicalize_dtype(x.dtype)
+    return own.power(x, y).astype(dtype)
+
+
 def dropout(
     x: Value, ratio: Any = None, training: Any = None, *, seed: int = 0
 ) -> tuple[Value, Value]:
@@ -165,7 +172,7 @@ NUMPY: dict[str, Operator] = {
     "Neg": by_name("negative"),
     "Not": by_name("logical_not"),
     "Or": by_name("logical_or"),
-    "Pow": plain(lambda x, y: namespace(x, y).power(x, y).astype(x.dtype)),
+    "Pow": plain(power),
     "Round": by_name("round"),
     "Sign": by_name("sign"),
     "Sin": by_name("sin"),
