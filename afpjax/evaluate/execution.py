@@ -37,6 +37,9 @@ from afpjax.network.quantized import Quantized
 Compile = Callable[[int], Programs]
 
 
+_ONE, _FIRST = np.uint32(1), np.zeros(1, int)  # tiles and slots of a call of one node
+
+
 class Block(NamedTuple):
     """Some images on a device: as they are kept, their numbers, what logits are held against."""
 
@@ -147,49 +150,65 @@ class Execution:
 
     def prepared(self, plan: Plan) -> Prepared:
         """A plan's calls, with all that they are told but what differs from image to image."""
-        stages, sizes, rows = self.programs.stages, self._sizes, plan.rows
-        if sizes.slots == 1:
-            nothing = np.zeros(1, int)
-            of_calls = [(call, nothing, 1) for call in one_by_one(plan, stages)]
-            of_row, trials = nothing[:0], rows.trials[:0]
-        else:
-            laid = [slots(n.kernels, self._tile(s), sizes.slots) for s, n in enumerate(plan.stages)]
-            lie = [own for own, _ in laid]
-            calls = together(plan, stages, lie)
-            of_calls = [(call, *own) for call, own in zip(calls, laid, strict=True)]
-            of_row, trials = lie[-1][plan.of_row], np.unique(rows.trials)
-        work = tuple(self._work(plan, *of_call, trials) for of_call in of_calls)
-        return Prepared(plan, work, of_row, trials)
+        stages, rows, every = self.programs.stages, plan.rows, range(len(plan.stages))
+        if self._sizes.slots == 1:
+            calls, trials = one_by_one(plan, stages), rows.trials[:0]
+            words = [self._of_stage(plan, stage) for stage in every]
+            own = tuple(self._alone(plan, call, words[call.stage]) for call in calls)
+            return Prepared(plan, own, trials[:0], trials)
+        tiles = [self._sizes.nodes if stage else 1 for stage in every]  # the first has one node
+        laid = [slots(plan.stages[n].kernels, tiles[n], self._sizes.slots) for n in every]
+        lie = [place for place, _ in laid]
+        calls, trials = together(plan, stages, lie), np.unique(rows.trials)
+        own = tuple(self._several(plan, call, *laid[call.stage], trials) for call in calls)
+        return Prepared(plan, own, lie[-1][plan.of_row], trials)
 
-    def _tile(self, stage: int) -> int:
-        """The most nodes of a tile of a stage; the first has one node alone."""
-        return self._sizes.nodes if stage else 1
+    def _of_stage(self, plan: Plan, stage: int) -> UInt32[np.ndarray, "N W"] | None:
+        """What calls of single nodes are told, for all nodes of a stage at once."""
+        if not stage or self._by_image:
+            return None
+        nodes = np.arange(len(plan.stages[stage].rows))
+        places = np.zeros_like(plan.stages[stage].parents)
+        words = self._words(plan, stage, nodes, places, nodes[:0], None)
+        return pack(self._layouts[stage], words, len(nodes))
 
-    def _work(
+    def _alone(
+        self, plan: Plan, call: Call, words: UInt32[np.ndarray, "N W"] | None
+    ) -> PreparedCall:
+        nodes, node = plan.stages[call.stage], call.key[1]
+        own = nodes.kernels[node : node + 1]
+        trial = int(plan.rows.trials[nodes.rows[node]])
+        told = None if words is None else words[node : node + 1]
+        return PreparedCall(call, 1, _ONE, _FIRST, own[own > 0], trial, told)
+
+    def _several(
         self, plan: Plan, call: Call, lie: Int[np.ndarray, "n"], size: int, trials: np.ndarray
     ) -> PreparedCall:
-        nodes = plan.stages[call.stage]
-        faulty = np.unique(nodes.kernels[call.nodes])
-        trial = int(plan.rows.trials[nodes.rows[call.nodes[0]]])
-        tiles = np.uint32(lie.max() // size + 1)
-        work = PreparedCall(call, size, tiles, lie, faulty[faulty > 0], trial, None)
+        kernels, told = np.unique(plan.stages[call.stage].kernels), None
         if call.stage and not self._by_image:
-            work = work._replace(words=self._words(plan, work, trials, None))
-        return work
+            words = self._words(plan, call.stage, call.nodes, call.places, trials, None)
+            told = pack(self._layouts[call.stage], words, self._sizes.slots, lie)
+        tiles = np.uint32(lie.max() // size + 1)
+        return PreparedCall(call, size, tiles, lie, kernels[kernels > 0], 0, told)
 
     def _words(
-        self, plan: Plan, work: PreparedCall, trials: np.ndarray, images: np.ndarray | None
-    ) -> UInt32[np.ndarray, "slots W"]:
-        """What a call is told of its nodes; `images` are the block's, where they differ."""
-        call, rows, stage = work.call, plan.rows, self.programs.stages[work.call.stage]
-        nodes, layout = plan.stages[call.stage], self._layouts[call.stage]
-        own = nodes.rows[call.nodes]
+        self,
+        plan: Plan,
+        number: int,
+        of_nodes: Int[np.ndarray, "n"],
+        places: Int[np.ndarray, "n parents"],
+        trials: UInt32[np.ndarray, "K"],
+        images: np.ndarray | None,
+    ) -> NodeWords:
+        """What a call is told of nodes of a stage; `images` are the block's, where they differ."""
+        rows, stage, layout = plan.rows, self.programs.stages[number], self._layouts[number]
+        nodes = plan.stages[number]
+        own, kernels = nodes.rows[of_nodes], nodes.kernels[of_nodes]
         alone = self._sizes.slots == 1 or self.spec.scope == "image"
-        kernels = nodes.kernels[call.nodes]
         words = NodeWords(
-            call.places,
-            np.searchsorted(trials, rows.trials[own]) if len(trials) else np.zeros(len(own), int),
-            np.zeros_like(kernels) if alone else kernels,
+            places,
+            np.searchsorted(trials, rows.trials[own]) if len(trials) else 0 * own,
+            0 * kernels if alone else kernels,
         )
         if stage.layer is not None:
             table, faults = rows.tables[stage.layer], rows.faults[own, stage.layer]
@@ -205,10 +224,10 @@ class Execution:
                 answering = _filled(layout.answering, table.answering, faults)
                 words = words._replace(answering=answering)
         if layout.links is not None:
-            links = rows.links[own, call.stage] if rows.links.shape[1] else 0 * own
-            table = rows.link_tables[call.stage] if rows.links.shape[1] else None
+            links = rows.links[own, number] if rows.links.shape[1] else 0 * own
+            table = rows.link_tables[number] if rows.links.shape[1] else None
             words = words._replace(links=_filled(layout.links, table, links))
-        return pack(layout, words, self._sizes.slots, work.slots)
+        return words
 
     def _sites(
         self, inputs: Any, faults: Int[np.ndarray, "n"], shapes: Any, images: np.ndarray | None
@@ -235,7 +254,11 @@ class Execution:
             else:
                 words = work.words
                 if words is None:
-                    words = self._words(plan, work, prepared.trials, images)
+                    of_nodes = (call.stage, call.nodes, call.places, prepared.trials, images)
+                    layout = self._layouts[call.stage]
+                    words = pack(
+                        layout, self._words(plan, *of_nodes), self._sizes.slots, work.slots
+                    )
                 outputs = self._outputs[call.stage]
                 read = [tables[key][o] for key, o in zip(call.reads, outputs, strict=True)]
                 own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *streams)

@@ -19,6 +19,8 @@ from jaxtyping import Int
 from afpjax.evaluate.rows import FaultRows
 from afpjax.network.stages import Stage
 
+_MOST = 2**62
+
 
 @dataclass(frozen=True, eq=False)
 class StageNodes:
@@ -64,35 +66,34 @@ def _nodes(
         weights_drawn = table.drawn_weights
     links = rows.links[:, number] if rows.links.shape[1] else np.zeros_like(faults)
     trials = rows.trials.astype(np.int64) + 1
-    of_row = _numbers([*parents, faults, links, np.where(drawn | (links > 0), trials, 0)])
-    _, firsts = np.unique(of_row, return_index=True)
-    own = _numbers([kernels, np.where(kernels > 0, trials, 0) if weights_drawn else 0 * kernels])
-    own = own[firsts]
+    of_row, firsts = _numbers([*parents, faults, links, np.where(drawn | (links > 0), trials, 0)])
+    of_kernel, kernel_rows = np.zeros(len(firsts), np.int64), firsts[:0]
     faulty = kernels[firsts] > 0
-    of_kernel = np.zeros(len(firsts), np.int64)
-    kernel_rows = firsts[:0]
     if faulty.any():
-        _, where, of_faulty = np.unique(own[faulty], return_index=True, return_inverse=True)
-        of_kernel[faulty] = 1 + of_faulty.reshape(-1)
-        kernel_rows = firsts[faulty][where]
+        own = firsts[faulty]
+        of_faulty, first = _numbers([kernels[own], trials[own] if weights_drawn else 0 * own])
+        of_kernel[faulty], kernel_rows = 1 + of_faulty, own[first]
     read = np.stack(parents, axis=1)[firsts] if parents else np.zeros((len(firsts), 0), np.int64)
     return StageNodes(firsts, read, of_kernel, kernel_rows), of_row
 
 
-def _numbers(columns: Sequence[Int[np.ndarray, "R"]]) -> Int[np.ndarray, "R"]:
-    """Equal numbers for rows that agree in all columns, in the order in which they come first."""
-    numbers = np.zeros(len(columns[0]), np.int64)
+def _numbers(
+    columns: Sequence[Int[np.ndarray, "R"]],
+) -> tuple[Int[np.ndarray, "R"], Int[np.ndarray, "N"]]:
+    """Equal numbers for rows that agree in all columns, counted as they come, and the first row of
+    each number. What stands in the columns is not negative."""
+    numbers, values = np.zeros(len(columns[0]), np.int64), 1
     for column in columns:
-        if not len(column) or (column == column[0]).all():
-            continue
-        _, dense = np.unique(column, return_inverse=True)
-        both = numbers * (int(dense.max()) + 1) + dense.reshape(-1)
-        _, numbers = np.unique(both, return_inverse=True)
-        numbers = numbers.reshape(-1)
+        count = int(column.max(initial=0)) + 1
+        if values * count > _MOST:  # as few values as there are rows are left of many
+            _, numbers = np.unique(numbers, return_inverse=True)
+            values = len(numbers)
+        numbers, values = numbers * count + column, values * count
     _, first, numbers = np.unique(numbers, return_index=True, return_inverse=True)
-    rank = np.empty_like(first)
-    rank[np.argsort(first)] = np.arange(len(first))
-    return rank[numbers.reshape(-1)]
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return rank[numbers], first[order]
 
 
 #: A stage, and the number of the table among those that its calls make.
@@ -118,13 +119,14 @@ def one_by_one(plan: Plan, stages: Sequence[Stage]) -> list[Call]:
     counts = [len(nodes.rows) for nodes in plan.stages]
     of_stage = np.repeat(np.arange(len(counts)), counts)
     numbers = np.concatenate([np.arange(count) for count in counts])
-    rows = np.concatenate([nodes.rows for nodes in plan.stages])
+    order = np.lexsort((of_stage, np.concatenate([nodes.rows for nodes in plan.stages])))
+    parents = [nodes.parents.tolist() for nodes in plan.stages]
     calls = []
-    for place in np.lexsort((of_stage, rows)):
-        stage, node = int(of_stage[place]), int(numbers[place])
-        parents = plan.stages[stage].parents[node : node + 1]
-        reads = tuple(zip(stages[stage].parents, parents[0].tolist(), strict=True))
-        calls.append(Call((stage, node), np.array([node]), reads, np.zeros_like(parents)))
+    for stage, node in zip(of_stage[order].tolist(), numbers[order].tolist(), strict=True):
+        above = stages[stage].parents
+        reads = tuple(zip(above, parents[stage][node], strict=True))
+        places = np.zeros((1, len(above)), int)
+        calls.append(Call((stage, node), np.array([node]), reads, places))
     return _released(calls)
 
 
