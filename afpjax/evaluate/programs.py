@@ -40,6 +40,7 @@ from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import Quantized
 from afpjax.network.stages import Stage, stages
+from afpjax.network.units import of_layer, suits_ynnpack
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,25 @@ def compile_programs(
         words = _uint(sizes.kernels, width(layout))
         lowered.append(lower(make, (words, _uint()), (codes, _uint(), _uint(2))))
     lowered.append(lower(partial(draw_streams, spec, quantized), _drawn(sizes), None))
-    first, *rest, of_streams = compiler.compile_all(lowered, device)
+    first, *rest, of_streams = compiler.compile_all(lowered, device, _on_ynnpack(quantized, cut))
     run, kernels = rest[: len(cut) - 1], rest[len(cut) - 1 :]
     kernels = kernels or [None] * len(quantized.layers)
     logits = tables[quantized.program.output]
     return Programs(cut, first, (None, *run), tuple(kernels), of_streams, logits)
+
+
+def _on_ynnpack(quantized: Quantized, cut: Sequence[Stage]) -> set[int]:
+    """Stages whose convolution goes there; in float formats answers are those of the network's own
+    call, to the last bit."""
+    layers, fmt = quantized.layers, quantized.format
+    own = {n: layers[stage.layer] for n, stage in enumerate(cut) if stage.layer is not None}
+    return {
+        number
+        for number, layer in own.items()
+        if fmt.kind == "fixed"
+        and of_layer(quantized.units, layer, fmt.bits) == "float32"
+        and suits_ynnpack(layer)
+    }
 
 
 def stage_shapes(spec: FaultSpec, quantized: Quantized, stage: Stage) -> StageData:

@@ -2,7 +2,7 @@
 
 import ctypes
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -17,10 +17,12 @@ from afpjax.inputs.errors import InputError
 from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE
 
 # Of what jaxlib 0.10 hands to YNNPACK, matrix products by themselves stay there: `start` says what
-# is wrong with the others, and Eigen runs convolutions 1.3 to 2.1 times faster (3x3, NHWC). Said
-# here once more for processes in which JAX had started before.
+# is wrong with the others. Said here once more for processes in which JAX had started before.
+# Convolutions are Eigen's, but for the few that YNNPACK is faster at (`units.suits_ynnpack`).
 # Vectors of 512 bits, where the machine has them: bit masks 1.4 times faster, nothing slower.
 _CPU = {LEFT_TO_YNNPACK: PRODUCTS_ALONE, "xla_cpu_prefer_vector_width": 512}
+
+_CONVOLUTIONS = f"{PRODUCTS_ALONE},LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"
 
 UNITS = ("float32", "bfloat16", "int8")
 #: Each layer its own, by a rule of `network/units.py`. The number is the rule's: answers are
@@ -28,16 +30,20 @@ UNITS = ("float32", "bfloat16", "int8")
 BY_LAYER = "by layer 1"
 
 
-@lru_cache(maxsize=1)
-def options() -> dict[str, Any] | None:
-    """Compiler options for this process's backend, or None; tried once, as versions differ."""
+@lru_cache(maxsize=2)
+def options(*, convolutions: bool = False) -> dict[str, Any] | None:
+    """Compiler options for this process's backend, or None; tried once, as versions differ.
+
+    `convolutions`: with those of a program on YNNPACK.
+    """
     if jax.default_backend() != "cpu":
         return None
+    own = _CPU | {LEFT_TO_YNNPACK: _CONVOLUTIONS} if convolutions else _CPU
     try:
-        jax.jit(lambda x: x + 1, compiler_options=_CPU).lower(jnp.float32(0)).compile()
+        jax.jit(lambda x: x + 1, compiler_options=own).lower(jnp.float32(0)).compile()
     except Exception:  # an option that this jaxlib does not know raises several kinds of error
-        return None
-    return _CPU
+        return options() if convolutions else None
+    return own
 
 
 def workers() -> int:
@@ -115,12 +121,21 @@ class _Lowered:
 
     text: str
     device: Any  # that it is compiled for; None for JAX's own
+    convolutions: bool  # on YNNPACK
     program: Any = field(compare=False)
 
 
-def compile_all(programs: Sequence[Any], device: Any = None) -> list[Compiled]:
-    """Compile programs lowered for a device (`jax.jit(…).lower(…)`) on all cores, each once."""
-    lowered = [_Lowered(program.as_text(), device, program) for program in programs]
+def compile_all(
+    programs: Sequence[Any], device: Any = None, convolutions: Collection[int] = ()
+) -> list[Compiled]:
+    """Compile programs lowered for a device (`jax.jit(…).lower(…)`) on all cores, each once.
+
+    `convolutions`: the places of those whose convolutions go to YNNPACK.
+    """
+    lowered = [
+        _Lowered(program.as_text(), device, place in convolutions, program)
+        for place, program in enumerate(programs)
+    ]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         distinct = list(dict.fromkeys(lowered))
         made = dict(zip(distinct, pool.map(_compile, distinct), strict=True))
@@ -129,7 +144,7 @@ def compile_all(programs: Sequence[Any], device: Any = None) -> list[Compiled]:
 
 @lru_cache(maxsize=512)
 def _compile(lowered: _Lowered) -> Compiled:
-    program = lowered.program.compile(compiler_options=options())
+    program = lowered.program.compile(compiler_options=options(convolutions=lowered.convolutions))
     memory = program.memory_analysis()
     if memory is None:  # a backend that does not say
         return Compiled(program, 0, 0)

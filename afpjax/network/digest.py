@@ -34,7 +34,7 @@ def arithmetic() -> str:
     On CPUs also the number of XLA's threads, which some sums are split over.
     """
     device = jax.local_devices()[0]
-    options = sorted((compiler.options() or {}).items())
+    options = sorted((compiler.options(convolutions=True) or {}).items())
     parts = (device.platform, device.device_kind, f"jaxlib {version('jaxlib')}", options)
     return " ".join(map(str, parts + (tuple(_processor()) if device.platform == "cpu" else ())))
 

@@ -62,7 +62,8 @@ def _checked(units: str) -> None:
     settings = {name: os.environ.get(name) for name in ("XLA_FLAGS", *SUMS_ONLY)}
     device, backend = jax.local_devices()[0], get_backend()
     own = (jaxlib_version(), backend.platform, backend.platform_version, device.device_kind)
-    where = repr((own, compiler.options(), units, settings))  # tells it from other backends
+    options, convolutions = compiler.options(), compiler.options(convolutions=True)
+    where = repr((own, options, convolutions, units, settings))  # tells it from other backends
     remembered = cache_folder() / "checked" / hashlib.sha256(where.encode()).hexdigest()
     try:
         if read_text(remembered, "cache", DIGEST) == where:
@@ -70,8 +71,10 @@ def _checked(units: str) -> None:
     except InputError:  # it cannot be read: not remembered
         pass
     of_all = _of_all()
-    of_networks = [*_of_networks(units), *_of_bytes(units), *of_all]
-    _refuse_wrong(of_networks, compiler.options(), "the options of networks")
+    of_networks = _of_networks(units)
+    _refuse_wrong([*of_networks, *_of_bytes(units), *of_all], options, "the options of networks")
+    if convolutions != options:
+        _refuse_wrong(of_networks, convolutions, "the options of some convolutions")
     _refuse_wrong(of_all, None, "JAX's own options")
     _remember(remembered, where)
 

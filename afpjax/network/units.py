@@ -136,6 +136,17 @@ def _faster_on_int8(layer: Layer) -> bool:
     return layer.fan_in >= 64 or (layer.input_channels <= 4 and len(layer.window) > 0)
 
 
+def suits_ynnpack(layer: Layer) -> bool:
+    """Whether YNNPACK is faster at a layer's float32 convolution than Eigen, on a CPU.
+
+    CPU time of Eigen by YNNPACK's, 64 images in two threads at once (same machine as above): 3x3,
+    3 to 64 channels @32 2.6, 24 @16 1.3, 32 @16 1.2, 64 @8 1.3, 64 @32 1.0 (one image 1.3), but 16
+    @32 1.0, 128 @16 1.0, 64 to 128 @32 0.9, 5x5, 64 to 192 1.0, and 1x1, 64 @32 0.7.
+    """
+    several = len(layer.window) > 0 and max(layer.window) > 1
+    return several and layer.groups == 1 and 24 <= layer.neurons <= 64
+
+
 def bind(primitive: core.Primitive, params: dict[str, Any], left: Array, right: Array) -> Array:
     """A product of `LINEAR` of operands of one dtype, in the way that is right for it here.
 
