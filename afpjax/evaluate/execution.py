@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Shaped, UInt32
 
-from afpjax.evaluate.calls import StageData
+from afpjax.evaluate.calls import of_stage
 from afpjax.evaluate.metric import Metric, Targets
 from afpjax.evaluate.plan import Call, Plan, TableKey, one_by_one, peak_bytes, slots, together
 from afpjax.evaluate.programs import Programs, compile_metric, compile_sites
@@ -127,7 +127,7 @@ class Execution:
         self._keepers = keepers(spec.shared, network.layers)
         stages = self.programs.stages
         self._data = [
-            tuple(put(leaf) for leaf in jax.tree.leaves(self._stage_data(number, substitutes)))
+            tuple(put(leaf) for leaf in jax.tree.leaves(self._context(number, substitutes)))
             for number in range(len(stages))
         ]
         self._layouts = [node_layout(spec, network, stage, sizes) for stage in stages]
@@ -135,18 +135,21 @@ class Execution:
         makers = {value: output for stage in stages for output, value in enumerate(stage.outputs)}
         self._outputs = [[makers[value] for value in stage.inputs] for stage in stages]
         self._logits = [*stages[-1].outputs].index(network.program.output)  # pyright: ignore
+        of_network = self.programs.drawn
+        self._drawn = [  # places of a stage's streams among the network's
+            jax.tree.leaves(of_stage(of_network, network, number, spec.shared))
+            for number in range(len(stages))
+        ]
         self._own = dict[int, Array]()
 
-    def _stage_data(self, number: int, substitutes: list[Any]) -> StageData:
+    def _context(self, number: int, substitutes: list[Any]) -> StageContext:
         stage, spec = self.programs.stages[number], self.spec
         context = StageContext(part_of(self._network, stage))
-        layer = stage.layer
-        if layer is not None and spec.copies:
-            context = context._replace(substitute=substitutes[layer])
+        if stage.layer is not None and spec.copies:
+            context = context._replace(substitute=substitutes[stage.layer])
         if spec.link and stage.parents:
             context = context._replace(wiring=wiring_by_stage(self._network)[number])
-        keeper = 0 if layer is None else self._keepers[layer]
-        return StageData(context, np.uint32(layer or 0), np.uint32(keeper))
+        return context
 
     def prepared(self, plan: Plan) -> Prepared:
         """A plan's calls, with all that they are told but what differs from image to image."""
@@ -261,7 +264,8 @@ class Execution:
                     )
                 outputs = self._outputs[call.stage]
                 read = [tables[key][o] for key, o in zip(call.reads, outputs, strict=True)]
-                own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *streams)
+                drawn = [streams[place] for place in self._drawn[call.stage]]
+                own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *drawn)
                 program = self._program(work)
                 made = program.call(own, self._data[call.stage])
             tables[call.key] = made

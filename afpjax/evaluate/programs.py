@@ -15,10 +15,11 @@ from jaxtyping import Array, UInt32
 
 from afpjax.evaluate.calls import (
     Prepare,
-    StageData,
+    Streams,
     draw_streams,
     first_values,
     kernels_at_rates,
+    of_stage,
     one_after_another,
     picked,
     stage_tables,
@@ -64,11 +65,12 @@ class Programs:
     """Everything that one evaluator runs on one device."""
 
     stages: tuple[Stage, ...]
-    first: compiler.Compiled  # (images as kept, StageData) -> tables of one slot
-    #: By stage: (words, tiles, kernels, parents' tables, `Streams`), (`StageData`) -> tables.
+    first: compiler.Compiled  # (images as kept, `StageContext`) -> values
+    #: By stage: (words, tiles, kernels, parents' tables, `Streams`), (`StageContext`) -> tables.
     run: tuple[compiler.Compiled | None, ...]
     kernels: tuple[compiler.Compiled | None, ...]  # by layer: (codes, words, count, …) -> kernels
-    streams: compiler.Compiled  # (trials, image numbers, seed) -> `Streams`
+    streams: compiler.Compiled  # (trials, image numbers, seed) -> `Streams` of the network
+    drawn: Streams  # their places among what that gives
     logits: jax.ShapeDtypeStruct  # [slots, B, classes], or of one node [B, classes]
 
 
@@ -91,7 +93,7 @@ def compile_programs(
     streams = jax.eval_shape(partial(draw_streams, spec, quantized), *_drawn(sizes))
     tables: dict[Any, Any] = {}
     lowered = []
-    for stage in cut:
+    for number, stage in enumerate(cut):
         data = stage_shapes(spec, quantized, stage)
         if stage is cut[0]:
             function: Any = partial(first_values, spec, stage, prepare)
@@ -102,7 +104,8 @@ def compile_programs(
             function = partial(stage_tables, spec, stage, sizes, layout)
             words = _uint(sizes.slots, width(layout))
             kernel = None if stage.layer is None else _kernel_table(spec, quantized, stage, sizes)
-            arguments = (words, _uint(), kernel, reads, streams)
+            own = of_stage(streams, quantized, number, spec.shared)
+            arguments = (words, _uint(), kernel, reads, own)
         made = jax.eval_shape(function, *arguments, data)
         tables.update(zip(stage.outputs, made, strict=True))
         lowered.append(lower(function, arguments, data))
@@ -116,8 +119,10 @@ def compile_programs(
     first, *rest, of_streams = compiler.compile_all(lowered, device, _on_ynnpack(quantized, cut))
     run, kernels = rest[: len(cut) - 1], rest[len(cut) - 1 :]
     kernels = kernels or [None] * len(quantized.layers)
+    leaves, tree = jax.tree.flatten(streams)
+    drawn = jax.tree.unflatten(tree, range(len(leaves)))
     logits = tables[quantized.program.output]
-    return Programs(cut, first, (None, *run), tuple(kernels), of_streams, logits)
+    return Programs(cut, first, (None, *run), tuple(kernels), of_streams, drawn, logits)
 
 
 def _on_ynnpack(quantized: Quantized, cut: Sequence[Stage]) -> set[int]:
@@ -134,7 +139,7 @@ def _on_ynnpack(quantized: Quantized, cut: Sequence[Stage]) -> set[int]:
     }
 
 
-def stage_shapes(spec: FaultSpec, quantized: Quantized, stage: Stage) -> StageData:
+def stage_shapes(spec: FaultSpec, quantized: Quantized, stage: Stage) -> StageContext:
     """Shapes of what a stage's calls share."""
     context = StageContext(part_of(quantized, stage))
     if stage.layer is not None and spec.copies:
@@ -144,7 +149,7 @@ def stage_shapes(spec: FaultSpec, quantized: Quantized, stage: Stage) -> StageDa
         read = len(stage.inputs)
         wiring = Wiring(_uint(read), jax.ShapeDtypeStruct((read,), jnp.float32))
         context = context._replace(wiring=wiring)
-    return StageData(context, _uint(), _uint())
+    return context
 
 
 def _uint(*shape: int) -> jax.ShapeDtypeStruct:

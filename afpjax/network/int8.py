@@ -122,8 +122,6 @@ def _windows(
     low, _, between = padding[-1]
     extent = (pixels.shape[-2] - 1) * (between + 1) + 1
     padding[-1] = low, (blocks + steps - 1) * step - low - extent, between
-    # Bytes that are there: in one loop with what makes them faulty, padding would not be vectors.
-    pixels = lax.optimization_barrier(pixels)
     padded = lax.pad(pixels, np.uint8(_ZERO), [(0, 0, 0), *padding, (0, 0, 0)])
     runs = padded.reshape(*padded.shape[:-2], -1)  # the last spatial axis, channels within
     parts = []
