@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 from jaxtyping import Array, Shaped, UInt32
 
@@ -115,7 +116,7 @@ def stage_tables(
         return tuple(value.reshape(size, sizes.images, *value.shape[1:]) for value in values)
 
     def put(number: Array, tables: Tables) -> Tables:
-        start = number * size
+        start = number * np.uint32(size)
         made = tile(lax.dynamic_slice_in_dim(words, start, size))
         pairs = zip(tables, made, strict=True)
         return tuple(lax.dynamic_update_slice_in_dim(t, m, start, 0) for t, m in pairs)
@@ -123,7 +124,7 @@ def stage_tables(
     shapes = jax.eval_shape(tile, words[:size])
     # What no tile writes is never read: no need to clear it.
     empty = tuple(lax.empty((count, *s.shape[1:]), s.dtype) for s in shapes)
-    return lax.fori_loop(0, tiles.astype(jnp.int32), put, empty)
+    return lax.fori_loop(jnp.uint32(0), tiles, put, empty)
 
 
 def _tile(
@@ -161,7 +162,10 @@ def _tile(
     values = tuple(read(*pair) for pair in pairs)
     kernel = kernels
     if sizes.slots > 1 and kernels is not None and spec.scope != "image":
-        kernel = picked(kernels, nodes.kernel[:1])[0]
+        # As rows: a product may want its kernel laid out otherwise, and XLA would lay out all of
+        # the table that way in every call.
+        kernel = picked(kernels.reshape(len(kernels), -1), nodes.kernel[:1])
+        kernel = kernel.reshape(kernels.shape[1:])
     thresholds = nodes.thresholds
     if spec.sites:  # [n, B, sites]
         thresholds = jax.tree.map(flat, thresholds)
@@ -235,28 +239,35 @@ def kernels_at_rates(
 ) -> tuple[Array]:
     """Faulty kernels [K, …]; where there are several, the layer's own codes come first."""
     codes, keeper, seed = shared
+    of = unpack(layout, words)
+    # Of all at once: in the loop, each would be a few small kernels of its own on a GPU.
+    none = jnp.zeros_like(of.trial)
+    streams = spec.stream(seed, trial=of.trial, layer=keeper, target=bits.WEIGHTS, image=none)
 
-    def make(own: UInt32[Array, "1 W"]) -> Array:
-        of = jax.tree.map(lambda array: array[0], unpack(layout, own))
-        trial = of.trial
-        stream = spec.stream(
-            seed, trial=trial, layer=keeper, target=bits.WEIGHTS, image=jnp.zeros_like(trial)
-        )
-        return faulty_kernel(replace(spec, sites=0), fmt, call, codes, stream, of.faults)
+    def make(stream: UInt32[Array, "2"], faults: Array) -> Array:
+        return faulty_kernel(replace(spec, sites=0), fmt, call, codes, stream, faults)
 
-    return one_after_another(sizes, codes, words, count, make)
+    return one_after_another(sizes, codes, (streams, of.faults), count, make)
 
 
 def one_after_another(
-    sizes: CallSizes, codes: Array, words: UInt32[Array, "K W"], count: Array, make: Callable
+    sizes: CallSizes, codes: Array, each: Any, count: UInt32[Array, ""], make: Callable
 ) -> tuple[Array]:
+    """Kernels made of each of `each` [K, …], some at a time."""
     if sizes.slots == 1:
-        return (make(words),)
+        return (make(*jax.tree.map(lambda array: array[0], each)),)
+    size = sizes.kernels_of(codes)
 
     def put(number: Array, kernels: Array) -> Array:
-        made = make(lax.dynamic_slice_in_dim(words, number, 1))
-        return lax.dynamic_update_slice_in_dim(kernels, made[None], number + 1, 0)
+        start = number * np.uint32(size)
+        some = jax.tree.map(lambda array: lax.dynamic_slice_in_dim(array, start, size), each)
+        if size == 1:
+            made = make(*jax.tree.map(lambda array: array[0], some))[None]
+        else:
+            made = jax.vmap(make)(*some)
+        return lax.dynamic_update_slice_in_dim(kernels, made, start + np.uint32(1), 0)
 
-    kernels = lax.empty((1 + len(words), *codes.shape), codes.dtype)
+    kernels = lax.empty((1 + sizes.kernels, *codes.shape), codes.dtype)
     kernels = lax.dynamic_update_slice_in_dim(kernels, codes[None], 0, 0)
-    return (lax.fori_loop(0, count.astype(jnp.int32), put, kernels),)
+    steps = (count + np.uint32(size - 1)) // np.uint32(size)
+    return (lax.fori_loop(jnp.uint32(0), steps, put, kernels),)

@@ -172,7 +172,7 @@ class Execution:
             return None
         nodes = np.arange(len(plan.stages[stage].rows))
         places = np.zeros_like(plan.stages[stage].parents)
-        words = self._words(plan, stage, nodes, places, nodes[:0], None)
+        words = self._words(plan, stage, nodes, places, plan.rows.trials[:0], None)
         return pack(self._layouts[stage], words, len(nodes))
 
     def _alone(

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, UInt32
+from jaxtyping import Array
 
 from afpjax.evaluate.calls import (
     Prepare,
@@ -35,7 +35,7 @@ from afpjax.evaluate.words import (
 )
 from afpjax.faults.inject import StageContext, part_of
 from afpjax.faults.link import Wiring
-from afpjax.faults.sites import inject_sites
+from afpjax.faults.sites import FaultSites, inject_sites
 from afpjax.faults.spec import FaultSpec
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
@@ -176,11 +176,10 @@ def compile_sites(
     layout = sites_layout(sites)
 
     def kernels(words: Array, count: Array, codes: Array) -> tuple[Array]:
-        def make(own: UInt32[Array, "1 W"]) -> Array:
-            of = jax.tree.map(lambda array: array[0], unpack(layout, own))
-            return inject_sites(how, fmt, codes, of)
+        def make(own: FaultSites) -> Array:
+            return inject_sites(how, fmt, codes, own)
 
-        return one_after_another(sizes, codes, words, count, make)
+        return one_after_another(sizes, codes, (unpack(layout, words),), count, make)
 
     words = _uint(sizes.kernels, width(layout))
     codes = jax.ShapeDtypeStruct(shape, jnp.float32)

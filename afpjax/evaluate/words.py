@@ -5,7 +5,7 @@ the device as one.
 """
 
 from dataclasses import replace
-from math import prod
+from math import gcd, prod
 from typing import Any, NamedTuple
 
 import jax
@@ -26,11 +26,17 @@ class CallSizes(NamedTuple):
     rows: int  # of a chunk, where there are several slots
     slots: int  # of a table
     nodes: int  # of a tile at most
+    kernel_bytes: int = 0  # of the faulty kernels that are made in one step, if several
 
     @property
     def kernels(self) -> int:
-        """Faulty kernels that are made at once, behind the layer's own if there are several."""
+        """Faulty kernels that are made in one call, behind the layer's own if there are several."""
         return 1 if self.slots == 1 else self.rows
+
+    def kernels_of(self, codes: Array) -> int:
+        """How many of one layer's are made in one step; a power of two that divides them all."""
+        fitting = min(self.kernels, max(1, self.kernel_bytes // (4 * codes.size)))
+        return gcd(self.kernels, 1 << (fitting.bit_length() - 1))
 
 
 class NodeWords(NamedTuple):

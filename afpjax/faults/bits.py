@@ -117,12 +117,19 @@ def _exchanged(seed: UInt32[Array, "2"], words: UInt32[Array, "4 ..."]) -> UInt3
     salts = jnp.asarray([number * _GOLDEN % _COUNTERS for number in range(1, 5)], jnp.uint32)
     start = tuple(jnp.broadcast_to(word, words.shape[1:]) for word in (seed[0], seed[1]))
 
-    def exchange(number: Array, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    def exchange(number: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         first, second = pair
         return second, first ^ mix(mix(second + words[number]) + salts[number])
 
-    # Written out, XLA (jaxlib 0.10, CPU) never ends compiling it for two layers of 16 images.
-    first, second = lax.fori_loop(0, 4, exchange, start)
+    def written_out(pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        for number in range(4):
+            pair = exchange(number, pair)
+        return pair
+
+    # Written out, XLA (jaxlib 0.10, CPU) never ends compiling it for two layers of 16 images; on
+    # others it is one kernel, where a loop is dozens.
+    looped = partial(lax.fori_loop, 0, 4, exchange)
+    first, second = lax.platform_dependent(start, cpu=looped, default=written_out)
     return jnp.stack([mix(first ^ second), mix(second + jnp.uint32(_GOLDEN))], axis=-1)
 
 

@@ -66,14 +66,20 @@ def units() -> str:
     return BY_LAYER if options() and multiplies_bytes() else "float32"
 
 
-@lru_cache(maxsize=1)
 def multiplies_bytes() -> bool:
     """Whether this CPU has instructions that YNNPACK multiplies bytes with."""
+    return not {"avx512_vnni", "amx_int8"}.isdisjoint(processor_features() or ())
+
+
+@lru_cache(maxsize=1)
+def processor_features() -> frozenset[str] | None:
+    """What this CPU can do, as Linux names it; None where no Linux says so."""
     try:
-        words = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
-    except OSError:  # no Linux: float32 is right everywhere
-        return False
-    return not {"avx512_vnni", "amx_int8"}.isdisjoint(words)
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    words = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "feat")))
+    return frozenset(next(words, "").split())
 
 
 def keep_memory() -> None:

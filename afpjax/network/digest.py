@@ -13,7 +13,6 @@ import platform
 from collections.abc import Iterator
 from functools import lru_cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -56,13 +55,11 @@ def _processor() -> Iterator[str]:
     """XLA's threads, the machine's kind and its vector features, where the system tells them."""
     yield f"{os.environ.get('NPROC') or len(os.sched_getaffinity(0))} threads"
     yield platform.machine()
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:  # no Linux: its name has to do
+    features = compiler.processor_features()
+    if features is None:  # no Linux: its name has to do
         yield platform.processor()
-        return
-    words = (line.partition(":")[2] for line in lines if line.lower().startswith(("flags", "feat")))
-    yield from sorted(word for word in set(next(words, "").split()) if word.startswith(_VECTORS))
+    else:
+        yield from sorted(word for word in features if word.startswith(_VECTORS))
 
 
 def _lines(program: Program) -> Iterator[str]:

@@ -222,10 +222,12 @@ def _in_one(linear: Linear, codes: Array, kernel: Array) -> Array:
 
 
 def _in_two(linear: Linear, codes: Array, kernel: Array) -> Array:
-    # One product of twice the images by twice the channels: jax batches one operand at a time
-    # into that, grouped convolutions included, where a batch of both would become groups.
-    of_images = jax.vmap(jax.vmap(linear, in_axes=(None, 0)), in_axes=(0, None))
-    (high, middle), (other, low) = of_images(_parts(codes), _parts(kernel))
+    # Products by twice the channels: jax batches one operand at a time into that, grouped
+    # convolutions included, where a batch of both would become groups. Codes side by side would be
+    # made twice, faults and all, or their masks be kept: in two arrays one pass makes both parts.
+    own = jnp.stack(_parts(kernel))
+    of_codes = [jax.vmap(linear, in_axes=(None, 0))(part, own) for part in _parts(codes)]
+    (high, middle), (other, low) = of_codes
     return (high * 2.0**16 + (middle + other) * 2.0**8) + low
 
 
@@ -240,7 +242,7 @@ def _bytes(codes: Float[Array, "..."]) -> Int8[Array, "..."]:
     return beside.astype(jnp.int8)
 
 
-def _parts(codes: Float[Array, "..."]) -> BFloat16[Array, "2 ..."]:
+def _parts(codes: Float[Array, "..."]) -> tuple[BFloat16[Array, "..."], BFloat16[Array, "..."]]:
     """The high and the low part of each code."""
     high = jnp.floor((codes + 128) * 2.0**-8)
-    return jnp.stack([high, codes - 256 * high]).astype(jnp.bfloat16)
+    return high.astype(jnp.bfloat16), (codes - 256 * high).astype(jnp.bfloat16)

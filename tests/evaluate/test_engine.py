@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from afpjax.evaluate import engine, execution, sizes
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.faults.sites import Fault, Site
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
@@ -74,7 +76,7 @@ def alone(network, pictures, truth, mappings):
 #: How large calls are: every node in a call of its own, tables of single nodes, tables of tiles.
 ALONE = sizes.CPU._replace(single_bytes=0)
 TABLES = sizes.CPU._replace(single_bytes=2**40, rows=16)
-TILES = TABLES._replace(tile=4, most_images=2**14)
+TILES = TABLES._replace(tile=4, most_images=2**14, kernel_bytes=2**12)  # kernels in fours
 
 
 @pytest.mark.parametrize(
@@ -96,6 +98,21 @@ def test_outcomes_are_those_of_every_mapping_by_itself(
     monkeypatch.setattr(sizes, "CPU", backend)
     got = together(network, pictures[:count], truth[:count], mappings)
     np.testing.assert_array_equal(got, alone[:, :, :count])
+
+
+def test_faults_at_sites_are_the_same_in_kernels_that_are_made_some_at_a_time(
+    network, pictures, truth, monkeypatch
+):
+    sites = [
+        Site(layer, element, bit) for layer in (0, 1, 5) for element in (3, 7) for bit in (6, 7)
+    ]
+    found = []
+    for backend in (ALONE, TILES):
+        monkeypatch.setattr(sizes, "CPU", backend)
+        evaluator = Evaluator(network, pictures[:9], truth[:9], 3)
+        found.append(evaluator.evaluate_sites([Fault.at(site) for site in sites]))
+    np.testing.assert_array_equal(*found)
+    assert not found[0].all()
 
 
 def check_budget(network, images, labels, mappings, faults):

@@ -28,7 +28,7 @@ ALLOWED = {
     "afpjax.inputs.array_files": {"ZipFile", "open"},  # on what `opened` gives; a zip's member
     "afpjax.data.image_files": {"Image.open"},  # on what `files.opened` gives
     "afpjax.models.weight_files": {"safe_open", "torch.load", "open", "import_module"},
-    "afpjax.network.digest": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
+    "afpjax.network.compiler": {"Path('/proc/cpuinfo').read_text"},  # the system's, not a user's
     "afpjax.command.store": {"sqlite3.connect"},
     "afpjax.command.terminal": {"open", "os.open"},  # the null device
     "afpjax.report.style": {"read_text"},  # the style sheet that comes with afpjax
