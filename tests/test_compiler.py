@@ -26,9 +26,9 @@ def compilations(monkeypatch) -> Iterator[list[str]]:
     compiler._compile.cache_clear()
     made: list[str] = []
 
-    def options(ask=compiler.options):
+    def options(ask=compiler.options, **which):
         made.append("one")
-        return ask()
+        return ask(**which)
 
     monkeypatch.setattr(compiler, "options", options)
     yield made
@@ -68,8 +68,8 @@ def test_programs_that_read_other_arguments_are_told_apart():
     """jit may leave what nobody reads out of a program's text: which one it was must count."""
     first, second = compiler.compile_all(
         [
-            programs._lower(lambda own, rest: own * 3, None, jnp.float32(0), jnp.float32(0)),
-            programs._lower(lambda own, rest: rest * 3, None, jnp.float32(0), jnp.float32(0)),
+            programs._lower(None, lambda own, rest: own * 3, (jnp.float32(0),), jnp.float32(0)),
+            programs._lower(None, lambda own, rest: rest * 3, (jnp.float32(0),), jnp.float32(0)),
         ]
     )
     pair = np.float32(1), np.float32(2)
@@ -140,18 +140,22 @@ def test_units_can_be_forced_and_others_are_refused(monkeypatch):
 
 @pytest.mark.parametrize(
     ("words", "units"),
-    [("flags : avx2 avx512_vnni", compiler.BY_LAYER), ("amx_int8", compiler.BY_LAYER), ("avx", "")],
+    [
+        ("flags : avx2 avx512_vnni", compiler.BY_LAYER),
+        ("flags: amx_int8", compiler.BY_LAYER),
+        ("flags : avx", ""),
+    ],
 )
 def test_a_cpu_that_multiplies_bytes_has_units_by_layer(words, units, monkeypatch, tmp_path):
     (tmp_path / "cpuinfo").write_text(words)
     monkeypatch.delenv("AFPJAX_UNITS", raising=False)
     monkeypatch.setattr(compiler, "Path", lambda name: tmp_path / "cpuinfo")
-    compiler.multiplies_bytes.cache_clear()
+    compiler.processor_features.cache_clear()
     assert compiler.units() == (units or "float32")
     (tmp_path / "cpuinfo").unlink()
-    compiler.multiplies_bytes.cache_clear()
+    compiler.processor_features.cache_clear()
     assert compiler.units() == "float32", "a system that does not say"
-    compiler.multiplies_bytes.cache_clear()
+    compiler.processor_features.cache_clear()
 
 
 def test_memory_is_what_is_free_and_no_more():

@@ -67,7 +67,8 @@ def test_backend_compiler_and_options_are_in_the_names(what, monkeypatch):
     if what == "arithmetic":
         monkeypatch.setattr(digest, "arithmetic", lambda: "gpu NVIDIA H200")
     elif what == "options":
-        monkeypatch.setattr(compiler, "options", lambda: {"xla_cpu_prefer_vector_width": 256})
+        changed = {"xla_cpu_prefer_vector_width": 256}
+        monkeypatch.setattr(compiler, "options", lambda **which: changed)
     else:
         monkeypatch.setattr(digest, "version", lambda package: "0.11.9")
     after = names()
