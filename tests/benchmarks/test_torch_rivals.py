@@ -8,7 +8,7 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import networks  # noqa: E402
 from benchmarks.agreement import check_rate  # noqa: E402
-from benchmarks.rivals import passes, plain, sliced, torch_networks  # noqa: E402
+from benchmarks.rivals import passes, plain, sliced, torch_networks, vmapped  # noqa: E402
 
 
 def numpy_codes(values):
@@ -142,6 +142,31 @@ def test_every_way_runs_every_pass_once_without_gradients():
         done.clear()
         way.run(range(12))
         assert sorted(done) == [(number, True) for number in range(12)]
+
+
+def test_trials_under_vmap_are_those_one_by_one():
+    made = plain.fixed(torch_networks.make(networks.residual("digits"), 2))
+    drawn = {}
+
+    def draw(name, target, codes):
+        masks = torch.randint(0, 16, codes.shape, dtype=torch.int16)
+        drawn[name, target] = masks
+        return masks
+
+    together = vmapped.Vmapped(made, draw, 3, compiled=False).run()
+    for trial, logits in enumerate(together):
+        own = plain.struck(made, lambda *key: drawn[key[:2]][trial])  # noqa: B023
+        torch.testing.assert_close(logits, own, rtol=0, atol=1e-4)
+    assert (together[0] != together[1]).any()
+
+
+def test_tf32_is_on_within_and_off_after():
+    seen = []
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    torch_networks.with_tf32(lambda numbers: seen.append((matmul.allow_tf32, cudnn.allow_tf32)))(
+        [1]
+    )
+    assert seen == [(True, True)] and not matmul.allow_tf32 and not cudnn.allow_tf32
 
 
 def test_mrfi_writes_only_where_nobody_else_reads():
