@@ -6,6 +6,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import afpjax  # noqa: E402  (before JAX is used: it sets flags)
 from benchmarks import networks  # noqa: E402
 from benchmarks.agreement import check_rate  # noqa: E402
 from benchmarks.rivals import passes, plain, sliced, torch_networks, vmapped  # noqa: E402
@@ -123,8 +124,6 @@ def test_the_largest_sum_is_seen():
 
 
 def test_layers_are_in_graph_order_with_the_traced_kernels_sizes():
-    import afpjax
-
     for network in (networks.resnet18(), networks.alexnet()):
         traced = afpjax.trace(network.apply, network.params, networks.images(1))
         net = torch_networks.make(network, 1)
