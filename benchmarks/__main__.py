@@ -20,6 +20,7 @@ MEASURES = {
     "population": "64 mappings together against one by one",
     "sweep": "every layer struck alone against full passes",
     "nsga2": "a generation of NSGA-II against pymoo's",
+    "gpu": "this machine's accelerator: equal to the CPU, then rates, beside PyTorch on it",
     "job": "the default job: time, memory, compiling",
 }
 

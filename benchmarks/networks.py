@@ -1,12 +1,14 @@
 """The networks that everything is measured on: CIFAR ResNet-18 and AlexNet, 32x32, random weights.
 
-Both are plain functions of plain arrays, so that every rival runs the same numbers. Batch norm is
-folded into the convolutions beforehand, for the rivals too: nobody pays for it.
+On a GPU two small ones too: ResNet-20, and one of the default experiment's size (`digits`). All
+are plain functions of plain arrays, so that every rival runs the same numbers. Batch norm is folded
+into the convolutions beforehand, for the rivals too: nobody pays for it.
 """
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,15 +32,39 @@ class Network:
         return sum(array.size for array in self.params.values())
 
 
+class Residual(NamedTuple):
+    """Basic blocks behind a 3x3 stem: channels of each stage, blocks in it, the stem's stride."""
+
+    channels: tuple[int, ...]
+    blocks: int
+    stride: int = 1
+
+
+#: Residual networks for CIFAR (He et al. 2016) with 1x1 shortcuts. `digits` has the 21 layers and
+#: channels of the default experiment's network, and about its multiply-accumulates.
+RESIDUAL = {
+    "resnet18": Residual((64, 128, 256, 512), 2),
+    "resnet20": Residual((16, 32, 64), 3),
+    "digits": Residual((16, 32, 64, 128), 2, 4),
+}
+
+
 def resnet18(seed: int = 0) -> Network:
     """ResNet-18 for CIFAR (He et al. 2016 with a 3x3 stem): 11.17 M parameters, 21 layers."""
-    shapes: dict[str, tuple[int, ...]] = {"stem": (3, 3, 3, 64)}
-    for name, inputs, outputs, stride in blocks():
-        shapes[f"{name}.first"] = (3, 3, inputs, outputs)
-        shapes[f"{name}.second"] = (3, 3, outputs, outputs)
+    return residual("resnet18", seed)
+
+
+def residual(name: str, seed: int = 0) -> Network:
+    """One of `RESIDUAL`."""
+    channels = RESIDUAL[name].channels
+    shapes: dict[str, tuple[int, ...]] = {"stem": (3, 3, 3, channels[0])}
+    for block, inputs, outputs, stride in blocks(name):
+        shapes[f"{block}.first"] = (3, 3, inputs, outputs)
+        shapes[f"{block}.second"] = (3, 3, outputs, outputs)
         if stride > 1:
-            shapes[f"{name}.shortcut"] = (1, 1, inputs, outputs)
-    return Network("resnet18", _resnet18, _draw(shapes | {"fc": (512, CLASSES)}, seed))
+            shapes[f"{block}.shortcut"] = (1, 1, inputs, outputs)
+    shapes["fc"] = (channels[-1], CLASSES)
+    return Network(name, partial(_residual, name), _draw(shapes, seed))
 
 
 def alexnet(seed: int = 0) -> Network:
@@ -51,6 +77,8 @@ def alexnet(seed: int = 0) -> Network:
 
 
 NETWORKS = {"resnet18": resnet18, "alexnet": alexnet}
+#: Too small to be worth a figure on a CPU's cores.
+SMALL = {name: partial(residual, name) for name in ("digits", "resnet20")}
 
 # name, channels in, channels out, stride, whether a 2x2 max pool follows
 STEPS = (
@@ -62,11 +90,12 @@ STEPS = (
 )
 
 
-def blocks() -> Iterator[tuple[str, int, int, int]]:
+def blocks(name: str = "resnet18") -> Iterator[tuple[str, int, int, int]]:
     """Name, channels in and out, and stride of each residual block."""
-    inputs = 64
-    for stage, outputs in enumerate((64, 128, 256, 512)):
-        for block in range(2):
+    shape = RESIDUAL[name]
+    inputs = shape.channels[0]
+    for stage, outputs in enumerate(shape.channels):
+        for block in range(shape.blocks):
             yield f"{stage}.{block}", inputs, outputs, 2 if stage and not block else 1
             inputs = outputs
 
@@ -99,9 +128,9 @@ def _dense(params: Any, name: str, values: Array) -> Array:
     return values @ params[f"{name}.kernel"] + params[f"{name}.bias"][None]
 
 
-def _resnet18(params: Any, images: Array) -> Array:
-    hidden = nn.relu(_conv(params, "stem", images))
-    for name, _, _, stride in blocks():
+def _residual(network: str, params: Any, images: Array) -> Array:
+    hidden = nn.relu(_conv(params, "stem", images, RESIDUAL[network].stride))
+    for name, _, _, stride in blocks(network):
         short = _conv(params, f"{name}.shortcut", hidden, stride) if stride > 1 else hidden
         inside = nn.relu(_conv(params, f"{name}.first", hidden, stride))
         hidden = nn.relu(_conv(params, f"{name}.second", inside) + short)

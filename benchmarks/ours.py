@@ -68,7 +68,7 @@ class Ours:
 
 def make(name: str) -> Ours:
     """A network by its name, traced and in Q8.8."""
-    network = networks.NETWORKS[name]()
+    network = (networks.NETWORKS | networks.SMALL)[name]()
     traced = afpjax.trace(network.apply, network.params, networks.images(1))
     quantized = afpjax.quantize(traced, FORMAT)
     return Ours(network, quantized, encoded(quantized))

@@ -43,7 +43,7 @@ def measure(effort: Effort) -> Iterator[Row | str]:
     }
     for kind, of_kind in limits.items():
         check_rows(made, kind, of_kind, images=8, count=3)
-    contestants = [_together(made, kind, limits[kind], trials, images) for kind in LIMITS]
+    contestants = [together(made, kind, limits[kind], trials, images) for kind in LIMITS]
     times = race([*contestants, separate(made, images)], effort)
     for kind in LIMITS:
         yield Row(
@@ -68,7 +68,7 @@ def separate(made: ours.Ours, images: int) -> Contestant:
     return Contestant(SEPARATE, run, 1, 2 * compiler.workers())
 
 
-def _together(
+def together(
     made: ours.Ours, kind: str, limits: Thresholds, trials: int, images: int
 ) -> Contestant:
     evaluator = made.evaluator(images)

@@ -25,9 +25,9 @@ def measure(effort: Effort) -> Iterator[Row | str]:
     for name in networks.NETWORKS:
         made = ours.make(name)
         for batch in QUICK if effort.quick else LIMITS:
-            contestants = [_own(made, batch)]
+            contestants = [own(made, batch)]
             try:
-                contestants.append(_rival(made, batch))
+                contestants.append(rival(made, batch))
             except (NotInstalled, Disagrees) as error:
                 yield f"{RIVAL}, {name}: {error}"
             times = race(contestants, effort)
@@ -48,7 +48,7 @@ def site(made: ours.Ours, number: int) -> Site:
     return Site(layer, int(draw.integers(weights)), int(draw.integers(16)))
 
 
-def _own(made: ours.Ours, batch: int) -> Contestant:
+def own(made: ours.Ours, batch: int) -> Contestant:
     evaluator = made.evaluator(batch)
 
     def run(numbers: Sequence[int]) -> None:
@@ -59,7 +59,7 @@ def _own(made: ours.Ours, batch: int) -> Contestant:
     return Contestant(OURS, run, batch, rounds * made.layers)
 
 
-def _rival(made: ours.Ours, batch: int) -> Contestant:
+def rival(made: ours.Ours, batch: int) -> Contestant:
     nets, pytorchfi = load("torch_networks"), load("pytorchfi_rival")
     _check(made, nets, pytorchfi)
     injector = pytorchfi.Injector(nets.make(made.network, batch), rounded=False)

@@ -39,7 +39,7 @@ def measure(effort: Effort) -> Iterator[Row | str]:
     for name in networks.NETWORKS:
         made = ours.make(name)
         _check_evaluator(made)
-        checked, notes = _agreeing(made)
+        checked, notes = agreeing(made)
         yield from notes
         for batch in QUICK if effort.quick else (64, 1):
             contestants = _own(made, batch)
@@ -62,7 +62,7 @@ def _check_evaluator(made: ours.Ours) -> None:
     check_equal("the evaluator", alone, timed)
 
 
-def _agreeing(made: ours.Ours) -> tuple[list[Group], list[str]]:
+def agreeing(made: ours.Ours) -> tuple[list[Group], list[str]]:
     """The groups of rivals whose answers were checked, and why others are left out."""
     groups, notes = [], []
     for check, group in ((_check_torch, _torch), (_check_mrfi, _mrfi)):

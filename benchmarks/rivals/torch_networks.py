@@ -1,7 +1,7 @@
 # pyright: reportMissingImports=false
 """The measured networks in PyTorch, of the same arrays: one topology, any way to run a layer."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from benchmarks import machine
-from benchmarks.networks import STEPS, Network, blocks, images
+from benchmarks.networks import RESIDUAL, STEPS, Network, blocks, images
 
 STEP = 2.0**-8  # Q8.8
 LAST_EXACT = 2**24  # float32 sums of smaller integers are exact in any order
@@ -44,7 +44,7 @@ class Net:
 
 
 def forward(name: str, layer: Layer, batch: Tensor) -> Tensor:
-    return (_resnet18 if name == "resnet18" else _alexnet)(layer, batch)
+    return _residual(name, layer, batch) if name in RESIDUAL else _alexnet(layer, batch)
 
 
 def make(network: Network, count: int, *, channels_last: bool = False) -> Net:
@@ -72,6 +72,20 @@ def make(network: Network, count: int, *, channels_last: bool = False) -> Net:
 def device() -> Any:
     """A CUDA device where JAX computes on one too, else the processor."""
     return torch.device("cuda" if jax.default_backend() == "gpu" else "cpu")
+
+
+def with_tf32(run: Callable[[Sequence[int]], Any]) -> Callable[[Sequence[int]], None]:
+    """The same on a GPU's TF32 units, which cut operands to 11 bits."""
+
+    def cut(numbers: Sequence[int]) -> None:
+        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        matmul.allow_tf32 = cudnn.allow_tf32 = True
+        try:
+            run(numbers)
+        finally:
+            matmul.allow_tf32 = cudnn.allow_tf32 = False
+
+    return cut
 
 
 def finish() -> None:
@@ -132,10 +146,10 @@ def module_name(layer: str) -> str:
 
 def read_twice(name: str) -> frozenset[str]:
     """Layers whose input is read again after them, by the caller or on a skip connection."""
-    if name != "resnet18":
+    if name not in RESIDUAL:
         return frozenset({"conv1"})
     return frozenset({"stem"}) | {
-        f"{block}.{'shortcut' if stride > 1 else 'first'}" for block, _, _, stride in blocks()
+        f"{block}.{'shortcut' if stride > 1 else 'first'}" for block, _, _, stride in blocks(name)
     }
 
 
@@ -154,16 +168,16 @@ def _layers(name: str) -> list[tuple[str, int]]:
     """Names in graph order, with strides."""
     if name == "alexnet":
         return [(step[0], step[3]) for step in STEPS] + [(f"fc{n}", 1) for n in (1, 2, 3)]
-    found = [("stem", 1)]
-    for block, _, _, stride in blocks():
+    found = [("stem", RESIDUAL[name].stride)]
+    for block, _, _, stride in blocks(name):
         found += [(f"{block}.shortcut", stride)] if stride > 1 else []
         found += [(f"{block}.first", stride), (f"{block}.second", 1)]
     return [*found, ("fc", 1)]
 
 
-def _resnet18(layer: Layer, batch: Tensor) -> Tensor:
+def _residual(name: str, layer: Layer, batch: Tensor) -> Tensor:
     hidden = layer("stem", batch).relu_()
-    for block, _, _, stride in blocks():
+    for block, _, _, stride in blocks(name):
         short = layer(f"{block}.shortcut", hidden) if stride > 1 else hidden
         inside = layer(f"{block}.first", hidden).relu_()
         hidden = layer(f"{block}.second", inside).add_(short).relu_()

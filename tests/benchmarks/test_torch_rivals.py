@@ -6,9 +6,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import afpjax  # noqa: E402  (before JAX is used: it sets flags)
 from benchmarks import networks  # noqa: E402
 from benchmarks.agreement import check_rate  # noqa: E402
-from benchmarks.rivals import passes, plain, sliced, torch_networks  # noqa: E402
+from benchmarks.rivals import passes, plain, sliced, torch_networks, vmapped  # noqa: E402
 
 
 def numpy_codes(values):
@@ -123,8 +124,6 @@ def test_the_largest_sum_is_seen():
 
 
 def test_layers_are_in_graph_order_with_the_traced_kernels_sizes():
-    import afpjax
-
     for network in (networks.resnet18(), networks.alexnet()):
         traced = afpjax.trace(network.apply, network.params, networks.images(1))
         net = torch_networks.make(network, 1)
@@ -142,6 +141,31 @@ def test_every_way_runs_every_pass_once_without_gradients():
         done.clear()
         way.run(range(12))
         assert sorted(done) == [(number, True) for number in range(12)]
+
+
+def test_trials_under_vmap_are_those_one_by_one():
+    made = plain.fixed(torch_networks.make(networks.residual("digits"), 2))
+    drawn = {}
+
+    def draw(name, target, codes):
+        masks = torch.randint(0, 16, codes.shape, dtype=torch.int16)
+        drawn[name, target] = masks
+        return masks
+
+    together = vmapped.Vmapped(made, draw, 3, compiled=False).run()
+    for trial, logits in enumerate(together):
+        own = plain.struck(made, lambda *key: drawn[key[:2]][trial])  # noqa: B023
+        torch.testing.assert_close(logits, own, rtol=0, atol=1e-4)
+    assert (together[0] != together[1]).any()
+
+
+def test_tf32_is_on_within_and_off_after():
+    seen = []
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    torch_networks.with_tf32(lambda numbers: seen.append((matmul.allow_tf32, cudnn.allow_tf32)))(
+        [1]
+    )
+    assert seen == [(True, True)] and not matmul.allow_tf32 and not cudnn.allow_tf32
 
 
 def test_mrfi_writes_only_where_nobody_else_reads():

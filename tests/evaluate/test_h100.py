@@ -212,6 +212,13 @@ def test_faulty_kernels_are_made_many_at_a_time(made):
         assert program.temporary_bytes <= 2**20
 
 
+def test_faulty_kernels_at_sites_are_made_many_at_a_time(made, chip):
+    _, chosen, quantized, _ = made
+    shape = quantized.parameters.layers[quantized.layers[1].name].kernel.shape
+    sites = programs.compile_sites.__wrapped__("flip", 1, quantized.format, shape, chosen, chip)
+    assert sites.call.loops == 1 and sites.call.launches <= 11, sites.call.inside
+
+
 def test_streams_are_one_kernel_without_loops(made):
     program = made[0].streams.call
     assert program.loops == 0 and program.launches <= 3
