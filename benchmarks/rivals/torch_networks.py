@@ -78,7 +78,8 @@ def with_tf32(run: Callable[[Sequence[int]], Any]) -> Callable[[Sequence[int]], 
     """The same on a GPU's TF32 units, which cut operands to 11 bits."""
 
     def cut(numbers: Sequence[int]) -> None:
-        matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+        matmul: Any = torch.backends.cuda.matmul
+        cudnn: Any = torch.backends.cudnn
         matmul.allow_tf32 = cudnn.allow_tf32 = True
         try:
             run(numbers)

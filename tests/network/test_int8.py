@@ -124,8 +124,8 @@ def test_dot_products_are_those_of_integers(name):
     *shapes, inner, batch, text = DOTS[name]
     rng = np.random.default_rng(1)
     left, right = (every_code(rng, *shape) for shape in shapes)
-    given = (jnp.asarray(each, jnp.int8) for each in (left, right))
-    found = int8.dot_general(*given, (inner, batch))
+    codes, kernel = (jnp.asarray(each, jnp.int8) for each in (left, right))
+    found = int8.dot_general(codes, kernel, (inner, batch))
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, np.einsum(text, left, right))
 
@@ -295,7 +295,7 @@ def test_a_layer_is_one_product_of_bytes_that_the_library_is_left(either):
     told = lowered.as_text()
     dense = "(tensor<4x24xui8>, tensor<24x5xi8>) -> tensor<4x5xi32>"
     assert dense in told and told.count("stablehlo.convolution") == 1, "the grouped one"
-    made = lowered.compile(compiler_options=compiler.options()).as_text()
+    made = str(lowered.compile(compiler_options=compiler.options()).as_text())
     assert "s32[4,5]{1,0} fusion" in made and "__ynn_fusion" in made
 
 
