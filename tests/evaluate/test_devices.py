@@ -201,10 +201,10 @@ def texts_of(network, images, labels):
     texts = []
     compile_all = compiler.compile_all
 
-    def noting(programs, device=None):
+    def noting(programs, device=None, convolutions=()):
         if device in (None, jax.local_devices()[0]):
             texts.extend(program.as_text() for program in programs)
-        return compile_all(programs, device)
+        return compile_all(programs, device, convolutions)
 
     compiler.compile_all = noting
     engine.compile_programs.cache_clear()
