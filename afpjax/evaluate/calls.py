@@ -19,11 +19,11 @@ from jaxtyping import Array, Shaped, UInt32
 from afpjax.evaluate.words import CallSizes, KernelWords, NodeWords, unpack
 from afpjax.faults import bits
 from afpjax.faults.inject import StageContext, StageInputs, faulty_kernel, run_stage
-from afpjax.faults.spec import FaultSpec, keepers
+from afpjax.faults.spec import FaultSpec
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.program import LayerCall
 from afpjax.network.quantized import Quantized
-from afpjax.network.stages import Stage, stages, transfers
+from afpjax.network.stages import Stage, transfers
 
 #: Images as they are kept, [B, ...], to the network's inputs, float32 [B, ...].
 Prepare = Callable[[Array], Array]
@@ -65,23 +65,23 @@ def draw_streams(
     )
 
 
-def of_stage(streams: Streams, quantized: Quantized, number: int, shared: str) -> Streams:
-    """Those of one stage, by its number; `shared`: whose draws weights have (`keepers`)."""
-    layer = stages(quantized.program)[number].layer
-    read = [wire.number for wire in transfers(quantized.program) if wire.stage == number]
+def of_stage(
+    streams: Streams, quantized: Quantized, number: int, stage: Stage, keeper: int
+) -> Streams:
+    """Those of one stage; `keeper` is the layer whose draws its weights have."""
     inputs, links, weights = streams
+    read = [wire.number for wire in transfers(quantized.program) if wire.stage == number]
     return Streams(
-        None if inputs is None or layer is None else inputs[layer],
+        None if inputs is None or stage.layer is None else inputs[stage.layer],
         None if links is None else tuple(links[value] for value in read),
-        None
-        if weights is None or layer is None
-        else weights[int(keepers(shared, quantized.layers)[layer])],
+        None if weights is None or stage.layer is None else weights[keeper],
     )
 
 
 def first_values(
     spec: FaultSpec, stage: Stage, prepare: Prepare, images: Array, context: StageContext
 ) -> Tables:
+    """What the stage before the first layer makes of images as they are kept."""
     image = context.part.program.image_dtype
     inputs = StageInputs((prepare(images).astype(image),))
     return run_stage(spec, stage, inputs, context, _nothing_drawn)

@@ -32,6 +32,7 @@ from afpjax.network.quantized import Quantized, encoded
 
 ROWS = 64  # the most rows of a chunk where nodes run one by one: what an interrupt may cost
 _FULL = "RESOURCE_EXHAUSTED"
+_AHEAD = 2  # chunks for each thread that are planned and wait, before what is done is handed on
 
 Outcome = Shaped[np.ndarray, "B ..."]  # by image, as the metric gives it
 
@@ -148,9 +149,8 @@ class Engine:
     def run(self, spec: FaultSpec, rows: FaultRows) -> Generator[tuple[int, Outcome], None, None]:
         """The outcome of every row, with its number among `rows`, chunk by chunk, in any order.
 
-        A chunk for which memory does not reach
-        after all runs again in halves, a single row with half the images at a time. Raises
-        `InputError` where not even one image fits.
+        A chunk for which memory does not reach after all runs again in halves, a single row with
+        half the images at a time. Raises `InputError` where not even one image fits.
         """
         pending, most = rows.in_order(), ROWS
         while len(pending):
@@ -186,18 +186,21 @@ class Engine:
         every = -(-len(numbers) * count // workers)  # something for every core
         most = min(most if own.slots == 1 else own.rows, every)
         parts = self._chunks(executions[0], rows, numbers, max(1, most))
-        submitted: list[tuple[np.ndarray, list[Future]]] = []
+        unit, submitted = 0, list[tuple[np.ndarray, list[Future]]]()
         with ThreadPoolExecutor(workers) as pool:
             try:
                 for part, prepared in parts:
-                    first = len(submitted) * count
-                    where = [(first + block) % devices for block in range(count)]
+                    where = [(unit + block) % devices for block in range(count)]
+                    unit += count
                     kernels = [prepared.kernels_on(where.count(d)) for d in range(devices)]
                     units = [
                         pool.submit(executions[d].outcomes, prepared, kernels[d], blocks[d][block])
                         for block, d in enumerate(where)
                     ]
                     submitted.append((part, units))
+                    if len(submitted) > _AHEAD * workers:
+                        part, units = submitted.pop(0)
+                        yield part, self._joined(units)
                 while submitted:  # what is done is let go, faulty kernels above all
                     part, units = submitted.pop(0)
                     yield part, self._joined(units)
@@ -276,17 +279,15 @@ class Engine:
         for start in range(0, count, size):
             part, missing = slice(start, start + size), max(0, start + size - count)
             reference = self._reference
-            block = Block(
-                _padded(self._images[part], missing),
-                np.arange(start, start + size, dtype=np.uint32),
-                Targets(
-                    np.pad(self._labels[part], (0, missing), constant_values=-1),
-                    None if reference is None else _padded(reference[part], missing),
-                ),
+            images = _padded(self._images[part], missing)
+            if self._images.nbytes <= self._room // 8:  # or they are sent with every pass
+                images = jax.device_put(images, device)
+            indices = np.arange(start, start + size, dtype=np.uint32)
+            labels = np.pad(self._labels[part], (0, missing), constant_values=-1)
+            targets = Targets(
+                labels, None if reference is None else _padded(reference[part], missing)
             )
-            kept = self._images.nbytes <= self._room // 8  # or sent with every pass
-            here = jax.device_put(block, device)
-            yield here if kept else here._replace(images=block.images)
+            yield Block(images, *jax.device_put((indices, targets), device))
 
 
 def _padded(part: np.ndarray, missing: int) -> np.ndarray:

@@ -125,16 +125,17 @@ class Evaluator:
             names.append(own if faulty[index] else f"{self.name} clean".encode())
 
         def rows(pairs: Pairs) -> FaultRows:
-            of, in_trials = pairs[:, 0], pairs[:, 1].astype(np.uint32)
-            made, picked = (weights, inputs), of
+            in_trials = pairs[:, 1].astype(np.uint32)
+            asked, of = np.unique(pairs[:, 0], return_inverse=True)
+            made = weights[asked], inputs[asked]
             if spec.budget is not None:
-                limits = Thresholds(weights[of], inputs[of])
+                limits, of = Thresholds(made[0][of], made[1][of]), np.arange(len(of))
                 made = rows_within_budget(spec, layers, limits, self.seed, in_trials, self.count)
-                picked = np.arange(len(of))
             by_layer = [at_rates(made[0][:, n], made[1][..., n, :]) for n in range(len(layers))]
             numbers = np.stack([own for own, _ in by_layer], axis=1)
             tables = [table for _, table in by_layer]
-            return FaultRows(in_trials, numbers[picked], tables, links[of], link_tables)
+            crossing_of = links[pairs[:, 0]]
+            return FaultRows(in_trials, numbers[of], tables, crossing_of, link_tables)
 
         return self._in_trials(spec, names, faulty, trials, rows, progress)
 

@@ -2,7 +2,7 @@
 needs them, and one fetch at the end."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property, lru_cache, partial
 from threading import Lock
 from typing import Any, NamedTuple
@@ -35,8 +35,6 @@ from afpjax.network.quantized import Quantized
 
 #: Compiled programs whose tiles have so many nodes.
 Compile = Callable[[int], Programs]
-
-
 _ONE, _FIRST = np.uint32(1), np.zeros(1, int)  # tiles and slots of a call of one node
 
 
@@ -127,29 +125,32 @@ class Execution:
         self._keepers = keepers(spec.shared, network.layers)
         stages = self.programs.stages
         self._data = [
-            tuple(put(leaf) for leaf in jax.tree.leaves(self._context(number, substitutes)))
-            for number in range(len(stages))
+            tuple(put(leaf) for leaf in jax.tree.leaves(context))
+            for context in self._contexts(substitutes)
         ]
         self._layouts = [node_layout(spec, network, stage, sizes) for stage in stages]
         self._by_image = spec.budget is not None or bool(spec.sites)
         makers = {value: output for stage in stages for output, value in enumerate(stage.outputs)}
         self._outputs = [[makers[value] for value in stage.inputs] for stage in stages]
         self._logits = [*stages[-1].outputs].index(network.program.output)  # pyright: ignore
-        of_network = self.programs.drawn
         self._drawn = [  # places of a stage's streams among the network's
-            jax.tree.leaves(of_stage(of_network, network, number, spec.shared))
-            for number in range(len(stages))
+            jax.tree.leaves(
+                of_stage(self.programs.drawn, network, n, s, int(self._keepers[s.layer or 0]))
+            )
+            for n, s in enumerate(stages)
         ]
         self._own = dict[int, Array]()
 
-    def _context(self, number: int, substitutes: list[Any]) -> StageContext:
-        stage, spec = self.programs.stages[number], self.spec
-        context = StageContext(part_of(self._network, stage))
-        if stage.layer is not None and spec.copies:
-            context = context._replace(substitute=substitutes[stage.layer])
-        if spec.link and stage.parents:
-            context = context._replace(wiring=wiring_by_stage(self._network)[number])
-        return context
+    def _contexts(self, substitutes: list[Any]) -> Iterator[StageContext]:
+        spec = self.spec
+        wiring = wiring_by_stage(self._network) if spec.link else []
+        for number, stage in enumerate(self.programs.stages):
+            context = StageContext(part_of(self._network, stage))
+            if stage.layer is not None and spec.copies:
+                context = context._replace(substitute=substitutes[stage.layer])
+            if spec.link and stage.parents:
+                context = context._replace(wiring=wiring[number])
+            yield context
 
     def prepared(self, plan: Plan) -> Prepared:
         """A plan's calls, with all that they are told but what differs from image to image."""
@@ -252,22 +253,18 @@ class Execution:
             trials = np.array([work.trial], np.uint32) if alone else prepared.trials
             if streams is None or (alone and work.trial != drawn_for):
                 streams, drawn_for = self._streams(trials, block), work.trial
-            if call.stage == 0:
-                made = self.programs.first.call((block.images,), self._data[0])
-            else:
+            own = (block.images,)
+            if call.stage:
                 words = work.words
                 if words is None:
                     of_nodes = (call.stage, call.nodes, call.places, prepared.trials, images)
-                    layout = self._layouts[call.stage]
-                    words = pack(
-                        layout, self._words(plan, *of_nodes), self._sizes.slots, work.slots
-                    )
+                    told = self._words(plan, *of_nodes)
+                    words = pack(self._layouts[call.stage], told, self._sizes.slots, work.slots)
                 outputs = self._outputs[call.stage]
                 read = [tables[key][o] for key, o in zip(call.reads, outputs, strict=True)]
                 drawn = [streams[place] for place in self._drawn[call.stage]]
                 own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *drawn)
-                program = self._program(work)
-                made = program.call(own, self._data[call.stage])
+            made = self._program(work).call(own, self._data[call.stage])
             tables[call.key] = made
             if call.stage == len(self.programs.stages) - 1:
                 outcomes[call.key[1]] = self._measured(made[self._logits], prepared, block)
@@ -295,9 +292,7 @@ class Execution:
         return self.programs.streams((padded, block.indices, self._seed), ())
 
     def _program(self, work: PreparedCall) -> Compiled:
-        run = self._compile(work.size).run[work.call.stage]
-        assert run is not None, "the first stage has a program of its own"
-        return run
+        return self._compile(work.size).run[work.call.stage] or self.programs.first
 
     def _kernels(self, plan: Plan, work: PreparedCall, kernels: Kernels) -> tuple[Array, ...]:
         """The kernels of a call; none where its stage has no layer."""
@@ -365,15 +360,12 @@ class Execution:
         """The most memory, bytes, that a plan takes at once: tables and faulty kernels."""
         layers = [self.programs.stages[stage].layer for stage, _ in prepared.kernels]
         programs = (self.programs.kernels[layer] for layer in layers if layer is not None)
-        calls = [work.call for work in prepared.calls]
+        of = {work.call.key: self._program(work) for work in prepared.calls}
         return sum(program.output_bytes for program in programs if program) + peak_bytes(
-            calls,
-            lambda call: self._of(call).output_bytes,
-            lambda call: self._of(call).temporary_bytes,
+            [work.call for work in prepared.calls],
+            lambda call: of[call.key].output_bytes,
+            lambda call: of[call.key].temporary_bytes,
         )
-
-    def _of(self, call: Call) -> Compiled:
-        return self.programs.run[call.stage] or self.programs.first
 
 
 def fetch(array: Array) -> np.ndarray:

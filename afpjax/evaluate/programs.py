@@ -36,7 +36,7 @@ from afpjax.evaluate.words import (
 from afpjax.faults.inject import StageContext, part_of
 from afpjax.faults.link import Wiring
 from afpjax.faults.sites import FaultSites, inject_sites
-from afpjax.faults.spec import FaultSpec
+from afpjax.faults.spec import FaultSpec, keepers
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import Quantized
@@ -92,7 +92,7 @@ def compile_programs(
     kept = jax.ShapeDtypeStruct((sizes.images, *images.shape[1:]), images.dtype)
     streams = jax.eval_shape(partial(draw_streams, spec, quantized), *_drawn(sizes))
     tables: dict[Any, Any] = {}
-    lowered = []
+    own_of, lowered = keepers(spec.shared, quantized.layers), []
     for number, stage in enumerate(cut):
         data = stage_shapes(spec, quantized, stage)
         if stage is cut[0]:
@@ -104,7 +104,7 @@ def compile_programs(
             function = partial(stage_tables, spec, stage, sizes, layout)
             words = _uint(sizes.slots, width(layout))
             kernel = None if stage.layer is None else _kernel_table(spec, quantized, stage, sizes)
-            own = of_stage(streams, quantized, number, spec.shared)
+            own = of_stage(streams, quantized, number, stage, int(own_of[stage.layer or 0]))
             arguments = (words, _uint(), kernel, reads, own)
         made = jax.eval_shape(function, *arguments, data)
         tables.update(zip(stage.outputs, made, strict=True))
