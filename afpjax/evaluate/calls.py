@@ -161,7 +161,7 @@ def _tile(
     pairs = zip(reads, stage.parents, nodes.parents.T, strict=True)
     values = tuple(read(*pair) for pair in pairs)
     kernel = kernels
-    if sizes.slots > 1 and kernels is not None and spec.scope != "image":
+    if sizes.slots > 1 and kernels is not None and not spec.one_kernel:
         # As rows: a product may want its kernel laid out otherwise, and XLA would lay out all of
         # the table that way in every call.
         kernel = picked(kernels.reshape(len(kernels), -1), nodes.kernel[:1])
@@ -175,13 +175,14 @@ def _tile(
     answering = nodes.answering
     if answering is not None:
         answering = per_image(lax.bitcast_convert_type(answering, jnp.int32))
-    inputs = StageInputs(values, kernel, thresholds, answering, per_image(nodes.links))
+    exchanged = jax.tree.map(per_image, nodes.weights) if spec.exchanged else None
+    inputs = StageInputs(values, kernel, thresholds, exchanged, answering, per_image(nodes.links))
 
     def drawn(target: int, number: int) -> UInt32[Array, "nB 2"]:
         own = streams.links[number] if target == bits.LINK else streams.inputs
         return flat(picked(own, nodes.trial))
 
-    if nodes.weights is None:
+    if nodes.weights is None or spec.exchanged:
         return run_stage(spec, stage, inputs, context, drawn)
     of_weights = picked(streams.weights, nodes.trial)[0]
     return _kernel_by_image(spec, stage, inputs, context, drawn, of_weights, nodes.weights[0])

@@ -86,7 +86,7 @@ class Engine:
             rows=self._most_rows,
             room=self._share,
             alone=floats or self._metric.exact or spec.scope == "image",
-            kernels=sizes.kernel_bytes(graph),
+            kernels=0 if spec.one_kernel else sizes.kernel_bytes(graph),
         )
 
     @property

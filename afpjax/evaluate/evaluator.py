@@ -25,7 +25,7 @@ from afpjax.evaluate.rows import FaultRows, at_rates, at_sites, links_by_stage, 
 from afpjax.faults import bits
 from afpjax.faults.budget import rows_within_budget
 from afpjax.faults.model import FaultModel, thresholds
-from afpjax.faults.sites import Fault, check_fault, wherever_read
+from afpjax.faults.sites import TARGETS, Fault, check_fault, wherever_read
 from afpjax.faults.spec import FaultSpec, Thresholds
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
@@ -33,10 +33,12 @@ from afpjax.inputs.notes import warn
 from afpjax.network import soundness
 from afpjax.network.quantized import Quantized
 from afpjax.network.softmax import before_softmax
+from afpjax.network.taps import has_taps
 
 Progress = Callable[[int], Any]
 #: Numbers of requests and of trials.
 Pairs = Int[np.ndarray, "R 2"]
+MOST_EXCHANGED = 4  # sites of weights; more are cheaper in a kernel of their own
 MOST_TRIALS = 2**31  # their numbers are words of the draws' streams
 
 
@@ -218,14 +220,20 @@ class Evaluator:
             faults = [wherever_read(fault, self.quantized.layers) for fault in faults]
         for fault in faults:
             check_fault(fault, self.quantized, self.count)
-        names = [f"{self.name} at ".encode() + fault.name for fault in faults]
+        specs = [self._spec_at(fault) for fault in faults]
+        # Beyond 2^24 an exchanged sum may round otherwise.
+        names = [
+            f"{self.name} at{' in sums' * bool(spec.exchanged)} ".encode() + fault.name
+            for spec, fault in zip(specs, faults, strict=True)
+        ]
         alike: dict[tuple[FaultSpec, str], dict[bytes, Fault]] = {}  # that run in the same programs
-        for name, fault in zip(names, faults, strict=True):
+        for name, spec, fault in zip(names, specs, faults, strict=True):
             if name not in self.memory:
-                alike.setdefault((_spec_at(fault), fault.how), {})[name] = fault
+                alike.setdefault((spec, fault.how), {})[name] = fault
         progress(len(faults) - sum(map(len, alike.values())))
         for (spec, _), missing in alike.items():
-            rows = at_sites(list(missing.values()), len(self.quantized.layers), spec.sites)
+            layers, rooms = len(self.quantized.layers), (spec.sites, spec.exchanged)
+            rows = at_sites(list(missing.values()), layers, *rooms)
             self._run(spec, list(missing), rows, progress)
         return self._outcomes(names)
 
@@ -256,6 +264,29 @@ class Evaluator:
         """
         return self._engine.clean_rate(FaultSpec(copies=1) if losing else FaultSpec())
 
+    def _spec_at(self, fault: Fault) -> FaultSpec:
+        """The programs of a fault at sites.
+
+        Few sites of weights in fixed point are exchanged in the sums; others are in kernels of
+        their own, and these need no programs of their own.
+        """
+        weights, inputs = (
+            site_room(
+                max((s.elements.shape[1] for (_, t), s in fault.sites.items() if t == of), default=0)
+            )
+            for of in TARGETS
+        )
+        exchanged = weights if weights <= MOST_EXCHANGED and self._exchanges else 0
+        if not inputs and not exchanged:
+            return FaultSpec()
+        return FaultSpec(sites=inputs, exchanged=exchanged, how=fault.how)
+
+    @cached_property
+    def _exchanges(self) -> bool:
+        """Whether single weights can be exchanged in sums: exactly, as far as sums are exact."""
+        fixed = self.quantized.format.kind == "fixed" and not self.metric.exact
+        return fixed and all(map(has_taps, self.quantized.program.calls))
+
     def _run(
         self,
         spec: FaultSpec,
@@ -282,13 +313,6 @@ def _digest(of_layers: Sequence[PlacementFaults], index: int) -> bytes:
     for part in (part[index] for layer in of_layers for part in layer):
         digest.update(part.nbytes.to_bytes(8, "little") + part.tobytes())
     return digest.digest()
-
-
-def _spec_at(fault: Fault) -> FaultSpec:
-    """The programs of a fault at sites; in weights alone it needs none of its own."""
-    inputs = [sites for (_, target), sites in fault.sites.items() if target == "activations"]
-    room = site_room(max((sites.elements.shape[1] for sites in inputs), default=0))
-    return FaultSpec(sites=room, how=fault.how) if room else FaultSpec()
 
 
 def accuracy(

@@ -208,7 +208,7 @@ class Execution:
         rows, stage, layout = plan.rows, self.programs.stages[number], self._layouts[number]
         nodes = plan.stages[number]
         own, kernels = nodes.rows[of_nodes], nodes.kernels[of_nodes]
-        alone = self._sizes.slots == 1 or self.spec.scope == "image"
+        alone = self._sizes.slots == 1 or self.spec.one_kernel
         words = NodeWords(
             places,
             np.searchsorted(trials, rows.trials[own]) if len(trials) else 0 * own,
@@ -222,7 +222,10 @@ class Execution:
             else:
                 thresholds = _filled(layout.thresholds, table.inputs, faults, images)
             words = words._replace(thresholds=thresholds)
-            if layout.weights is not None:
+            if isinstance(layout.weights, FaultSites):
+                weights = self._sites(table.weights, faults, layout.weights, None)
+                words = words._replace(weights=weights)
+            elif layout.weights is not None:
                 words = words._replace(weights=_filled(layout.weights, table.weights, faults))
             if layout.answering is not None:
                 answering = _filled(layout.answering, table.answering, faults)
@@ -234,10 +237,14 @@ class Execution:
         return words
 
     def _sites(
-        self, inputs: Any, faults: Int[np.ndarray, "n"], shapes: Any, images: np.ndarray | None
+        self, sites: Any, faults: Int[np.ndarray, "n"], shapes: Any, images: np.ndarray | None
     ) -> FaultSites:
-        elements = _filled(shapes.elements, inputs.elements, faults, images, NOWHERE)
-        return FaultSites(elements, _filled(shapes.words, inputs.words, faults, images))
+        elements = _filled(
+            shapes.elements, getattr(sites, "elements", None), faults, images, NOWHERE
+        )
+        return FaultSites(
+            elements, _filled(shapes.words, getattr(sites, "words", None), faults, images)
+        )
 
     def outcomes(
         self, prepared: Prepared, kernels: Kernels, block: Block
@@ -299,7 +306,7 @@ class Execution:
         layer = self.programs.stages[work.call.stage].layer
         if layer is None:
             return ()
-        if work.kernel_key is None or self.spec.scope == "image":
+        if work.kernel_key is None or self.spec.one_kernel:
             return (self._own_kernel(layer),)
         return (kernels.take(work.kernel_key, lambda: self._faulty(plan, work, layer)),)
 
@@ -307,7 +314,7 @@ class Execution:
         """The layer's own codes, as programs take them: alone, or before faulty ones."""
         if layer not in self._own:
             codes = self._codes(layer)
-            if self._sizes.slots == 1 or self.spec.scope == "image":
+            if self._sizes.slots == 1 or self.spec.one_kernel:
                 self._own[layer] = codes
             else:
                 words = np.zeros(

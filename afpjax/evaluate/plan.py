@@ -62,7 +62,8 @@ def _nodes(
     weights_drawn = False
     if stage.layer is not None:
         faults, table = rows.faults[:, stage.layer], rows.tables[stage.layer]
-        drawn, kernels = table.drawn[faults], table.of_weights[faults]
+        drawn = table.drawn[faults]
+        kernels = 0 * faults if rows.exchanged else table.of_weights[faults]
         weights_drawn = table.drawn_weights
     links = rows.links[:, number] if rows.links.shape[1] else np.zeros_like(faults)
     trials = rows.trials.astype(np.int64) + 1
@@ -163,7 +164,7 @@ def slots(kernels: Int[np.ndarray, "N"], size: int, room: int) -> tuple[Int[np.n
     place = np.empty_like(order)
     _, counts = np.unique(kernels, return_counts=True)
     tiles = -(-counts // size)
-    if size == 1 or tiles.sum() * size > min(room, max(size, 2 * len(kernels))):
+    if size == 1 or tiles.sum() * size > min(room, 2 * len(kernels)):
         place[order] = np.arange(len(order))
         return place, 1
     starts = np.repeat((np.cumsum(tiles) - tiles) * size, counts)

@@ -109,7 +109,7 @@ def compile_programs(
         made = jax.eval_shape(function, *arguments, data)
         tables.update(zip(stage.outputs, made, strict=True))
         lowered.append(lower(function, arguments, data))
-    for call in quantized.program.calls if spec.scope != "image" else ():
+    for call in () if spec.one_kernel else quantized.program.calls:
         codes = quantized.parameters.layers[call.layer.name].kernel
         layout = kernel_layout(spec, call)
         make = partial(kernels_at_rates, spec, quantized.format, call, sizes, layout)
@@ -164,7 +164,7 @@ def _drawn(sizes: CallSizes) -> tuple[Any, ...]:
 def _kernel_table(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: CallSizes) -> Any:
     assert stage.layer is not None
     codes = quantized.parameters.layers[quantized.layers[stage.layer].name].kernel
-    several = () if sizes.slots == 1 or spec.scope == "image" else (1 + sizes.kernels,)
+    several = () if sizes.slots == 1 or spec.one_kernel else (1 + sizes.kernels,)
     return jax.ShapeDtypeStruct((*several, *codes.shape), codes.dtype)
 
 

@@ -65,6 +65,7 @@ class FaultRows:
     links: Int[np.ndarray, "R S"]
     link_tables: Sequence[np.ndarray] = ()  # uint32 [n, reads, ...]
     how: str = "flip"  # what faults at sites do to their bits
+    exchanged: bool = False  # faults at sites of weights are no part of kernels
 
     def __len__(self) -> int:
         return len(self.trials)
@@ -147,8 +148,9 @@ def links_by_stage(
     return np.stack([numbers for numbers, _ in known], axis=1), tables
 
 
-def at_sites(faults: Sequence[Fault], layers: int, room: int) -> FaultRows:
-    """A row for each fault; the inputs' sites, of one image or all, are padded to `room`."""
+def at_sites(faults: Sequence[Fault], layers: int, room: int, exchanged: int) -> FaultRows:
+    """A row for each fault; the inputs' sites, of one image or all, are padded to `room`, and the
+    weights' to `exchanged`, or to as many as a layer has where that is 0."""
     numbers = np.zeros((len(faults), layers), np.int64)
     entries = [dict[bytes, int]() for _ in range(layers)]
     found: list[list[_Operands]] = [[] for _ in range(layers)]
@@ -162,13 +164,14 @@ def at_sites(faults: Sequence[Fault], layers: int, room: int) -> FaultRows:
             numbers[row, layer] = number = entries[layer].setdefault(key, 1 + len(found[layer]))
             if number > len(found[layer]):
                 found[layer].append(parts)
-    tables = [_at_sites(parts, room) for parts in found]
+    tables = [_at_sites(parts, room, exchanged) for parts in found]
     return FaultRows(
         np.zeros(len(faults), np.uint32),
         numbers,
         tables,
         np.zeros((len(faults), 0), np.int64),
         how=faults[0].how if faults else "flip",
+        exchanged=bool(exchanged),
     )
 
 
@@ -181,10 +184,10 @@ def site_room(most: int) -> int:
     return 1 << (most - 1).bit_length() if most else 0
 
 
-def _at_sites(parts: Sequence[_Operands], room: int) -> FaultTable:
+def _at_sites(parts: Sequence[_Operands], room: int, exchanged: int) -> FaultTable:
     weights, inputs = ([None, *(part[which] for part in parts)] for which in (0, 1))
     most = max((w.elements.shape[1] for w in weights if w is not None), default=0)
-    of_weights = _stacked(weights, site_room(most))
+    of_weights = _stacked(weights, exchanged or site_room(most))
     alone = replace(of_weights, elements=of_weights.elements[:, 0], words=of_weights.words[:, 0])
     return FaultTable(alone, _stacked(inputs, room))
 

@@ -25,6 +25,7 @@ class Backend(NamedTuple):
     most_images: int
     table_bytes: int  # of a table at most, and of all faulty kernels of a chunk eight times that
     tile: int  # nodes that share a kernel and run at once, at most
+    shared_tile: int  # the same where no kernel is faulty
     single_bytes: int  # a node with at least so many runs in a call of its own
     rows: int  # of a chunk at most
     threads: int  # of the host, for each device; 0 for one on each core
@@ -37,6 +38,7 @@ CPU = Backend(
     most_images=256,
     table_bytes=2**23,
     tile=1,
+    shared_tile=16,
     single_bytes=2**19,
     rows=64,
     threads=0,
@@ -49,6 +51,7 @@ ACCELERATOR = Backend(
     most_images=2**14,
     table_bytes=2**33,
     tile=2**14,
+    shared_tile=2**14,
     single_bytes=2**40,
     rows=1024,
     threads=2,
@@ -79,19 +82,22 @@ def choose(
     """Sizes of calls for so many images and at most so many rows, within `room` bytes.
 
     `alone`: a tile has one node, so that what it gives does not depend on what else is asked.
-    `kernels`: bytes of all kernels of the network.
+    `kernels`: bytes of all kernels of the network, 0 where none is faulty.
     """
     own, largest = backend(), value_bytes(graph)
     fitting = min(max(power(own.call_bytes // largest), own.least_images), own.most_images)
     block = min(images, fitting)
     value = block * largest
     # At a stage there are its own table, and those of the stages that it or a later one reads.
-    table = min(own.table_bytes // value, 8 * own.table_bytes // kernels)
+    table = own.table_bytes // value
+    if kernels:
+        table = min(table, 8 * own.table_bytes // kernels)
     fits = min(table, room // (4 * value + kernels), own.rows, rows)
     slots = power(fits) if value < own.single_bytes and fits >= _FEW else 1
     if slots == 1:
         return CallSizes(block, 1, 1, 1)
-    fill = min(own.call_bytes // value, own.most_images // block, own.tile, slots)
+    tile = own.tile if kernels else own.shared_tile
+    fill = min(own.call_bytes // value, own.most_images // block, tile, slots)
     nodes = 1 if alone else power(fill)
     return CallSizes(block, slots, slots if nodes == 1 else 2 * slots, nodes, own.kernel_bytes)
 

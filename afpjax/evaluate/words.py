@@ -46,7 +46,9 @@ class NodeWords(NamedTuple):
     trial: Any  # its place among the chunk's trials
     kernel: Any  # its place among the call's kernels
     thresholds: Any = None  # of the layer's inputs, or `FaultSites`
-    weights: Any = None  # thresholds of weights, where every image has a kernel of its own
+    #: Of its weights: thresholds, where every image has a kernel of its own, or `FaultSites`, where
+    #: products are exchanged.
+    weights: Any = None
     answering: Any = None  # by neuron, the read copy that it is computed from
     links: Any = None  # thresholds of what it reads
 
@@ -69,9 +71,14 @@ def node_layout(spec: FaultSpec, quantized: Quantized, stage: Stage, sizes: Call
         if spec.sites:
             thresholds = FaultSites((sizes.images, spec.sites), (sizes.images, spec.sites))
         neurons = (layer.neurons,) if spec.copies else ()
+        weights: Any = None
+        if spec.exchanged:
+            weights = sites_layout(spec.exchanged)
+        elif spec.scope == "image" and spec.bits:
+            weights = (*neurons, spec.columns)
         words = words._replace(
             thresholds=thresholds,
-            weights=(*neurons, spec.columns) if spec.scope == "image" and spec.bits else None,
+            weights=weights,
             answering=neurons or None,
         )
     if spec.link and stage.parents:

@@ -16,6 +16,7 @@ from jaxtyping import Array, Float, Int, UInt32
 from afpjax.faults import bits, kinds
 from afpjax.faults.budget import once, within_budget
 from afpjax.faults.link import Wiring, all_arrived, by_stage, wiring_by_stage
+from afpjax.faults.sites import FaultSites, exchange_sites
 from afpjax.faults.spec import FaultSpec, Thresholds, keepers
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
@@ -34,6 +35,7 @@ class StageInputs(NamedTuple):
     values: tuple[Array, ...]  # [B, ...] each, of the stages before; the images for the first
     kernel: Array | None = None  # codes, faulty already
     thresholds: Any = None  # of the layer's inputs: uint32 [B, columns], or `FaultSites` [B, n]
+    exchanged: Any = None  # of its weights, where these are no part of the kernel: [B, n]
     #: Where devices share out the neurons: the device that each is from, int8 [B, C], -1 lost.
     answering: Any = None
     links: Any = None  # of `values` on their way: thresholds, uint32 [B, W], or [B, W, 2]
@@ -71,7 +73,11 @@ def run_stage(
     names = stage.inputs if stage.parents else (part.program.image,)
 
     def one(
-        values: tuple[Array, ...], stream: Array | None, thresholds: Any, answering: Array | None
+        values: tuple[Array, ...],
+        stream: Array | None,
+        thresholds: Any,
+        exchanged: FaultSites | None,
+        answering: Array | None,
     ) -> tuple[Array, ...]:
         def copy(stream: Array | None, thresholds: Any) -> Hook:
             """The layer as it computes with one read copy of its inputs."""
@@ -79,7 +85,13 @@ def run_stage(
             def inject(codes: Array) -> Array:
                 return spec.inject(part.format, codes, stream, thresholds)
 
-            return layer_on_codes(part, lambda call: LayerFaults(None, inject))
+            def faults(call: LayerCall) -> LayerFaults:
+                if exchanged is None:
+                    return LayerFaults(None, inject)
+                sums = partial(exchange_sites, spec.how, part.format, call, exchanged)
+                return LayerFaults(None, inject, sums)
+
+            return layer_on_codes(part, faults)
 
         hook = copy(stream, thresholds)
         if answering is not None:
@@ -88,7 +100,7 @@ def run_stage(
         run_steps(stage.steps, environment, layers, hook)
         return tuple(environment[value] for value in stage.outputs)
 
-    return jax.vmap(one)(values, own, inputs.thresholds, inputs.answering)
+    return jax.vmap(one)(values, own, inputs.thresholds, inputs.exchanged, inputs.answering)
 
 
 def _shared_out(

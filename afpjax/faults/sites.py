@@ -15,7 +15,9 @@ from jaxtyping import Array, Float, UInt32
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import HOW, QFormat, change
 from afpjax.network.layers import Layer, stored
+from afpjax.network.program import LayerCall
 from afpjax.network.quantized import Quantized
+from afpjax.network.taps import exchange
 
 TARGETS = ("weights", "activations")
 NOWHERE = 2**32 - 1  # an element beyond every operand
@@ -115,6 +117,29 @@ def inject_sites(
     read = flat.at[elements].get(mode="fill", fill_value=0)
     words = lax.bitcast_convert_type(sites.words, jnp.int32)
     return flat.at[elements].set(change(fmt, read, words, how), mode="drop").reshape(codes.shape)
+
+
+def exchange_sites(
+    how: str,
+    fmt: QFormat,
+    call: LayerCall,
+    sites: FaultSites,
+    codes: Float[Array, "..."],
+    kernel: Float[Array, "..."],
+    total: Float[Array, "..."],
+) -> Float[Array, "..."]:
+    """A layer's sums with some bits of some of its weights [n] flipped, cleared or set.
+
+    What `inject_sites` does to the kernel, done to the sums `total` of `codes` and the kernel as it
+    is (`taps.exchange`): many faults are then sums of one kernel.
+    """
+    there = sites.elements < np.uint32(kernel.size)
+    words = jnp.where(there, lax.bitcast_convert_type(sites.words, jnp.int32), jnp.int32(0))
+    old = kernel.reshape(-1).at[sites.elements].get(mode="fill", fill_value=0)
+    new = change(fmt, old, words, how)
+    for site in range(len(words)):
+        total = exchange(call, codes, total, sites.elements[site], old[site], new[site])
+    return total
 
 
 def wherever_read(fault: Fault, layers: Sequence[Layer]) -> Fault:

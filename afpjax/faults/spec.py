@@ -40,6 +40,8 @@ class FaultSpec:
     scope: str = ""
     length: int = 0  # bits of a burst, values of a packet
     sites: int = 0  # of faults at given sites: how many an operand has room for
+    # The same of weights whose products are exchanged in the layer's sums; 0: kernels are faulty.
+    exchanged: int = field(default=0, repr=False)
     how: str = "flip"  # what these do to their bits
     shared: str = "stored"  # whose draws weights have: `keepers`
     copies: int = 0  # of a layer's inputs, where devices share out its neurons; 0: they do not
@@ -58,6 +60,11 @@ class FaultSpec:
         """Words of the thresholds of each layer and target."""
         thresholds = len(self.bits) if kinds.named(self.kind).drawn == "bit" else 1
         return 2 * thresholds if self.rare else thresholds
+
+    @property
+    def one_kernel(self) -> bool:
+        """Whether every call of a layer reads the layer's own kernel, whatever is faulty."""
+        return self.scope == "image" or self.exchanged > 0
 
     def of_columns(self, columns: int) -> "FaultSpec":
         """The same for thresholds of so many words for each layer, one each or two."""

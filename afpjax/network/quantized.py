@@ -47,6 +47,8 @@ class Steps(NamedTuple):
 
 #: Codes -> the codes that a fault leaves of them (the values, in float formats).
 OnCodes = Callable[[Array], Array]
+#: (a layer's input codes, its kernel's, their sums) -> the sums that a fault leaves.
+OnSums = Callable[[Array, Array, Array], Array]
 
 
 class LayerFaults(NamedTuple):
@@ -54,6 +56,7 @@ class LayerFaults(NamedTuple):
 
     weights: OnCodes | None = None
     inputs: OnCodes | None = None
+    sums: OnSums | None = None  # of fixed point, before the bias
 
 
 @jax.tree_util.register_dataclass
@@ -134,7 +137,7 @@ def layer_on_codes(quantized: Quantized, faults: Callable[[LayerCall], LayerFaul
         if faulty.inputs is not None:
             codes = faulty.inputs(codes)
         parameters = parameters._replace(kernel=kernel)
-        layer = affine if fmt.kind != "fixed" else partial(_accumulate, quantized)
+        layer = affine if fmt.kind != "fixed" else partial(_accumulate, quantized, faulty.sums)
         return layer(call, codes, parameters)
 
     return hook
@@ -158,12 +161,18 @@ def _encoded(quantized: Quantized) -> Quantized:
 
 
 def _accumulate(
-    quantized: Quantized, call: LayerCall, codes: Array, parameters: LayerParameters
+    quantized: Quantized,
+    faulty: OnSums | None,
+    call: LayerCall,
+    codes: Array,
+    parameters: LayerParameters,
 ) -> Array:
     step, bits = quantized.steps[call.layer.name], quantized.format.bits
     grid = call.per_output(step.weights) * step.inputs
     units = of_layer(quantized.units, call.layer, bits)
     total = multiply(call.linear, codes, parameters.kernel, bits=bits, units=units)
+    if faulty is not None:
+        total = faulty(codes, parameters.kernel, total)
     if parameters.bias is not None:
         total = total + round_through(call.per_output(parameters.bias) * (1 / grid))
     return total * grid

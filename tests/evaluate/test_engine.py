@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from afpjax.evaluate import engine, execution, sizes
+from afpjax.evaluate import engine, evaluator, execution, sizes
 from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import LOGITS
 from afpjax.faults.sites import Fault, Site
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
@@ -100,19 +101,24 @@ def test_outcomes_are_those_of_every_mapping_by_itself(
     np.testing.assert_array_equal(got, alone[:, :, :count])
 
 
-def test_faults_at_sites_are_the_same_in_kernels_that_are_made_some_at_a_time(
-    network, pictures, truth, monkeypatch
+@pytest.mark.parametrize("backend", [ALONE, TILES], ids=["alone", "tiles"])
+def test_faults_at_sites_are_the_same_in_kernels_of_their_own_and_in_sums(
+    network, pictures, truth, monkeypatch, backend
 ):
-    sites = [
-        Site(layer, element, bit) for layer in (0, 1, 5) for element in (3, 7) for bit in (6, 7)
-    ]
+    """Of one weight each, of several, and of weights and inputs; kernels are made in fours."""
+    layers, places = (0, 1, 5), [(3, 6), (7, 7), (2, 5)]
+    sites = [Site(layer, *place) for layer in layers for place in places]
+    faults = [Fault.at(site, how=how) for site in sites for how in ("flip", "set")]
+    faults += [Fault.at(*sites[::4]), Fault.at(*sites[:3]), Fault.at(*sites[:5], *sites[6:])]
+    faults += [Fault.at(site, Site(2, 5, 6, "activations")) for site in sites[::3]]
+    monkeypatch.setattr(sizes, "CPU", backend._replace(shared_tile=4))
     found = []
-    for backend in (ALONE, TILES):
-        monkeypatch.setattr(sizes, "CPU", backend)
-        evaluator = Evaluator(network, pictures[:9], truth[:9], 3)
-        found.append(evaluator.evaluate_sites([Fault.at(site) for site in sites]))
+    for most in (0, 4):
+        monkeypatch.setattr(evaluator, "MOST_EXCHANGED", most)
+        evaluated = Evaluator(network, pictures[:9], truth[:9], 3, metric=LOGITS)
+        found.append(evaluated.evaluate_sites(faults))
     np.testing.assert_array_equal(*found)
-    assert not found[0].all()
+    assert (found[0] != np.asarray(network(pictures[:9]))).any(axis=(1, 2)).mean() > 0.8
 
 
 def check_budget(network, images, labels, mappings, faults):

@@ -16,6 +16,7 @@ import pytest
 from afpjax.evaluate import programs, sizes
 from afpjax.evaluate.metric import RIGHT
 from afpjax.faults.model import FaultModel
+from afpjax.faults.spec import FaultSpec
 from afpjax.models import zoo
 from afpjax.network import compiler
 from afpjax.network.fixed_point import QFormat
@@ -217,6 +218,25 @@ def test_faulty_kernels_at_sites_are_made_many_at_a_time(made, chip):
     shape = quantized.parameters.layers[quantized.layers[1].name].kernel.shape
     sites = programs.compile_sites.__wrapped__("flip", 1, quantized.format, shape, chosen, chip)
     assert sites.call.loops == 1 and sites.call.launches <= 11, sites.call.inside
+
+
+def test_single_faults_of_weights_share_tiles_and_kernels(traced, chip):
+    """Their sums are exchanged: a stage is one loop over tiles of many nodes, and reads one kernel.
+
+    Beside what a stage does there are the weights that meet and their products.
+    """
+    name, network, images = traced
+    quantized = replace(encoded(quantize(network, QFormat(16, 7), images)), units="bfloat16")
+    shapes = programs.Shapes.of(quantized, images[:1])
+    room = h100.MEMORY // 4
+    own = sizes.choose(quantized.graph, 250, rows=ROWS, room=room, alone=False, kernels=0)
+    spec = FaultSpec(exchanged=1)
+    single = programs.compile_programs.__wrapped__(spec, as_they_are, shapes, own, chip)
+    assert own.nodes >= 16 and not any(single.kernels)
+    for stage, run in zip(single.stages[1:], single.run[1:], strict=True):
+        assert run.call.loops == 1
+        most = 4 if stage.layer is None else 20
+        assert run.call.launches <= most, (stage.layer, run.call.outside, run.call.inside)
 
 
 def test_streams_are_one_kernel_without_loops(made):
