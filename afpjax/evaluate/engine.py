@@ -29,6 +29,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.network import compiler, self_check
 from afpjax.network.digest import digest
 from afpjax.network.quantized import Quantized, encoded
+from afpjax.network.taps import has_taps
 
 ROWS = 64  # the most rows of a chunk where nodes run one by one: what an interrupt may cost
 _FULL = "RESOURCE_EXHAUSTED"
@@ -103,6 +104,15 @@ class Engine:
         data = (self._substitutes, self._images, self._labels, self._seed)
         return digest(network.program, how, network, data)
 
+    @property
+    def plain(self) -> FaultSpec:
+        """The programs of fault-free passes, and of faults in single weights.
+
+        In fixed point these are exchanged in the sums, exactly as far as sums are exact.
+        """
+        fixed = self._network.format.kind == "fixed" and not self._metric.exact
+        return FaultSpec(exchanged=int(fixed and all(map(has_taps, self._network.program.calls))))
+
     def with_metric(self, metric: Metric) -> "Engine":
         """The same engine with another metric, and fault-free logits where it needs them."""
         other = copy(self)
@@ -114,7 +124,7 @@ class Engine:
         """Fault-free logits of every image."""
         if self._reference is None:
             clean = clean_rows(len(self._network.layers))
-            ((_, logits),) = self.with_metric(LOGITS).run(FaultSpec(), clean)
+            ((_, logits),) = self.with_metric(LOGITS).run(self.plain, clean)
             return logits
         return self._reference
 

@@ -33,7 +33,6 @@ from afpjax.inputs.notes import warn
 from afpjax.network import soundness
 from afpjax.network.quantized import Quantized
 from afpjax.network.softmax import before_softmax
-from afpjax.network.taps import has_taps
 
 Progress = Callable[[int], Any]
 #: Numbers of requests and of trials.
@@ -262,7 +261,7 @@ class Evaluator:
 
         In the programs of faults at sites, or, where neurons can be lost, in those of placements.
         """
-        return self._engine.clean_rate(FaultSpec(copies=1) if losing else FaultSpec())
+        return self._engine.clean_rate(FaultSpec(copies=1) if losing else self.own_engine.plain)
 
     def _spec_at(self, fault: Fault) -> FaultSpec:
         """The programs of a fault at sites.
@@ -270,22 +269,15 @@ class Evaluator:
         Few sites of weights in fixed point are exchanged in the sums; others are in kernels of
         their own, and these need no programs of their own.
         """
-        weights, inputs = (
-            site_room(
-                max((s.elements.shape[1] for (_, t), s in fault.sites.items() if t == of), default=0)
-            )
-            for of in TARGETS
-        )
-        exchanged = weights if weights <= MOST_EXCHANGED and self._exchanges else 0
+        most = dict.fromkeys(TARGETS, 0)
+        for (_, target), sites in fault.sites.items():
+            most[target] = max(most[target], sites.elements.shape[1])
+        weights, inputs = (site_room(most[target]) for target in TARGETS)
+        exchanges = weights <= MOST_EXCHANGED and self.own_engine.plain.exchanged
+        exchanged = weights if exchanges else 0
         if not inputs and not exchanged:
             return FaultSpec()
         return FaultSpec(sites=inputs, exchanged=exchanged, how=fault.how)
-
-    @cached_property
-    def _exchanges(self) -> bool:
-        """Whether single weights can be exchanged in sums: exactly, as far as sums are exact."""
-        fixed = self.quantized.format.kind == "fixed" and not self.metric.exact
-        return fixed and all(map(has_taps, self.quantized.program.calls))
 
     def _run(
         self,

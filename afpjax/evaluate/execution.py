@@ -36,6 +36,7 @@ from afpjax.network.quantized import Quantized
 #: Compiled programs whose tiles have so many nodes.
 Compile = Callable[[int], Programs]
 _ONE, _FIRST = np.uint32(1), np.zeros(1, int)  # tiles and slots of a call of one node
+_NONE = _FIRST[:0]  # and its faulty kernels, where it needs none
 
 
 class Block(NamedTuple):
@@ -158,7 +159,10 @@ class Execution:
         if self._sizes.slots == 1:
             calls, trials = one_by_one(plan, stages), rows.trials[:0]
             words = [self._of_stage(plan, stage) for stage in every]
-            own = tuple(self._alone(plan, call, words[call.stage]) for call in calls)
+            in_trials = [rows.trials[nodes.rows].tolist() for nodes in plan.stages]
+            own = tuple(
+                self._alone(plan, call, words[call.stage], in_trials[call.stage]) for call in calls
+            )
             return Prepared(plan, own, trials[:0], trials)
         tiles = [self._sizes.nodes if stage else 1 for stage in every]  # the first has one node
         laid = [slots(plan.stages[n].kernels, tiles[n], self._sizes.slots) for n in every]
@@ -177,13 +181,12 @@ class Execution:
         return pack(self._layouts[stage], words, len(nodes))
 
     def _alone(
-        self, plan: Plan, call: Call, words: UInt32[np.ndarray, "N W"] | None
+        self, plan: Plan, call: Call, words: UInt32[np.ndarray, "N W"] | None, trials: list[int]
     ) -> PreparedCall:
-        nodes, node = plan.stages[call.stage], call.key[1]
-        own = nodes.kernels[node : node + 1]
-        trial = int(plan.rows.trials[nodes.rows[node]])
+        kernels, node = plan.stages[call.stage].kernels, call.key[1]
+        faulty = kernels[node : node + 1] if kernels[node] else _NONE
         told = None if words is None else words[node : node + 1]
-        return PreparedCall(call, 1, _ONE, _FIRST, own[own > 0], trial, told)
+        return PreparedCall(call, 1, _ONE, _FIRST, faulty, trials[node], told)
 
     def _several(
         self, plan: Plan, call: Call, lie: Int[np.ndarray, "n"], size: int, trials: np.ndarray
@@ -367,7 +370,11 @@ class Execution:
         """The most memory, bytes, that a plan takes at once: tables and faulty kernels."""
         layers = [self.programs.stages[stage].layer for stage, _ in prepared.kernels]
         programs = (self.programs.kernels[layer] for layer in layers if layer is not None)
-        of = {work.call.key: self._program(work) for work in prepared.calls}
+        programs_of = {
+            (stage, size): self._compile(size).run[stage] or self.programs.first
+            for stage, size in {(work.call.stage, work.size) for work in prepared.calls}
+        }
+        of = {w.call.key: programs_of[w.call.stage, w.size] for w in prepared.calls}
         return sum(program.output_bytes for program in programs if program) + peak_bytes(
             [work.call for work in prepared.calls],
             lambda call: of[call.key].output_bytes,

@@ -121,14 +121,18 @@ def one_by_one(plan: Plan, stages: Sequence[Stage]) -> list[Call]:
     of_stage = np.repeat(np.arange(len(counts)), counts)
     numbers = np.concatenate([np.arange(count) for count in counts])
     order = np.lexsort((of_stage, np.concatenate([nodes.rows for nodes in plan.stages])))
-    parents = [nodes.parents.tolist() for nodes in plan.stages]
-    calls = []
-    for stage, node in zip(of_stage[order].tolist(), numbers[order].tolist(), strict=True):
-        above = stages[stage].parents
-        reads = tuple(zip(above, parents[stage][node], strict=True))
-        places = np.zeros((1, len(above)), int)
-        calls.append(Call((stage, node), np.array([node]), reads, places))
-    return _released(calls)
+    alone = [np.arange(count)[:, None] for count in counts]
+    reads = [
+        [tuple(zip(stage.parents, own, strict=True)) for own in nodes.parents.tolist()]
+        for stage, nodes in zip(stages, plan.stages, strict=True)
+    ]
+    places = [np.zeros((1, len(stage.parents)), int) for stage in stages]
+    return _released(
+        [
+            Call((stage, node), alone[stage][node], reads[stage][node], places[stage])
+            for stage, node in zip(of_stage[order].tolist(), numbers[order].tolist(), strict=True)
+        ]
+    )
 
 
 def together(plan: Plan, stages: Sequence[Stage], slots_of: Sequence[np.ndarray]) -> list[Call]:
@@ -145,13 +149,15 @@ def together(plan: Plan, stages: Sequence[Stage], slots_of: Sequence[np.ndarray]
 
 def _released(calls: Sequence[Call]) -> list[Call]:
     """With what is needed for the last time in each call; logits are measured at once."""
-    last = {call.key: place for place, call in enumerate(calls)}
+    last: dict[TableKey, int] = {}
     for place, call in enumerate(calls):
-        last |= dict.fromkeys(call.reads, place)
+        last[call.key] = place
+        for key in call.reads:
+            last[key] = place
     done: list[list[TableKey]] = [[] for _ in calls]
     for key, place in last.items():
         done[place].append(key)
-    return [call._replace(done=tuple(own)) for call, own in zip(calls, done, strict=True)]
+    return [Call(*call[:4], tuple(own)) for call, own in zip(calls, done, strict=True)]
 
 
 def slots(kernels: Int[np.ndarray, "N"], size: int, room: int) -> tuple[Int[np.ndarray, "N"], int]:
@@ -178,10 +184,11 @@ def peak_bytes(
 ) -> int:
     """The most memory, bytes, that tables take at once while calls run."""
     sizes: dict[TableKey, int] = {}
-    most = 0
+    most = total = 0
     for call in calls:
         sizes[call.key] = outputs(call)
-        most = max(most, sum(sizes.values()) + temporary(call))
+        total += sizes[call.key]
+        most = max(most, total + temporary(call))
         for key in call.done:
-            del sizes[key]
+            total -= sizes.pop(key)
     return most

@@ -36,18 +36,14 @@ def exchange(
     An element beyond the kernel must have equal `old` and `new`.
     """
     place = _coordinates(element, call.layer.kernel_shape)
-    inputs, own = _of_convolution(call, codes, place, total.shape) if _convolves(call) else (
-        _of_product(call, codes, place, total.shape)
-    )
+    convolves = call.primitive.name == "conv_general_dilated"
+    meet = _of_convolution if convolves else _of_product
+    inputs, own = meet(call, codes, place, total.shape)
     # A gather of few numbers, read by all neurons: made once, not in the pass over all outputs.
     inputs = lax.optimization_barrier(inputs)
     nothing = jnp.zeros((), total.dtype)
     without = total - jnp.where(own, old * inputs, nothing)
     return without + jnp.where(own, new * inputs, nothing)
-
-
-def _convolves(call: LayerCall) -> bool:
-    return call.primitive.name == "conv_general_dilated"
 
 
 def _coordinates(element: UInt32[Array, ""], shape: Sequence[int]) -> list[Int32[Array, ""]]:

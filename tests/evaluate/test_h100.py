@@ -225,7 +225,7 @@ def test_single_faults_of_weights_share_tiles_and_kernels(traced, chip):
 
     Beside what a stage does there are the weights that meet and their products.
     """
-    name, network, images = traced
+    _, network, images = traced
     quantized = replace(encoded(quantize(network, QFormat(16, 7), images)), units="bfloat16")
     shapes = programs.Shapes.of(quantized, images[:1])
     room = h100.MEMORY // 4

@@ -151,7 +151,7 @@ def test_what_is_drawn_differs_between_trials_and_a_site_does_not():
         assert sum(len(nodes.rows) for nodes in plan.stages) == 5
     fault = Fault.at(Site(0, 3, 1))
     for faults, count in (((fault, fault), 3), ((fault, Fault.at(Site(0, 3, 2))), 5)):
-        plan = Plan.of(stages, at_sites(faults, 2, 0))
+        plan = Plan.of(stages, at_sites(faults, 2, 0, 0))
         assert sum(len(nodes.rows) for nodes in plan.stages) == count
 
 

@@ -1,5 +1,7 @@
 """A layer's sums with one weight exchanged, against the layer with that weight in its kernel."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +15,7 @@ from afpjax.network.trace import trace
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 
 
-def conv(layout=NHWC, stride=(1, 1), padding="SAME", **options):
+def conv(layout=NHWC, stride=(1, 1), padding: Any = "SAME", **options):
     return lambda w, x: lax.conv_general_dilated(
         x, w, stride, padding, dimension_numbers=layout, **options
     )
