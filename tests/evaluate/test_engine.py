@@ -118,7 +118,7 @@ def test_faults_at_sites_are_the_same_in_kernels_of_their_own_and_in_sums(
         evaluated = Evaluator(network, pictures[:9], truth[:9], 3, metric=LOGITS)
         found.append(evaluated.evaluate_sites(faults))
     np.testing.assert_array_equal(*found)
-    assert (found[0] != np.asarray(network(pictures[:9]))).any(axis=(1, 2)).mean() > 0.8
+    assert (found[0] != np.asarray(network(pictures[:9]))).any(axis=(1, 2)).mean() > 0.7
 
 
 def check_budget(network, images, labels, mappings, faults):

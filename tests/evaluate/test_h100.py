@@ -233,10 +233,10 @@ def test_single_faults_of_weights_share_tiles_and_kernels(traced, chip):
     spec = FaultSpec(exchanged=1)
     single = programs.compile_programs.__wrapped__(spec, as_they_are, shapes, own, chip)
     assert own.nodes >= 16 and not any(single.kernels)
-    for stage, run in zip(single.stages[1:], single.run[1:], strict=True):
-        assert run.call.loops == 1
+    for stage, _, program in stages((single, own, quantized, 0)):
+        assert program.loops == 1
         most = 4 if stage.layer is None else 20
-        assert run.call.launches <= most, (stage.layer, run.call.outside, run.call.inside)
+        assert program.launches <= most, (stage.layer, program.outside, program.inside)
 
 
 def test_streams_are_one_kernel_without_loops(made):
