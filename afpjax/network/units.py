@@ -74,10 +74,10 @@ import numpy as np
 from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
-from jaxtyping import Array, BFloat16, Float, Int8
+from jaxtyping import Array, BFloat16, Float
 
 from afpjax.inputs.errors import InputError
-from afpjax.network import int8
+from afpjax.network import int8, int16
 from afpjax.network.compiler import BY_LAYER, UNITS
 from afpjax.network.layers import Layer
 
@@ -102,8 +102,8 @@ def multiply(
 ) -> Float[Array, "..."]:
     """`linear(codes, kernel)` of integer codes of `bits` bits (all float32), on some units.
 
-    `units` is "float32", "bfloat16" or "int8"; codes too wide for these stay on float32 units: more
-    than 16 bits and 8. The gradient is that of `linear` on float32 units: cotangents are no
+    `units` is "float32", "bfloat16" or "int8"; codes of more than 16 bits stay on float32 units.
+    The gradient is that of `linear` on float32 units: cotangents are no
     integers. Raises `InputError` for other units.
     """
     if units not in UNITS:
@@ -112,19 +112,29 @@ def multiply(
         return _on_narrow(linear, _in_two if bits > ONE_PART else _in_one, codes, kernel)
     if units == "int8" and bits <= BYTE:
         return _on_narrow(linear, _on_int8, codes, kernel)
+    if units == "int8" and bits <= TWO_PARTS:
+        return _on_narrow(linear, _on_two_int8, codes, kernel)
     return linear(codes, kernel)
 
 
 def of_layer(units: str, layer: Layer, bits: int) -> str:
     """The units of one layer, where a network's are `units`: one of `UNITS`, or `BY_LAYER`.
 
-    int8 units are for sums of at most 2^16 products; longer ones are left to float32. `BY_LAYER`
-    takes int8 where that was measured to be faster on a CPU: see the table above.
+    Sums that are too long for int8 units, `_most_terms`, are left to float32. `BY_LAYER` takes int8
+    where that was measured to be faster on a CPU: see the table above.
     """
-    exact = bits <= BYTE and layer.fan_in <= int8.MOST_TERMS
+    exact = layer.fan_in <= _most_terms(layer, bits)
     if units == BY_LAYER:
-        return "int8" if exact and _faster_on_int8(layer) else "float32"
+        return "int8" if exact and bits <= BYTE and _faster_on_int8(layer) else "float32"
     return "float32" if units == "int8" and not exact else units
+
+
+def _most_terms(layer: Layer, bits: int) -> int:
+    """How many products of codes int8 units sum, whatever the codes are."""
+    if bits <= BYTE:
+        return int8.MOST_TERMS
+    on_gpu = layer.kind == "conv" and jax.default_backend() != "cpu"
+    return int16.MOST_IN_FLOAT32 if on_gpu else int16.MOST_TERMS
 
 
 def _faster_on_int8(layer: Layer) -> bool:
@@ -150,8 +160,10 @@ def suits_ynnpack(layer: Layer) -> bool:
 def bind(primitive: core.Primitive, params: dict[str, Any], left: Array, right: Array) -> Array:
     """A product of `LINEAR` of operands of one dtype, in the way that is right for it here.
 
-    float32 gives float32, bfloat16 float32, and int8 int32 or float32.
+    float32 gives float32, bfloat16 float32, int8 int32 or float32, and int16 float32.
     """
+    if left.dtype == jnp.int16:
+        return int16.multiply(primitive, params, left, right, partial(bind, primitive, params))
     if left.dtype == jnp.int8 and jax.default_backend() == "cpu":
         if primitive.name == "dot_general":
             return int8.dot_general(left, right, params["dimension_numbers"])
@@ -232,14 +244,18 @@ def _in_two(linear: Linear, codes: Array, kernel: Array) -> Array:
 
 
 def _on_int8(linear: Linear, codes: Array, kernel: Array) -> Array:
-    return linear(_bytes(codes), _bytes(kernel)).astype(jnp.float32)
+    return linear(_whole(codes, jnp.int8), _whole(kernel, jnp.int8)).astype(jnp.float32)
 
 
-def _bytes(codes: Float[Array, "..."]) -> Int8[Array, "..."]:
-    """Codes of 8 bits: beside 1.5·2^23 they are a float's last byte, and cut out faster than cast
-    (XLA's casts saturate). What is no number is 0."""
+def _on_two_int8(linear: Linear, codes: Array, kernel: Array) -> Array:
+    return linear(_whole(codes, jnp.int16), _whole(kernel, jnp.int16))
+
+
+def _whole(codes: Float[Array, "..."], dtype: Any) -> Array:
+    """Codes as int8 or int16: beside 1.5·2^23 they are a float's last bytes, and cut out faster
+    than cast (XLA's casts saturate). What is no number is 0."""
     beside = lax.bitcast_convert_type(codes + np.float32(1.5 * 2**23), jnp.int32)
-    return beside.astype(jnp.int8)
+    return beside.astype(dtype)
 
 
 def _parts(codes: Float[Array, "..."]) -> tuple[BFloat16[Array, "..."], BFloat16[Array, "..."]]:
