@@ -36,9 +36,10 @@ def conv(options):
     return lambda a, b: lax.conv_general_dilated(a, b, **options)
 
 
-@pytest.mark.parametrize("layout", [NHWC, NCHW], ids=str)
-@pytest.mark.parametrize("case", WINDOWS, ids=str)
-def test_convolutions_are_those_of_integers_rounded_once(case, layout):
+@pytest.mark.parametrize("number", range(len(WINDOWS)))
+def test_convolutions_are_those_of_integers_rounded_once(number):
+    """A batch of images at once, and each by itself under `vmap`."""
+    case, layout = WINDOWS[number], (NHWC, NCHW)[number % 2]
     sizes, (inputs, outputs), window, options = case
     rng = np.random.default_rng(sizes[0])
     image, kernel = every_code(rng, 3, *sizes, inputs), every_code(rng, *window, inputs, outputs)
@@ -48,11 +49,14 @@ def test_convolutions_are_those_of_integers_rounded_once(case, layout):
         expected = expected.transpose(0, 3, 1, 2)
     told = dict(window_strides=(1, 1), dimension_numbers=layout) | options
     of, image, kernel = product(conv(told), image, kernel)
-    found = jax.jit(of)(image, kernel)
-    assert found.dtype == jnp.float32
-    np.testing.assert_array_equal(found, expected)
-    one_by_one = jax.vmap(lambda a: of(a[None], kernel)[0])(image)
-    np.testing.assert_array_equal(one_by_one, expected)
+
+    @jax.jit
+    def either(image, kernel):
+        return of(image, kernel), jax.vmap(lambda a: of(a[None], kernel)[0])(image)
+
+    for found in either(image, kernel):
+        assert found.dtype == jnp.float32
+        np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("groups", [1, 2, 4])
@@ -72,7 +76,9 @@ def test_images_and_kernels_of_many_are_those_of_integers(groups):
     of, _, _ = product(conv(told), images[0], kernels[0])
     images, kernels = (jnp.asarray(each, jnp.int16) for each in (images, kernels))
     each = jax.vmap(of, in_axes=(None, 0))
-    np.testing.assert_array_equal(jax.jit(jax.vmap(each, in_axes=(0, None)))(images, kernels), expected)
+    np.testing.assert_array_equal(
+        jax.jit(jax.vmap(each, in_axes=(0, None)))(images, kernels), expected
+    )
     np.testing.assert_array_equal(jax.vmap(of)(images, kernels[:2]), expected[[0, 1], [0, 1]])
 
 
@@ -82,7 +88,7 @@ def test_dot_products_are_those_of_integers_rounded_once(name):
     rng = np.random.default_rng(1)
     left, right = (every_code(rng, *shape) for shape in shapes)
     of, *both = product(partial(lax.dot_general, dimension_numbers=(inner, batch)), left, right)
-    np.testing.assert_array_equal(of(*both), np.float32(np.einsum(text, left, right)))
+    np.testing.assert_array_equal(jax.jit(of)(*both), np.float32(np.einsum(text, left, right)))
 
 
 def test_every_pair_of_a_code_with_an_extreme_one_is_exact():
@@ -101,7 +107,9 @@ def test_the_longest_sums_of_the_worst_codes_do_not_wrap_around(pair):
     for left, right in (pair, (pair[0] | 255, pair[1] | 255)):
         operands = np.full((2, terms), left), np.full((terms, 3), right)
         of, *both = product(lax.dot, *operands)
-        np.testing.assert_array_equal(of(*both), np.full((2, 3), np.float32(left * right * terms)))
+        np.testing.assert_array_equal(
+            jax.jit(of)(*both), np.full((2, 3), np.float32(left * right * terms))
+        )
 
 
 def test_sums_beside_a_halfway_place_are_rounded_as_the_integer_is():
