@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afpjax.evaluate import sizes
 from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
 from afpjax.neurons import ablation, scoring
@@ -138,7 +139,7 @@ def test_measured_first_order_scores_are_the_library_s(case, monkeypatch):
     expected = jax.jit(partial(taylor, target="loss"))(case.network, case.images, case.labels)
     guess = jax.jit(partial(jsd_estimate, classes=2))
     estimates, neglected = guess(case.network, case.images)
-    monkeypatch.setattr("afpjax.neurons.ablation.BATCH", 3)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(scoring_images=3))
     found = scoring.taylor(_subject(case), "loss")
     about, left = scoring.estimate(_subject(case), 2)
     assert left == pytest.approx(float(neglected), rel=1e-4)
