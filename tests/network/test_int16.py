@@ -1,5 +1,6 @@
 """A layer's products of 9 to 16 bits by products of bytes, against 64-bit integers of NumPy."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -8,7 +9,11 @@ import numpy as np
 import pytest
 from jax import lax
 
+from afpjax.faults.model import FaultModel
 from afpjax.network import int8, int16
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import quantize
+from afpjax.network.trace import trace
 from afpjax.network.units import bind, multiply, of_layer
 
 from .integers import convolve
@@ -158,3 +163,36 @@ def test_longer_sums_and_wider_codes_stay_on_float32_units():
     assert int16.MOST_TERMS < int8.MOST_TERMS
     found = multiply(lambda a, b: a * b, jnp.ones(3), jnp.ones(3), bits=17, units="int8")
     assert found.dtype == jnp.float32
+
+
+def network(params, images):
+    """A strided and a grouped convolution, and a head."""
+    for name, stride, groups in (("stem", 2, 1), ("grouped", 1, 2)):
+        told = dict(padding="SAME", feature_group_count=groups, dimension_numbers=NHWC)
+        made = lax.conv_general_dilated(images, params[name], (stride, stride), **told)
+        images = jax.nn.relu(made)
+    return images.reshape(images.shape[0], -1) @ params["head"]
+
+
+def test_logits_faulty_ones_and_gradients_are_those_of_float32_units(normal):
+    shapes = dict(stem=(3, 3, 3, 8), grouped=(3, 3, 4, 8), head=(128, 5))
+    params = {name: normal(*shape) * 0.2 for name, shape in shapes.items()}
+    images = normal(3, 8, 8, 3)
+    quantized = quantize(trace(network, params, images), QFormat(bits=16, frac=8))
+    faults = FaultModel(weight_rate=0.05, activation_rate=0.05, bits=(0, 3, 7))
+
+    @jax.jit
+    def of(quantized):
+        def loss(images, parameters):
+            logits = replace(quantized, parameters=parameters)(images)
+            return (logits * jnp.sin(logits)).sum()
+
+        struck = jax.vmap(lambda t: quantized(images, faults=faults, key=3, trial=t))
+        slopes = jax.grad(loss, argnums=(0, 1))(images, quantized.parameters)
+        return quantized(images), struck(jnp.arange(2)), slopes
+
+    expected, found = (of(replace(quantized, units=units)) for units in ("float32", "int8"))
+    assert (expected[1] != expected[0]).any(), "no fault shows"
+    assert all(np.any(each) for each in jax.tree.leaves(expected)), "something is zero everywhere"
+    for one, other in zip(*map(jax.tree.leaves, (expected, found)), strict=True):
+        np.testing.assert_array_equal(one, other)
