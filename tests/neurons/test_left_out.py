@@ -31,8 +31,8 @@ def _subject(case, network=None, memory=None):
 @pytest.mark.parametrize("runs", [ablation.RUNS, 1])
 def test_divergences_and_drops_are_those_of_a_direct_loop(case, absent, monkeypatch, runs):
     """In batches of 3 images and calls of 2 neurons, none of which come out even."""
-    monkeypatch.setattr(ablation, "BATCH", 3)
-    monkeypatch.setattr(ablation, "NEURONS", 2)
+    small = sizes.CPU._replace(scoring_images=3, scoring_neurons=2)
+    monkeypatch.setattr(sizes, "CPU", small)
     monkeypatch.setattr(ablation, "RUNS", runs)  # layers then share a program
     ablation.runs.cache_clear()
     assert len(ablation.runs(case.network.program)) == min(runs, len(SHAPES))
