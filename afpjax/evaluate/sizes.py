@@ -33,6 +33,10 @@ class Backend(NamedTuple):
     rows: int  # of a chunk at most
     threads: int  # of the host, for each device; 0 for one on each core
     kernel_bytes: int  # of faulty kernels that are made in one step; one at least
+    # Calls that score neurons: bytes of their largest value, images, neurons left out at once.
+    scoring_bytes: int
+    scoring_images: int
+    scoring_neurons: int
 
 
 CPU = Backend(
@@ -46,6 +50,9 @@ CPU = Backend(
     rows=64,
     threads=0,
     kernel_bytes=0,
+    scoring_bytes=2**26,
+    scoring_images=32,
+    scoring_neurons=64,
 )
 #: By its figures, and by what its compiler says (`tests/h100.sh`): not measured yet.
 ACCELERATOR = Backend(
@@ -59,6 +66,9 @@ ACCELERATOR = Backend(
     rows=1024,
     threads=2,
     kernel_bytes=2**26,
+    scoring_bytes=2**30,
+    scoring_images=256,
+    scoring_neurons=2**10,
 )
 _FEW = 8  # rows that are not worth a table
 

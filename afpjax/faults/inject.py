@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, UInt32
 
 from afpjax.faults import bits, kinds
@@ -262,8 +263,13 @@ def flips_of_trial(
     count = partial(bits.count_flips, generator=spec.generator)
 
     def flips(stream: Array, thresholds: Array, shapes: Sequence[tuple[int, ...]]) -> Array:
-        every = enumerate(shapes)
-        return jnp.stack([count(stream[n], shape, spec.bits, thresholds[n]) for n, shape in every])
+        counts = jnp.zeros(len(shapes), jnp.int32)
+        for shape in dict.fromkeys(shapes):  # layers of one shape together: it compiles sooner
+            alike = np.array([n for n, each in enumerate(shapes) if each == shape])
+            of_shape = jax.vmap(partial(count, shape=shape, bits=spec.bits))
+            made = of_shape(stream[alike], thresholds=thresholds[alike])
+            counts = counts.at[alike].set(made)
+        return counts
 
     def of_image(index: Array) -> Array:
         reads = bits.streams(seed, trial, len(layers), bits.ACTIVATIONS, index)

@@ -29,10 +29,11 @@ from jax.extend import core
 from jax.extend.mlir import ir
 from jax.extend.mlir.dialects import stablehlo
 from jax.interpreters import batching, mlir
-from jaxtyping import Array, Int8, Int32, UInt8
+from jaxtyping import Array, Int8, UInt8
 
 MOST_TERMS = 2**16
 TOGETHER = 2
+FEW_ROWS = 64
 _WIDE = 128  # channels from which on a window's own runs are long enough
 
 _ZERO = 128  # the code 0, as an unsigned byte
@@ -67,10 +68,8 @@ def convolve(
     together = min(TOGETHER, sizes[-1]) if few else 1
     columns = _windows(params, _unsigned(pixels), taps.shape[:spatial], sizes, together)
     matrix = _shifted(params, taps, together)
-    sums = _bytes.bind(columns.reshape(1, -1, matrix.shape[0]), matrix[None])
-    sums = sums.reshape(*columns.shape[:-2], -1, taps.shape[-1])[..., : sizes[-1], :]
-    of_kernel = _sums(taps.reshape(1, -1, taps.shape[-1]))
-    made = sums - of_kernel.reshape((1,) * (spatial + 1) + of_kernel.shape[-1:])
+    made = _bytes.bind(columns.reshape(1, -1, matrix.shape[0]), matrix[None])
+    made = made.reshape(*columns.shape[:-2], -1, taps.shape[-1])[..., : sizes[-1], :]
     order = [0, spatial + 1, *range(1, spatial + 1)]  # batch, channels, spatial axes
     return jnp.transpose(made, [order[numbers.out_spec.index(axis)] for axis in range(made.ndim)])
 
@@ -88,18 +87,12 @@ def dot_general(left: Int8[Array, "..."], right: Int8[Array, "..."], dimensions:
     )
     groups, terms = (prod(left.shape[axis] for axis in axes) for axes in (batch, inner))
     rows, columns = rows.reshape(groups, -1, terms), columns.reshape(groups, terms, -1)
-    return (_bytes.bind(_unsigned(rows), columns) - _sums(columns)).reshape(shape)
+    return _bytes.bind(_unsigned(rows), columns).reshape(shape)
 
 
 def _unsigned(codes: Int8[Array, "..."]) -> UInt8[Array, "..."]:
     """x + 128: the sign bit turned over."""
     return lax.bitcast_convert_type(codes, jnp.uint8) ^ jnp.uint8(_ZERO)
-
-
-def _sums(columns: Int8[Array, "G K N"]) -> Int32[Array, "G 1 N"]:
-    """128·Σ w of each column: one more row of products is faster than a sum of bytes."""
-    groups, terms, _ = columns.shape
-    return _bytes.bind(jnp.full((groups, 1, terms), _ZERO, jnp.uint8), columns)
 
 
 def _windows(
@@ -165,9 +158,9 @@ def _span(params: dict[str, Any], window: int, together: int) -> int:
     return covered + (together - 1) * params["window_strides"][-1]
 
 
-#: [G, M, K] unsigned by [G, K, N] signed -> int32 [G, M, N].
+#: x + 128 [G, M, K] unsigned by w [G, K, N] signed -> Σ x·w, int32 [G, M, N].
 _bytes = core.Primitive("afpjax_bytes")
-#: The same, as XLA is told it: [M, K] by [K, N], or with a leading axis for both.
+#: Unsigned by signed, as XLA is told it: [M, K] by [K, N], or with a leading axis for both.
 _as_told = core.Primitive("afpjax_bytes_as_told")
 
 
@@ -178,12 +171,22 @@ def _shape(left: Any, right: Any) -> Any:
 
 
 def _tell(left: Array, right: Array) -> Array:
-    rows = left.shape[1]
-    if rows == 1:  # YNNPACK has no product of a vector
-        left = jnp.pad(left, ((0, 0), (0, 7), (0, 0)))
+    """128·Σ w of each column is what one more row of products gives, faster than a sum of bytes.
+
+    Few rows take it among them, as the product of a row alone reads the kernel once more.
+    """
+    groups, rows, terms = left.shape
+    zeros = jnp.full((groups, 8 if rows > FEW_ROWS else 1, terms), _ZERO, jnp.uint8)
+    if rows > FEW_ROWS:
+        return _product(left, right) - _product(zeros, right)[:, :1]
+    made = _product(jnp.concatenate([left, zeros], 1), right)
+    return made[:, :rows] - made[:, rows:]
+
+
+def _product(left: Array, right: Array) -> Array:
     if left.shape[0] > 1:
-        return _as_told.bind(left, right)[:, :rows]
-    return _as_told.bind(left[0], right[0])[None, :rows]
+        return _as_told.bind(left, right)
+    return _as_told.bind(left[0], right[0])[None]
 
 
 def _tell_xla(context: Any, left: Any, right: Any) -> Any:

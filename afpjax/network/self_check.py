@@ -26,7 +26,7 @@ from afpjax.inputs.errors import InputError
 from afpjax.inputs.files import DIGEST, cache_folder, read_text
 from afpjax.network import compiler
 from afpjax.network.start import LEFT_TO_YNNPACK, PRODUCTS_ALONE, SUMS_ONLY, jaxlib_version
-from afpjax.network.units import Linear, bind, multiply
+from afpjax.network.units import BY_IMAGES, BYTE, TWO_PARTS, Linear, bind, multiply
 
 Numbers = Float[np.ndarray, "..."]
 
@@ -130,14 +130,21 @@ def _of_bytes(units: str) -> list[Check]:
         (3, 17, 19, 19): ((3, 3, 67), Convolution(padding=1)),
         (2, 17, 19, 131): ((3, 3, 33), Convolution(2, 2, 2)),
     }
-    if units == "int8":  # by layer, groups stay on float32 units
+    kinds = [BYTE]
+    if units == "int8":  # by layer, groups and wider codes stay on float32 units
         windows[2, 33, 31, 12] = (5, 5, 10), Convolution(2, 2, groups=2)
-    extremes = [rng.choice([-128, 127], shape) for shape in ((131, 517), (517, 261))]
-    return [
-        _of_product("int8", 8, *(each.astype(np.float32) for each in extremes)),
-        _of_product("int8", 8, *(np.full_like(each, 127, np.float32) for each in extremes)),
-        *(_convolution(rng, "int8", 8, images, *own) for images, own in windows.items()),
+        kinds.append(TWO_PARTS)
+    trials = [
+        trial
+        for bits in kinds
+        for trial in (
+            _of_extremes(rng, "int8", bits, (131, 517, 261)),
+            *(_convolution(rng, "int8", bits, images, *own) for images, own in windows.items()),
+        )
     ]
+    if units == compiler.BY_LAYER:
+        trials.append(_of_extremes(rng, BY_IMAGES, BYTE, (1, 517, 261)))
+    return trials
 
 
 def _of_all() -> list[Check]:
@@ -164,6 +171,20 @@ def _of_all() -> list[Check]:
 def _product(rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]) -> Check:
     rows, inner, columns = sizes
     return _of_product(units, bits, *_operands(rng, bits, inner, (rows, inner), (inner, columns)))
+
+
+def _of_extremes(
+    rng: np.random.Generator, units: str, bits: int, sizes: tuple[int, int, int]
+) -> Check:
+    """The largest codes of either sign, and a sum of nothing but the largest."""
+    rows, inner, columns = sizes
+    largest = 2.0 ** (bits - 1) - 1
+    left, right = (
+        rng.choice(np.array([-largest - 1, largest], np.float32), shape)
+        for shape in ((rows, inner), (inner, columns))
+    )
+    left[0], right[:, 0] = largest, largest
+    return _of_product(units, bits, left, right)
 
 
 def _of_product(units: str, bits: int, left: Numbers, right: Numbers) -> Check:

@@ -35,7 +35,11 @@ How exact that is, with S = Σ|x·x'| and u = 2^-24, float32's unit roundoff:
 nothing wraps around for n <= 2^16; longer sums stay on float32 units). T is the integer, and comes
 out rounded to float32 once: T itself where |T| <= 2^24, which is where S <= 2^24 above all, beyond
 off by no more than u·|T| <= n·u·S. On a GPU cuDNN's convolutions of int8 give float32, with the
-bounds of one part above. A NaN, which is no code, is 0 there.
+bounds of one part above. Codes of 9 to 16 bits are two bytes each, and T is rounded once again:
+`int16.py` proves it, for n <= 2^15, and n <= 2^10 in convolutions on a GPU. A NaN, which is no
+code, is 0 on int8 units. It stays one on the others, where the layer has no faulty codes (a fault
+makes 0 of it in fixed point): it can only come from what stands between layers, such as a
+logarithm, as what layers make of codes is finite.
 
 Which units a layer has on a CPU that multiplies bytes, `BY_LAYER`, was measured: CPU time on
 float32 units by that on int8 units, encoding and all, of 64 images in two threads at once
@@ -50,9 +54,21 @@ float32 units by that on int8 units, encoding and all, of 64 images in two threa
     3x3 depthwise, 64 @16      0.1    5x5, 64 to 192 @15 2.0    dense, 4096 to 4096         1.7
     3x3 in 4 groups, 64 @16    0.2    tokens, 64 to 64   1.3    65 tokens, 192 to 768       1.9
 
-With 16 images it is much the same. A dense layer of a single image is up to four times slower: the
-kernel is cast, and its columns are summed, in every call. Codes of 9 to 16 bits would be four
-products of bytes, no faster than one of float32.
+With 16 images it is much the same. Where a dense layer sees its kernel once an image, that must be
+cast in every call: 18.9 ms with one image by 4096 x 4096, of which float32 units take 4. At most
+four images are therefore multiplied on float32 units there, codes in halves x = 16·h + l with h
+in [-8, 8] and l in [-8, 7]: each sum is at most 2^10·n, exact for n <= 2^14, and 16·Σh·w + Σl·w is
+T rounded once, as it is for more images. It takes 6.3 ms (512 x 1000: 0.27, of float32's 0.18).
+
+Codes of 9 to 16 bits are four products of bytes, and a CPU keeps them on float32 units: CPU time on
+these by that on int8 units, 64 images of 16 bits as above, is
+
+    3x3, 64 @32                0.4    3x3, 128 @16       0.7    3x3, 512 @4                 0.7
+    dense, 4096 to 4096        0.25   the same, one image 0.06
+
+On accelerators bfloat16 is what they have, as no GPU has measured either. XLA's compiler for an
+H100 makes 13 launches of 16-bit codes' convolution, 64 channels @32, on int8 units and 5 on
+bfloat16's, with 259 and 320 MB of temporaries for 256 images.
 
 The bias comes after T, and adds two roundings more as it does there. A tensor core aligns its
 products and its accumulator to the largest of them and cuts off what lies below, keeping 24 bits
@@ -72,12 +88,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.custom_batching import custom_vmap
 from jax.custom_derivatives import SymbolicZero
 from jax.extend import core
-from jaxtyping import Array, BFloat16, Float, Int8
+from jaxtyping import Array, BFloat16, Float
 
 from afpjax.inputs.errors import InputError
-from afpjax.network import int8
+from afpjax.network import int8, int16
 from afpjax.network.compiler import BY_LAYER, UNITS
 from afpjax.network.layers import Layer
 
@@ -86,7 +103,12 @@ LINEAR = ("conv_general_dilated", "dot_general")
 
 ONE_PART = 9  # bits of the widest code that bfloat16 holds
 TWO_PARTS = 16
+MOST_IN_HALVES = 2**14  # products
 BYTE = 8
+
+#: A dense layer's on a CPU: int8 for more than `FEW` images in a call, float32 for fewer.
+BY_IMAGES = "by images"
+FEW = 4
 
 #: (image, kernel) -> output, linear in both; its dtype is what `precision` says of theirs.
 Linear = Callable[[Array, Array], Array]
@@ -102,29 +124,46 @@ def multiply(
 ) -> Float[Array, "..."]:
     """`linear(codes, kernel)` of integer codes of `bits` bits (all float32), on some units.
 
-    `units` is "float32", "bfloat16" or "int8"; codes too wide for these stay on float32 units: more
-    than 16 bits and 8. The gradient is that of `linear` on float32 units: cotangents are no
+    `units` is "float32", "bfloat16" or "int8"; codes of more than 16 bits stay on float32 units.
+    The gradient is that of `linear` on float32 units: cotangents are no
     integers. Raises `InputError` for other units.
     """
-    if units not in UNITS:
+    if units not in (*UNITS, BY_IMAGES):
         raise InputError(f"units: {units!r} is none of {', '.join(UNITS)}")
     if units == "bfloat16" and bits <= TWO_PARTS:
         return _on_narrow(linear, _in_two if bits > ONE_PART else _in_one, codes, kernel)
+    if units == BY_IMAGES and bits <= BYTE:
+        return _on_narrow(linear, _by_images, codes, kernel)
     if units == "int8" and bits <= BYTE:
         return _on_narrow(linear, _on_int8, codes, kernel)
+    if units == "int8" and bits <= TWO_PARTS:
+        return _on_narrow(linear, _on_two_int8, codes, kernel)
     return linear(codes, kernel)
 
 
 def of_layer(units: str, layer: Layer, bits: int) -> str:
     """The units of one layer, where a network's are `units`: one of `UNITS`, or `BY_LAYER`.
 
-    int8 units are for sums of at most 2^16 products; longer ones are left to float32. `BY_LAYER`
-    takes int8 where that was measured to be faster on a CPU: see the table above.
+    What comes out is one of `UNITS`, or `BY_IMAGES`.
+
+    Sums that are too long for int8 units, `_most_terms`, are left to float32. `BY_LAYER` takes int8
+    where that was measured to be faster on a CPU: see the table above.
     """
-    exact = bits <= BYTE and layer.fan_in <= int8.MOST_TERMS
+    exact = layer.fan_in <= _most_terms(layer, bits)
     if units == BY_LAYER:
-        return "int8" if exact and _faster_on_int8(layer) else "float32"
+        if not exact or bits > BYTE or not _faster_on_int8(layer):
+            return "float32"
+        one_place = layer.kind == "dense" and layer.macs == layer.weights
+        return BY_IMAGES if one_place and layer.fan_in <= MOST_IN_HALVES else "int8"
     return "float32" if units == "int8" and not exact else units
+
+
+def _most_terms(layer: Layer, bits: int) -> int:
+    """How many products of codes int8 units sum, whatever the codes are."""
+    if bits <= BYTE:
+        return int8.MOST_TERMS
+    on_gpu = layer.kind == "conv" and jax.default_backend() != "cpu"
+    return int16.MOST_IN_FLOAT32 if on_gpu else int16.MOST_TERMS
 
 
 def _faster_on_int8(layer: Layer) -> bool:
@@ -150,8 +189,10 @@ def suits_ynnpack(layer: Layer) -> bool:
 def bind(primitive: core.Primitive, params: dict[str, Any], left: Array, right: Array) -> Array:
     """A product of `LINEAR` of operands of one dtype, in the way that is right for it here.
 
-    float32 gives float32, bfloat16 float32, and int8 int32 or float32.
+    float32 gives float32, bfloat16 float32, int8 int32 or float32, and int16 float32.
     """
+    if left.dtype == jnp.int16:
+        return int16.multiply(primitive, params, left, right, partial(bind, primitive, params))
     if left.dtype == jnp.int8 and jax.default_backend() == "cpu":
         if primitive.name == "dot_general":
             return int8.dot_general(left, right, params["dimension_numbers"])
@@ -232,14 +273,41 @@ def _in_two(linear: Linear, codes: Array, kernel: Array) -> Array:
 
 
 def _on_int8(linear: Linear, codes: Array, kernel: Array) -> Array:
-    return linear(_bytes(codes), _bytes(kernel)).astype(jnp.float32)
+    return linear(_whole(codes, jnp.int8), _whole(kernel, jnp.int8)).astype(jnp.float32)
 
 
-def _bytes(codes: Float[Array, "..."]) -> Int8[Array, "..."]:
-    """Codes of 8 bits: beside 1.5·2^23 they are a float's last byte, and cut out faster than cast
-    (XLA's casts saturate). What is no number is 0."""
+def _by_images(linear: Linear, codes: Array, kernel: Array) -> Array:
+    @custom_vmap
+    def product(codes: Array, kernel: Array) -> Array:
+        return _in_halves(linear, codes, kernel)
+
+    @product.def_vmap
+    def of_many(images: int, batched: Any, codes: Array, kernel: Array) -> tuple[Array, bool]:
+        own = partial(_on_int8 if images > FEW else _in_halves, linear)
+        axes = [0 if each else None for each in batched]
+        return jax.vmap(own, in_axes=axes)(codes, kernel), True
+
+    return product(codes, kernel)
+
+
+def _in_halves(linear: Linear, codes: Array, kernel: Array) -> Array:
+    """Codes of 8 bits in halves of 4, two rows by a kernel that is read once, as float32."""
+    high = jnp.floor((codes + 8) * 2.0**-4)
+    of_high, of_low = jax.vmap(linear, in_axes=(0, None))(
+        jnp.stack([high, codes - 16 * high]), kernel
+    )
+    return 16 * of_high + of_low
+
+
+def _on_two_int8(linear: Linear, codes: Array, kernel: Array) -> Array:
+    return linear(_whole(codes, jnp.int16), _whole(kernel, jnp.int16))
+
+
+def _whole(codes: Float[Array, "..."], dtype: Any) -> Array:
+    """Codes as int8 or int16: beside 1.5·2^23 they are a float's last bytes, and cut out faster
+    than cast (XLA's casts saturate). What is no number is 0."""
     beside = lax.bitcast_convert_type(codes + np.float32(1.5 * 2**23), jnp.int32)
-    return beside.astype(jnp.int8)
+    return beside.astype(dtype)
 
 
 def _parts(codes: Float[Array, "..."]) -> tuple[BFloat16[Array, "..."], BFloat16[Array, "..."]]:

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from afpjax.evaluate import sizes
 from afpjax.network.interpreter import Hook, Network, affine, run_steps
 from afpjax.network.program import LayerCall, LayerParameters, Program, Value
 from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
@@ -31,9 +32,6 @@ StageValues = Mapping[Value, Array]
 LayerRun = tuple[int, ...]
 
 RUNS = 8  # ResNet-32's compile in 13 s (fixed point) and not 20 for 34; runs take a sixth longer
-BATCH = 32  # images that go through the network together
-NEURONS = 64  # and neurons that are left out at once
-ROOM = 2**26  # bytes of the largest tensor of such a call
 LARGEST = 0.6931471805599453  # ln 2, the divergence of distributions that share no class
 
 
@@ -127,18 +125,17 @@ def _divergence_term(t: Float[Array, "..."]) -> Float[Array, "..."]:
 
 def images_at_once(program: Program, copies: int = 1) -> int:
     """Images of a batch, each of which passes the network `copies` times at once."""
-    layers = program.graph.layers
-    largest = max(max(layer.inputs, layer.outputs) for layer in layers)
-    return int(np.clip(ROOM // (4 * copies * largest), 1, BATCH))
+    own, largest = sizes.backend(), copies * sizes.value_bytes(program.graph)
+    return int(np.clip(own.scoring_bytes // largest, 1, own.scoring_images))
 
 
 def at_once(program: Program, run: LayerRun, neurons: int) -> int:
     """How many of some neurons of a run's layers one call on a batch of images leaves out."""
     again = (cut(program)[number].layer for number in affected(program, run))
     shapes = [program.graph.layers[layer].output_shape for layer in again if layer is not None]
-    largest = max(prod(shape) for shape in shapes)
+    own, largest = sizes.backend(), max(prod(shape) for shape in shapes)
     call = 4 * images_at_once(program) * largest
-    return int(np.clip(ROOM // call, 1, min(NEURONS, neurons)))
+    return int(np.clip(own.scoring_bytes // call, 1, min(own.scoring_neurons, neurons)))
 
 
 @lru_cache(maxsize=16)

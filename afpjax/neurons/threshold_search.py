@@ -27,7 +27,7 @@ from jaxtyping import Array, Float64, Int, PRNGKeyArray
 from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
 from afpjax.neurons.cluster_thresholds import Trade
-from afpjax.search.explore import as_fitness, thinned
+from afpjax.search.explore import as_fitness, compiled_steps, thinned
 from afpjax.search.nsga2 import NSGA2
 from afpjax.search.operators import reset_mutation
 from afpjax.search.pareto import non_dominated
@@ -149,14 +149,15 @@ def _refine(key: PRNGKeyArray, archive: Archive, population: int, generations: i
     algorithm = _algorithm(population, tuple(map(int, cardinality)))
     params, start_key = algorithm.default_params, jax.random.fold_in(key, 0)
     first = _best(archive, population, np.asarray(algorithm.sample(start_key)))
-    state = algorithm.init(start_key, first, _fitness(archive.measure(first)), params)
+    steps = compiled_steps(algorithm)
+    state = steps.init(start_key, first, _fitness(archive.measure(first)), params)
     for generation in range(generations):
         if archive.left <= 0 or len(archive.known) >= np.prod(cardinality.astype(float)):
             return generation
         ask_key, tell_key = jax.random.split(jax.random.fold_in(key, generation + 1))
-        offspring, state = algorithm.ask(ask_key, state, params)
+        offspring, state = steps.ask(ask_key, state, params)
         fitness = _fitness(archive.measure(np.asarray(offspring)))
-        state, _ = algorithm.tell(tell_key, offspring, fitness, state, params)
+        state, _ = steps.tell(tell_key, offspring, fitness, state, params)
     return generations
 
 

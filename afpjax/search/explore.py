@@ -3,23 +3,24 @@
 Shape legend: N genomes, P of them in a population, M objectives, G genes (integers).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int, PRNGKeyArray
 
 from afpjax.evaluate.evaluator import Progress
 from afpjax.inputs.errors import InputError
-from afpjax.search.nsga2 import NSGA2
+from afpjax.network import compiler
+from afpjax.search.nsga2 import NSGA2, NSGA2State
 from afpjax.search.pareto import Fitness, crowding, hypervolume, non_dominated
 
 FEW = 4096  # genomes; fewer are enumerated
+_SMALL = 200  # individuals
 _ROWS = 64  # a front is filled up to a multiple, as every number of rows compiles
 _crowding = jax.jit(crowding)
 
@@ -118,8 +119,8 @@ def explore(
 
         populations = []
         again = budget.renew or settle is not None
-        for state in _generations(key, algorithm, measured, draws, again, initial):
-            populations.append(Evaluated(*map(np.asarray, (state.population, *state.fitness))))
+        for population in _generations(key, algorithm, measured, draws, again, initial):
+            populations.append(population)
             progress(1)
             if until():
                 break
@@ -193,26 +194,59 @@ def _generations(
     draws: range,
     again: bool,
     initial: np.ndarray | None,
-):
-    """NSGA-II's states, one for each draw after the first, evaluated on the host.
+) -> Iterator[Evaluated]:
+    """NSGA-II's populations, one for each draw after the first, evaluated on the host.
 
-    With `again`, survivors are evaluated anew, together with their offspring.
+    With `again`, survivors are evaluated anew, together with their offspring. What a generation
+    leaves and what the next one asks for come from the device together.
     """
-    params = algorithm.default_params
+    params, steps = algorithm.default_params, compiled_steps(algorithm)
     start_key, loop_key = jax.random.split(key)
     population = _first(start_key, algorithm, initial)
-    state = algorithm.init(start_key, population, evaluate(draws[0], population), params)
+    state = steps.init(start_key, population, evaluate(draws[0], population), params)
+    last = None
     for draw in draws[1:]:
         ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, draw))
-        offspring, state = algorithm.ask(ask_key, state, params)
-        old = len(offspring) if again else 0
-        survivors = np.asarray(algorithm.get_population(state))[:old]
-        both = evaluate(draw, np.concatenate([survivors, np.asarray(offspring)]))
+        offspring, _ = steps.ask(ask_key, state, params)
+        young, *known = _fetched((offspring, state.population, *state.fitness))
+        survivors = Evaluated(*known)
+        if last is not None:
+            yield survivors
+        last = survivors
+        old = len(young) if again else 0
+        both = evaluate(draw, np.concatenate([survivors.genomes[:old], young]))
+        both = Fitness(*map(np.asarray, both))
         if again:
-            state = algorithm.rescore(state, Fitness(*(column[:old] for column in both)))
+            state = steps.rescore(state, Fitness(*(column[:old] for column in both)))
         fitness = Fitness(*(column[old:] for column in both))
-        state, _ = algorithm.tell(tell_key, offspring, fitness, state, params)
-        yield state
+        state, _ = steps.tell(tell_key, offspring, fitness, state, params)
+    yield Evaluated(*_fetched((state.population, *state.fitness)))
+
+
+def _fetched(arrays: tuple[Any, ...]) -> tuple[np.ndarray, ...]:
+    """Arrays from the device, all at once."""
+    return jax.device_get(arrays)
+
+
+class SearchSteps(NamedTuple):
+    """NSGA-II's steps, compiled on their own."""
+
+    init: Callable[..., NSGA2State]
+    ask: Callable[..., tuple[Any, NSGA2State]]
+    rescore: Callable[..., NSGA2State]
+    tell: Callable[..., tuple[NSGA2State, Any]]
+
+
+@lru_cache(maxsize=8)
+def compiled_steps(algorithm: NSGA2) -> SearchSteps:
+    """An algorithm's steps; where populations are small, in programs that compile sooner."""
+    options = compiler.sooner() if algorithm.population_size <= _SMALL else None
+    steps = (algorithm.init, algorithm.ask, algorithm.rescore, algorithm.tell)
+    return SearchSteps(*(jax.jit(_plain(step), compiler_options=options) for step in steps))
+
+
+def _plain(step: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda *arguments: step(*arguments)
 
 
 def _first(key: PRNGKeyArray, algorithm: NSGA2, initial: np.ndarray | None) -> np.ndarray:
@@ -280,6 +314,6 @@ def _spread(objectives: np.ndarray, most: int) -> np.ndarray:
 
 
 def as_fitness(objectives: Sequence[Any], violation: Any) -> Fitness:
-    """Columns of objectives and a violation as the search takes them, float32."""
-    columns = [jnp.asarray(np.asarray(column, np.float32)) for column in objectives]
-    return Fitness(jnp.stack(columns, axis=1), jnp.asarray(np.asarray(violation, np.float32)))
+    """Columns of objectives and a violation as the search takes them, float32, on the host."""
+    columns = [np.asarray(column, np.float32) for column in objectives]
+    return Fitness(np.stack(columns, axis=1), np.asarray(violation, np.float32))

@@ -23,8 +23,8 @@ class Fitness(NamedTuple):
     they are missed by where not.
     """
 
-    objectives: Array
-    violation: Array
+    objectives: Array | np.ndarray
+    violation: Array | np.ndarray
 
 
 def failed(fitness: Fitness) -> Bool[Array, " N"]:

@@ -16,11 +16,12 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.layers import Layer
 from afpjax.network.quantized import encoded, quantize, run_clean
 from afpjax.network.trace import trace
-from afpjax.network.units import multiply, of_layer
+from afpjax.network.units import BY_IMAGES, FEW, MOST_IN_HALVES, bind, multiply, of_layer
 
 from .integers import convolve
 from .test_units import PRODUCTS, layer_on_units, within
 
+DOT = {"dimension_numbers": (((1,), (0,)), ((), ())), "out_sharding": None}
 NHWC, NCHW = ("NHWC", "HWIO", "NHWC"), ("NCHW", "OIHW", "NCHW")
 
 pytestmark = pytest.mark.skipif(jax.default_backend() != "cpu", reason="how a CPU does it")
@@ -32,7 +33,7 @@ def every_code(rng, *shape):
     return np.where(rng.random(shape) < 0.5, rng.choice([-128, 127], shape), drawn)
 
 
-@pytest.mark.parametrize("bits", [4, 8])
+@pytest.mark.parametrize("bits", [4, 8, 9, 16])
 @pytest.mark.parametrize("name", PRODUCTS)
 def test_products_are_those_of_integers_bit_for_bit(name, bits):
     product, rng = PRODUCTS[name], np.random.default_rng(bits)
@@ -243,12 +244,44 @@ def test_faulty_logits_of_many_trials_at_once_are_those_of_float32_units(either)
 def test_wider_codes_and_longer_sums_stay_on_float32_units():
     with pytest.raises(AssertionError, match="asked"):
         multiply(asked, jnp.ones(3), jnp.ones(3), bits=8, units="int8")
-    found = multiply(asked, jnp.ones(3), jnp.ones(3), bits=9, units="int8")
+    found = multiply(asked, jnp.ones(3), jnp.ones(3), bits=17, units="int8")
     assert found.dtype == jnp.float32
     for fan_in, units in ((int8.MOST_TERMS, "int8"), (int8.MOST_TERMS + 1, "float32")):
         assert of_layer("int8", layer(fan_in), 8) == units
         assert of_layer(compiler.BY_LAYER, layer(fan_in), 8) == units
-        assert of_layer("int8", layer(fan_in), 9) == "float32"
+
+
+@pytest.mark.parametrize("images", [1, FEW, FEW + 1])
+def test_a_dense_layer_of_few_images_is_made_in_float32_and_the_same(images):
+    rng = np.random.default_rng(7)
+    codes, kernels = rng.integers(90, 128, (images, 3000)), rng.integers(90, 128, (2, 3000, 90))
+    expected = np.float32(codes @ kernels)
+    assert (expected != codes @ kernels).any()
+
+    def network(codes, kernel):
+        def of(one):
+            return multiply(as_layers_do, one[None], kernel, bits=8, units=BY_IMAGES)[0]
+
+        return jax.vmap(of)(codes)
+
+    codes, kernels = (jnp.asarray(each, jnp.float32) for each in (codes, kernels))
+    trials = jax.jit(jax.vmap(network, in_axes=(None, 0)))
+    np.testing.assert_array_equal(trials(codes, kernels), expected)
+    told = jax.jit(network).lower(codes, kernels[0]).as_text()
+    assert ("xi8>" in told) == (images > FEW)
+
+
+def test_halves_of_the_largest_codes_are_summed_exactly():
+    assert MOST_IN_HALVES * 8 * 128 <= 2**24
+    for left, right in ((-128, -128), (127, -128), (-121, 127), (7, -128), (-120, -128)):
+        codes = jnp.full((1, MOST_IN_HALVES), left, jnp.float32)
+        kernel = jnp.full((MOST_IN_HALVES, 3), right, jnp.float32)
+        found = multiply(as_layers_do, codes, kernel, bits=8, units=BY_IMAGES)
+        np.testing.assert_array_equal(found, np.full((1, 3), left * right * MOST_IN_HALVES))
+
+
+def as_layers_do(codes, kernel):
+    return bind(lax.dot_general_p, DOT, codes, kernel)
 
 
 def asked(codes, kernel):
@@ -277,7 +310,8 @@ def layer(fan_in, neurons=64, window=(3, 3), groups=1, places=64):
         (layer(144, 8), "float32"),
         (layer(64, 10, (), places=1), "float32"),  # a head
         (layer(256, 256, (), places=1), "float32"),
-        (layer(4096, 4096, (), places=1), "int8"),
+        (layer(4096, 4096, (), places=1), BY_IMAGES),
+        (layer(MOST_IN_HALVES + 1, 4096, (), places=1), "int8"),
         (layer(192, 768, (), places=65), "int8"),  # tokens
     ],
 )
@@ -289,14 +323,14 @@ def test_int8_is_taken_where_it_was_measured_to_be_faster(of, units):
 
 @pytest.mark.skipif(not compiler.multiplies_bytes(), reason="this CPU has no such instructions")
 def test_a_layer_is_one_product_of_bytes_that_the_library_is_left(either):
-    """No byte is widened, and none of both products, the kernel's sum being one, runs elsewhere."""
+    """No byte is widened, and the product, with a row for the kernel's sums, runs nowhere else."""
     networks, images = either
     lowered = run_clean.lower(encoded(networks[1]), images)
     told = lowered.as_text()
-    dense = "(tensor<4x24xui8>, tensor<24x5xi8>) -> tensor<4x5xi32>"
+    dense = "(tensor<5x24xui8>, tensor<24x5xi8>) -> tensor<5x5xi32>"
     assert dense in told and told.count("stablehlo.convolution") == 1, "the grouped one"
     made = str(lowered.compile(compiler_options=compiler.options()).as_text())
-    assert "s32[4,5]{1,0} fusion" in made and "__ynn_fusion" in made
+    assert "s32[5,5]{1,0} fusion" in made and "__ynn_fusion" in made
 
 
 def test_on_a_gpu_convolutions_of_bytes_give_float32_and_products_int32(either, monkeypatch):

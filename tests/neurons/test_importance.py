@@ -10,11 +10,11 @@ from jax.extend.core import jaxprs_in_params
 from scipy.special import softmax
 
 import afpjax
+from afpjax.evaluate import sizes
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.quantized import quantize
 from afpjax.network.trace import trace
-from afpjax.neurons import ablation
 from afpjax.neurons import importance as module
 from afpjax.neurons.importance import importance, jsd, jsd_estimate, l1, taylor
 
@@ -117,8 +117,8 @@ def test_taylor_agrees_with_finite_differences(case, absent, moved, target):
 def test_batches_change_nothing(case, monkeypatch):
     """Images and neurons some at a time: a last batch that is not full counts what it holds."""
     whole = importance(case.network, case.images)
-    monkeypatch.setattr(ablation, "BATCH", 3)
-    monkeypatch.setattr(ablation, "NEURONS", 2)
+    small = sizes.CPU._replace(scoring_images=3, scoring_neurons=2)
+    monkeypatch.setattr(sizes, "CPU", small)
     module._compiled.cache_clear()
     apart = importance(case.network, case.images)
     module._compiled.cache_clear()

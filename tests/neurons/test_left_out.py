@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from afpjax.evaluate import sizes
 from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
 from afpjax.neurons import ablation, scoring
@@ -30,8 +31,8 @@ def _subject(case, network=None, memory=None):
 @pytest.mark.parametrize("runs", [ablation.RUNS, 1])
 def test_divergences_and_drops_are_those_of_a_direct_loop(case, absent, monkeypatch, runs):
     """In batches of 3 images and calls of 2 neurons, none of which come out even."""
-    monkeypatch.setattr(ablation, "BATCH", 3)
-    monkeypatch.setattr(ablation, "NEURONS", 2)
+    small = sizes.CPU._replace(scoring_images=3, scoring_neurons=2)
+    monkeypatch.setattr(sizes, "CPU", small)
     monkeypatch.setattr(ablation, "RUNS", runs)  # layers then share a program
     ablation.runs.cache_clear()
     assert len(ablation.runs(case.network.program)) == min(runs, len(SHAPES))
@@ -138,7 +139,7 @@ def test_measured_first_order_scores_are_the_library_s(case, monkeypatch):
     expected = jax.jit(partial(taylor, target="loss"))(case.network, case.images, case.labels)
     guess = jax.jit(partial(jsd_estimate, classes=2))
     estimates, neglected = guess(case.network, case.images)
-    monkeypatch.setattr("afpjax.neurons.ablation.BATCH", 3)
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(scoring_images=3))
     found = scoring.taylor(_subject(case), "loss")
     about, left = scoring.estimate(_subject(case), 2)
     assert left == pytest.approx(float(neglected), rel=1e-4)

@@ -96,6 +96,36 @@ def test_a_search_has_one_entry_per_generation_and_a_front_without_copies(plain,
     np.testing.assert_array_equal(found.objectives, toy.points(found.genomes))
 
 
+@pytest.mark.parametrize("renew", [False, True])
+def test_a_generation_is_fetched_at_once_and_is_the_algorithms_own(renew, monkeypatch):
+    """Against its steps one by one, compiled with JAX's own options."""
+    toy, fetched, own = Toy(MANY, noise=1.0), [], module._fetched
+    monkeypatch.setattr(
+        module, "_fetched", lambda arrays: fetched.append(own(arrays)) or own(arrays)
+    )
+    algorithm, budget = module._algorithm(16, MANY), Budget(16, 12, renew)
+    found = explore(KEY, np.array(MANY), toy, budget)
+    assert len(fetched) == budget.generations + 1
+
+    params = algorithm.default_params
+    start_key, loop_key = jax.random.split(KEY)
+    population = algorithm.sample(start_key)
+    state = algorithm.init(start_key, population, toy(0, np.asarray(population)), params)
+    for draw in range(1, budget.generations + 1):
+        ask_key, tell_key = jax.random.split(jax.random.fold_in(loop_key, draw))
+        offspring, state = algorithm.ask(ask_key, state, params)
+        if renew:
+            state = algorithm.rescore(state, toy(draw, np.asarray(state.population)))
+        fitness = toy(draw if renew else 0, np.asarray(offspring))
+        state, _ = algorithm.tell(tell_key, offspring, fitness, state, params)
+        for expected, got in zip(
+            (state.population, *state.fitness), fetched[draw][-3:], strict=True
+        ):
+            np.testing.assert_array_equal(got, expected)
+        front = module.best(module.Evaluated(*map(np.asarray, (state.population, *state.fitness))))
+        np.testing.assert_array_equal(found.history[draw - 1], front.objectives)
+
+
 @pytest.mark.slow
 def test_the_forced_search_finds_the_enumerated_front_under_real_faults(
     tables, objective, monkeypatch

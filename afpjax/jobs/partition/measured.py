@@ -15,6 +15,7 @@ from afpjax.faults.model import thresholds
 from afpjax.jobs.partition.result import Advantage, CleanResult, Flips, Row, Sensitivity, SweepPoint
 from afpjax.jobs.shared.records import priced
 from afpjax.jobs.shared.result import Estimate, real
+from afpjax.network import compiler
 from afpjax.search.partition import measure
 from afpjax.statistics.intervals import difference_interval, estimated
 
@@ -139,17 +140,10 @@ def flips(experiment: Experiment, mapping: Int[np.ndarray, " L"]) -> list[Flips]
     limits = jax.tree.map(jnp.asarray, thresholds(faults, experiment.quantized, mapping))
     images = jnp.arange(min(_COUNTED, evaluator.count), dtype=jnp.uint32)
     trials = range(min(_COUNTED, experiment.config.search.final_trials))
-    counted = [
-        flips_of_trial(
-            faults.spec(),
-            experiment.quantized,
-            images,
-            limits,
-            evaluator.seed,
-            jnp.uint32(trial),
-        )
-        for trial in trials
-    ]
+    shared = (experiment.quantized, images, limits, evaluator.seed)
+    lowered = flips_of_trial.lower(faults.spec(), *shared, jnp.uint32(0))
+    of_trial = lowered.compile(compiler_options=compiler.sooner())
+    counted = [of_trial(*shared, jnp.uint32(trial)) for trial in trials]
     weights = np.mean([np.asarray(each.weights) for each in counted], axis=0)
     activations = np.mean([np.asarray(each.activations) for each in counted], axis=(0, 1))
     return [
