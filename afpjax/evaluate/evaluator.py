@@ -269,7 +269,7 @@ class Evaluator:
         Few sites of weights in fixed point are exchanged in the sums; others are in kernels of
         their own, and these need no programs of their own.
         """
-        most = dict.fromkeys(TARGETS, 0)
+        most: dict[str, int] = dict.fromkeys(TARGETS, 0)
         for (_, target), sites in fault.sites.items():
             most[target] = max(most[target], sites.elements.shape[1])
         weights, inputs = (site_room(most[target]) for target in TARGETS)

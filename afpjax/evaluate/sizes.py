@@ -4,11 +4,12 @@ On a CPU (two cores of an Intel Xeon, 2 MiB of second-level cache each) a pass i
 largest value of a call fits there, and slow where a call has less than about 0.2 ms of arithmetic:
 64 images of 8 x 8 x 32 numbers in calls of their own take 0.52 ms, in one loop over a table 0.55
 (its values have left the cache); 16 images 0.16 and 0.12 ms; one image 0.048 and 0.013 ms. So small
-values go into tables, and large ones do not. Where no kernel is faulty (single weights are exchanged
-in the sums), calls of few images run in tiles of nodes that share a kernel: single faults of one
-image each take 0.27 of the CPU time for the digits network, 0.6 for ResNet-18 at 32 x 32 and 0.17
-for AlexNet, whose dense layers read each kernel once for 16 images. An accelerator has nothing to do for 10 us with each
-call, and its memory is as fast for large tables as for small ones: calls as large as memory allows.
+values go into tables, and large ones do not. Where no kernel is faulty (single weights are
+exchanged in the sums), calls of few images run in tiles of nodes that share a kernel: single faults
+of one image each take 0.29 of the CPU time for the digits network, 0.6 for ResNet-18 at 32 x 32 and
+0.17 for AlexNet, whose dense layers read each kernel once for 16 images. An accelerator has nothing
+to do for 10 us with each call, and its memory is as fast for large tables as for small ones: calls
+as large as memory allows.
 """
 
 from typing import NamedTuple

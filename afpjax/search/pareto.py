@@ -5,7 +5,7 @@ What is in JAX is one compiled program of fixed shape: individuals are ranked la
 `non_dominated` and `hypervolume` are exact answers about finished fronts, in NumPy on the host.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,8 +23,8 @@ class Fitness(NamedTuple):
     they are missed by where not.
     """
 
-    objectives: Array | np.ndarray
-    violation: Array | np.ndarray
+    objectives: Any  # float [N, M], JAX's or NumPy's
+    violation: Any
 
 
 def failed(fitness: Fitness) -> Bool[Array, " N"]:

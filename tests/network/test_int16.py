@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,11 +45,12 @@ def conv(options):
 @pytest.mark.parametrize("number", range(len(WINDOWS)))
 def test_convolutions_are_those_of_integers_rounded_once(number):
     """A batch of images at once, and each by itself under `vmap`."""
-    case, layout = WINDOWS[number], (NHWC, NCHW)[number % 2]
+    case: Any = WINDOWS[number]
+    layout = (NHWC, NCHW)[number % 2]
     sizes, (inputs, outputs), window, options = case
     rng = np.random.default_rng(sizes[0])
     image, kernel = every_code(rng, 3, *sizes, inputs), every_code(rng, *window, inputs, outputs)
-    expected = np.float32(integers(image, kernel, options))
+    expected = np.asarray(integers(image, kernel, options), np.float32)
     if layout is NCHW:
         image, kernel = image.transpose(0, 3, 1, 2), kernel.transpose(3, 2, 0, 1)
         expected = expected.transpose(0, 3, 1, 2)
@@ -69,8 +71,10 @@ def test_images_and_kernels_of_many_are_those_of_integers(groups):
     """Batches of either operand and of both, one inside the other, in groups too."""
     rng = np.random.default_rng(groups)
     images, kernels = every_code(rng, 2, 3, 7, 6, 4), every_code(rng, 3, 3, 2, 4 // groups, 8)
-    case = dict(stride=(2, 1), padding=((1, 1), (0, 1)), dilation=(1, 2), groups=groups)
-    expected = np.float32([[convolve(a, b, **case) for b in kernels] for a in images])
+    case: dict[str, Any] = dict(
+        stride=(2, 1), padding=((1, 1), (0, 1)), dilation=(1, 2), groups=groups
+    )
+    expected = np.asarray([[convolve(a, b, **case) for b in kernels] for a in images], np.float32)
     told = dict(
         window_strides=case["stride"],
         padding=case["padding"],
@@ -168,7 +172,9 @@ def test_longer_sums_and_wider_codes_stay_on_float32_units():
 def network(params, images):
     """A strided and a grouped convolution, and a head."""
     for name, stride, groups in (("stem", 2, 1), ("grouped", 1, 2)):
-        told = dict(padding="SAME", feature_group_count=groups, dimension_numbers=NHWC)
+        told: dict[str, Any] = dict(
+            padding="SAME", feature_group_count=groups, dimension_numbers=NHWC
+        )
         made = lax.conv_general_dilated(images, params[name], (stride, stride), **told)
         images = jax.nn.relu(made)
     return images.reshape(images.shape[0], -1) @ params["head"]
