@@ -38,7 +38,7 @@ def by_hand(tables, caps, rates):
 def test_all_maximal_mappings_are_found_and_no_other(seed, memory):
     """One layer has no faults, and the first two devices are alike in another."""
     tables = problem(seed, memory=memory)
-    tables = tables._replace(latency_ms=tables.latency_ms + jnp.array([0.0, 0.0, 3.0]))
+    tables = tables._replace(latency_ms=tables.latency_ms + jnp.array([[0.0, 0.0, 3.0]]))
     rates = np.tile(RATES, (6, 1, 1))
     rates[2] = 0.0
     rates[4, 1] = rates[4, 0]
