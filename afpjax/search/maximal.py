@@ -1,9 +1,9 @@
 """Which devices err less than others, layer by layer, and the mappings that cannot err less.
 
-A mapping is maximal where no layer can move to a device that errs less and keep within the limits.
-Accuracy grows with reliability, so the best mapping within the limits is one of these, and within
-a tight allowance they are few: of 3^22 mappings of a ResNet-20, 11,282 may keep within +10 % latency
-and +5 % energy, and 523 of these be maximal.
+A mapping is maximal where no layer can move to a device that errs less and keep within the
+limits. Accuracy grows with reliability, so the best mapping within the limits is one of these, and
+within a tight allowance they are few: a ResNet-20 has 3^22 mappings on three devices, of which some
+10,000 keep within +10 % latency and +5 % energy, and some 500 of these are maximal.
 
 Shape legend: P mappings, L layers, D devices.
 """

@@ -77,9 +77,7 @@ class _Rows:
         return sparse.csr_array((list(values), (list(rows), list(columns))), shape=shape)
 
 
-def program_of(
-    tables: CostTables, alike: Int[np.ndarray, "L D"] | None = None
-) -> PlacementProgram:
+def program_of(tables: CostTables, alike: Int[np.ndarray, "L D"] | None = None) -> PlacementProgram:
     """The program of a network on a platform.
 
     `alike` numbers each layer's devices, equal numbers where a mapping that was measured says all
