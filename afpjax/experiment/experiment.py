@@ -40,7 +40,7 @@ from afpjax.search.partition import tables_of
 T = TypeVar("T")
 
 SCENARIOS = ("weights", "activations", "both")
-_FEW_IMAGES = 32  # behind each measurement that a search learns from
+FEW_IMAGES = 32  # behind each measurement that a search learns from
 
 
 class EvaluatorParts(NamedTuple):
@@ -349,7 +349,7 @@ def _on_searched(experiment: Experiment) -> EvaluatorParts:
 
 def _on_few_searched(experiment: Experiment) -> EvaluatorParts:
     """The search's first images under its draws, with what they lose."""
-    return EvaluatorParts("search", experiment.searched.first(_FEW_IMAGES), LOSS)
+    return EvaluatorParts("search", experiment.searched.first(FEW_IMAGES), LOSS)
 
 
 def _on_held_out(experiment: Experiment) -> EvaluatorParts:

@@ -40,10 +40,9 @@ class _Row(NamedTuple):
 class Evidence:
     """Measurements of one search; `passes` are images x draws x different rows."""
 
-    def __init__(
-        self, objective: LossObjective, progress: Progress = lambda mappings: None
-    ) -> None:
-        self.objective, self._progress = objective, progress
+    def __init__(self, objective: LossObjective) -> None:
+        self.objective = objective
+        self.progress: Progress = lambda mappings: None  # told of mappings that were measured
         self._rows: dict[tuple[float, bytes], _Row] = {}
 
     @property
@@ -70,7 +69,7 @@ class Evidence:
                     right, loss = np.r_[row.right, right], np.r_[row.loss, loss]
                     mapping = row.mapping
                 self._rows[factor, name] = _Row(mapping, factor, right, loss)
-        self._progress(len(mappings))
+        self.progress(len(mappings))
 
     def knows(self, mappings: Int[np.ndarray, "P L"], factor: float | None = None) -> list[bool]:
         """Which mappings were measured, at these rates, or at any."""

@@ -49,7 +49,7 @@ def reliability_of(faults: FaultModel, quantized: Quantized, devices: int) -> Re
     parts = []
     for own, target in ((limits.weights, "weight"), (limits.activations, "activation")):
         rates = np.broadcast_to(faults.rates(target), (devices, faults.rates(target).shape[1]))
-        faulty = np.asarray(own).any(axis=(0, 2))  # [L]
+        faulty = np.array(np.asarray(own).any(axis=(0, 2)))  # [L]
         parts.append(np.where(faulty[:, None, None], rates[None], 0.0))
     return compared(np.concatenate(parts, axis=2))
 
@@ -57,8 +57,8 @@ def reliability_of(faults: FaultModel, quantized: Quantized, devices: int) -> Re
 def compared(rates: Float[np.ndarray, "L D R"]) -> Reliability:
     """Devices by their rates at each layer."""
     one, other = rates[:, :, None], rates[:, None]
-    safer = (other <= one).all(axis=3) & (other < one).any(axis=3)
-    return Reliability((other == one).all(axis=3).argmax(axis=2), safer)
+    safer = np.all(other <= one, axis=3) & np.any(other < one, axis=3)
+    return Reliability(np.all(other == one, axis=3).argmax(axis=2), np.asarray(safer))
 
 
 def maximal(

@@ -38,6 +38,7 @@ class PlacementProgram:
     """
 
     tables: CostTables
+    on_host: Any  # the same, NumPy
     latency_ms: Float[np.ndarray, " V"]
     energy_mj: Float[np.ndarray, " V"]
     rows: Any  # sparse [R, V]: rows @ variables <= limits
@@ -83,28 +84,29 @@ def program_of(tables: CostTables, alike: Int[np.ndarray, "L D"] | None = None) 
     `alike` numbers each layer's devices, equal numbers where a mapping that was measured says all
     of another (by default every device is its own).
     """
-    tables = CostTables(*(each if each is None else _numpy(each) for each in tables))
-    layers, devices = tables.latency_ms.shape
+    host: Any = CostTables(*map(_numpy, tables))
+    layers, devices = host.latency_ms.shape
     x = np.arange(layers * devices).reshape(layers, devices)
-    rows, latency, energy = _Rows(), [tables.latency_ms.ravel()], [tables.energy_mj.ravel()]
+    rows, latency, energy = _Rows(), [host.latency_ms.ravel()], [host.energy_mj.ravel()]
     width = x.size
-    for tensor in _costly(tables):
-        maker = int(tables.producers[tensor])
-        for reader in np.flatnonzero(tables.consumers[tensor]):
+    for tensor in _costly(host):
+        maker = int(host.producers[tensor])
+        for reader in np.flatnonzero(host.consumers[tensor]):
             for device in range(devices):
                 sent = [(x[reader, device], 1.0), (x[maker, device], -1.0)]
                 rows.add([*sent, (width + device, -1.0)], 0.0)
-        latency.append(np.full(devices, tables.link_latency_ms[tensor]))
-        energy.append(np.full(devices, tables.link_energy_mj[tensor]))
+        latency.append(np.full(devices, host.link_latency_ms[tensor]))
+        energy.append(np.full(devices, host.link_energy_mj[tensor]))
         width += devices
     for device in range(devices):
-        width = _memory(rows, tables, x[:, device], device, width)
+        width = _memory(rows, host, x[:, device], device, width)
     if alike is None:
         alike = np.tile(np.arange(devices), (layers, 1))
     latency_ms, energy_mj = (np.concatenate(each).astype(np.float64) for each in (latency, energy))
     more = (0, width - len(latency_ms))
     return PlacementProgram(
         tables,
+        host,
         np.pad(latency_ms, more),
         np.pad(energy_mj, more),
         rows.matrix(width),
@@ -114,18 +116,20 @@ def program_of(tables: CostTables, alike: Int[np.ndarray, "L D"] | None = None) 
 
 
 def _numpy(part: Any) -> Any:
-    """Tables on the host; whole numbers and floats keep what they are."""
+    """A part of the tables on the host."""
+    if part is None:
+        return None
     return type(part)(*map(np.asarray, part)) if isinstance(part, tuple) else np.asarray(part)
 
 
-def _costly(tables: CostTables) -> Int[np.ndarray, " T"]:
+def _costly(tables: Any) -> Int[np.ndarray, " T"]:
     """Tensors whose transfer costs something; the network's input comes for nothing."""
     some = (tables.link_latency_ms > 0) | (tables.link_energy_mj > 0)
     return np.flatnonzero(some & (tables.producers >= 0) & tables.consumers.any(axis=1))
 
 
 def _memory(
-    rows: _Rows, tables: CostTables, x: Int[np.ndarray, " L"], device: int, width: int
+    rows: _Rows, tables: Any, x: Int[np.ndarray, " L"], device: int, width: int
 ) -> int:
     """The rows of one device's memory, in shares of it; the width with their variables.
 
@@ -199,7 +203,8 @@ def _constraints(
     rest = sparse.csr_array((layers, width - layers * devices))
     yield optimize.LinearConstraint(sparse.hstack([one, rest]).tocsr(), 1, 1)
     if len(program.limits):
-        yield optimize.LinearConstraint(program.rows, -np.inf, program.limits)
+        limits: Any = program.limits
+        yield optimize.LinearConstraint(program.rows, -np.inf, limits)
     for row, cap in ((program.latency_ms, caps.latency_ms), (program.energy_mj, caps.energy_mj)):
         if np.isfinite(cap):
             yield optimize.LinearConstraint(row[None] / cap, -np.inf, 1 + ROUNDING / 2)
@@ -275,7 +280,7 @@ def least_product(program: PlacementProgram, caps: Caps = NO_CAPS) -> Int[np.nda
 
 def exact_costs(program: PlacementProgram, mapping: Mapping) -> tuple[float, float]:
     """Latency (ms) and energy (mJ) of one mapping, links included, in double precision."""
-    tables, each = program.tables, np.arange(len(mapping))
+    tables, each = program.on_host, np.arange(len(mapping))
     sent = np.zeros(len(tables.producers))
     for tensor in _costly(tables):
         readers = mapping[np.flatnonzero(tables.consumers[tensor])]

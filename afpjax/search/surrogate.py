@@ -13,7 +13,7 @@ they do, and up again as better mappings keep more.
 Shape legend: P mappings, L layers, D devices, F moves.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import NamedTuple
 
@@ -52,9 +52,31 @@ class SurrogatePlan:
     finalists: int = FINALISTS
 
     def passes(self, images: int) -> int:
-        """The most passes of an image that this takes."""
+        """The most passes of an image that rounds and finals take."""
         learnt = self.rounds * self.size * DRAWS + self.finalists * (DRAWS + MORE_DRAWS)
         return learnt * images
+
+    @property
+    def mappings(self) -> int:
+        """How many are measured at most; finalists a second time."""
+        return self.rounds * self.size + self.finalists
+
+    def within(self, effort: int, images: int, moves: int) -> "SurrogatePlan":
+        """As many rounds as `effort` image passes allow (0: any) beside the moves and the finals.
+
+        Raises `InputError` where they do not pay for one.
+        """
+        if not effort:
+            return self
+        first = (moves + 1) * DRAWS + self.finalists * MORE_DRAWS
+        rounds = (effort // images - first) // (self.size * DRAWS)
+        if rounds < 1:
+            raise InputError(
+                f"search.effort: {effort} image passes are too few; with search.method = surrogate "
+                f"{moves} single moves, a round and the last draws take "
+                f"{(first + self.size * DRAWS) * images}; raise it, or give 0 for no limit"
+            )
+        return replace(self, rounds=min(self.rounds, rounds))
 
 
 class SurrogateFound(NamedTuple):
@@ -83,10 +105,10 @@ class Surrogate:
         *,
         chance: float,
         caps: Caps = NO_CAPS,
-        progress: Progress = lambda mappings: None,
     ) -> None:
-        self.evidence = Evidence(objective, progress)
+        self.evidence = Evidence(objective)
         self.factor = 1.0  # on all rates, for what is learnt
+        self.first_factor = 1.0  # at which single moves said something
         self.reference = reference.astype(np.int32)
         self._tables, self._reliability, self._caps = tables, reliability, caps
         self._moves = ridge.moves_of(reliability, self.reference)
@@ -106,8 +128,18 @@ class Surrogate:
         self.evidence.measure(self.reference[None])
         return self.evidence.accuracy(self.reference, 1.0) >= self._clean - _NOTHING
 
-    def search(self, allowance: Caps, plan: SurrogatePlan | None = None) -> SurrogateFound:
-        """The best mappings within an allowance, of all that was measured at the given rates."""
+    def search(
+        self,
+        allowance: Caps,
+        plan: SurrogatePlan | None = None,
+        *,
+        progress: Progress = lambda mappings: None,
+    ) -> SurrogateFound:
+        """The best mappings within an allowance, of all that was measured at the given rates.
+
+        `progress` is told how many mappings were measured.
+        """
+        self.evidence.progress = progress
         plan, caps = plan or SurrogatePlan(), self._caps.within(allowance)
         if self.loses_nothing or not self.moves:
             return SurrogateFound(self.reference[None], np.zeros(1), "nothing lost", None)
@@ -126,6 +158,10 @@ class Surrogate:
         self.evidence.measure(best, DRAWS + MORE_DRAWS)
         mappings, worth = self._ranked(accept, factor=1.0, least=DRAWS + MORE_DRAWS)
         return SurrogateFound(mappings, worth, method, None if pool is None else len(pool))
+
+    def prefer(self, mapping: Int[np.ndarray, " L"]) -> None:
+        """Have a mapping that another search found among those that are chosen from."""
+        self.evidence.measure(mapping[None], DRAWS + MORE_DRAWS)
 
     def _accepted(
         self, mappings: Int[np.ndarray, "P L"], allowance: Caps
@@ -146,7 +182,7 @@ class Surrogate:
                 self.evidence.measure(moves, factor=self.factor)
                 if self.factor <= _LOWEST or self.evidence.tells(self.factor):
                     return
-            self.factor /= 2
+            self.first_factor = self.factor = self.factor / 2
 
     def _kept(self, mapping: Int[np.ndarray, " L"]) -> float:
         """Share that is kept of what faults can take, at the rates that are learnt at."""
