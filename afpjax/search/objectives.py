@@ -119,6 +119,8 @@ class LossObjective:
 
     def names(self, mappings: Int[np.ndarray, "P L"]) -> list[bytes]:
         """What the evaluator runs for each mapping, but for the draw: equal names, one answer."""
+        if not len(mappings):
+            return []
         limits = thresholds(self.faults(1.0), self.evaluator.quantized, mappings)
         tables = [np.asarray(part) for part in jax.tree.leaves(limits)]
         return [b"".join(part[p].tobytes() for part in tables) for p in range(len(mappings))]

@@ -128,9 +128,7 @@ def _costly(tables: Any) -> Int[np.ndarray, " T"]:
     return np.flatnonzero(some & (tables.producers >= 0) & tables.consumers.any(axis=1))
 
 
-def _memory(
-    rows: _Rows, tables: Any, x: Int[np.ndarray, " L"], device: int, width: int
-) -> int:
+def _memory(rows: _Rows, tables: Any, x: Int[np.ndarray, " L"], device: int, width: int) -> int:
     """The rows of one device's memory, in shares of it; the width with their variables.
 
     A variable for the largest activation, and one for each layer whose kernel another may hold

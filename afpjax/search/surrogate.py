@@ -261,12 +261,12 @@ class Surrogate:
         near = np.concatenate([exchanges(one, self._reliability) for one in best[:2]])
         near = near[np.argsort(-ridge.total(gain, near), kind="stable")]
         names = self.evidence.objective.names
-        taken = {*names(found)} if len(found) else set()
+        taken = {*names(found)}
         wanted = len(found) + count
         for start in range(0, len(near), _CHUNK):
             part = near[start : start + _CHUNK]
             part = part[accept(part)]
-            known = self.evidence.knows(part) if len(part) else []
+            known = self.evidence.knows(part)
             for mapping, name, is_known in zip(part, names(part), known, strict=True):
                 if len(found) == wanted:
                     return found
