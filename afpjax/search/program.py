@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import optimize, sparse
 
-from afpjax.hardware.tables import CostTables
+from afpjax.hardware.tables import CostTables, MappingCost
 from afpjax.search.objectives import NO_CAPS, Caps, costs, violation
 
 ROUNDING = 1e-6  # share of a cap by which float32 sums may be off
@@ -214,7 +214,11 @@ def within(
     tables: CostTables, mappings: Int[np.ndarray, "P L"], caps: Caps
 ) -> Bool[np.ndarray, " P"]:
     """Which mappings fit into memory and keep within the caps, but for rounding."""
-    cost = costs(tables, mappings)
+    return priced_within(costs(tables, mappings), caps)
+
+
+def priced_within(cost: MappingCost, caps: Caps) -> Bool[np.ndarray, " P"]:
+    """The same of mappings whose costs are known."""
     excess = [
         np.asarray(value, np.float64) / cap - 1
         for value, cap in ((cost.latency_ms, caps.latency_ms), (cost.energy_mj, caps.energy_mj))

@@ -27,7 +27,7 @@ from afpjax.search import ridge
 from afpjax.search.evidence import Evidence
 from afpjax.search.maximal import Reliability, maximal
 from afpjax.search.objectives import NO_CAPS, Caps, LossObjective, costs, violation
-from afpjax.search.program import Accept, program_of, solve, within
+from afpjax.search.program import Accept, priced_within, program_of, solve
 from afpjax.search.ridge import DRAWS
 
 ROUNDS = 6
@@ -37,9 +37,10 @@ MORE_DRAWS = 6  # for finalists
 FEW = 96  # mappings that are all measured: no more than rounds would
 _GAP = 1e-3  # of the optimum that the program may miss with worths that are drawn anyway
 _LOWEST = 1 / 64  # factor on all rates
-_CHANCE = 0.05  # share of what faults can take that is kept: less is as good as nothing
+_CHANCE = 0.02  # share of what faults can take that is kept: less is as good as nothing
 _KEEPS = 0.5  # of it: at so much the rates go up again
 _NOTHING = 0.01  # accuracy that may be lost and is called nothing
+_LOOKED_AT = 8  # exchanges that are allowed, for each that is wanted
 _CHUNK = 1024  # exchanges whose costs are looked at together
 
 
@@ -148,13 +149,18 @@ class Surrogate:
             return self._accepted(mappings, allowance)
 
         pool = maximal(self._tables, self._reliability, caps, accept)
+        if pool is not None:  # nothing else can be the best
+            names = set(self.evidence.objective.names(pool))
+            accept = self._among(names)
         if pool is not None and len(pool) <= min(FEW, plan.rounds * plan.size):
             method = "all maximal"
             self.evidence.measure(pool)
         else:
             method = "learnt" if pool is None else "learnt among maximal"
             self._learn(plan, caps, accept, pool)
-        best = self._best(accept, plan.finalists)
+        best = self._ranked(accept)[0][: plan.finalists]
+        if pool is None:
+            best = self._upgraded(best, accept)
         self.evidence.measure(best, DRAWS + MORE_DRAWS)
         mappings, worth = self._ranked(accept, factor=1.0, least=DRAWS + MORE_DRAWS)
         return SurrogateFound(mappings, worth, method, None if pool is None else len(pool))
@@ -167,8 +173,17 @@ class Surrogate:
         self, mappings: Int[np.ndarray, "P L"], allowance: Caps
     ) -> Bool[np.ndarray, " P"]:
         """Which keep within memory and caps to the last bit, and the allowance but for rounding."""
-        allowed = within(self._tables, mappings, allowance)
-        return allowed & (violation(costs(self._tables, mappings), self._caps) <= 0)
+        cost = costs(self._tables, mappings)
+        return priced_within(cost, allowance) & (violation(cost, self._caps) <= 0)
+
+    def _among(self, names: set[bytes]) -> Accept:
+        """Which mappings are, but for what is alike, some of these."""
+
+        def accept(mappings: np.ndarray) -> np.ndarray:
+            own = self.evidence.objective.names(mappings)
+            return np.array([name in names for name in own], bool)
+
+        return accept
 
     def _begin(self) -> None:
         """The reference and its single moves, at rates at which they tell something."""
@@ -201,7 +216,7 @@ class Surrogate:
         for _ in range(plan.rounds):
             half = plan.size // 2
             new = self._sampled(half, caps, accept, pool)
-            new = self._exchanged(plan.size - len(new), accept, new)
+            new = self._exchanged(plan.size - len(new), accept, new, pool is not None)
             if not len(new):
                 return
             self.evidence.measure(new, factor=self.factor)
@@ -235,7 +250,7 @@ class Surrogate:
                 if not len(pool):
                     break
                 place = int(ridge.total(gain, pool).argmax())
-                choice, pool = pool[place], np.delete(pool, place, axis=0)
+                choice, pool = pool[place].astype(np.int32), np.delete(pool, place, axis=0)
             else:
                 choice = solve(
                     self._program,
@@ -251,7 +266,7 @@ class Surrogate:
         return found
 
     def _exchanged(
-        self, count: int, accept: Accept, found: Int[np.ndarray, "_ L"]
+        self, count: int, accept: Accept, found: Int[np.ndarray, "_ L"], is_pool: bool
     ) -> Int[np.ndarray, "_ L"]:
         """`found`, and new mappings one or two exchanges away from the two best, best predicted."""
         gain = ridge.gains(self._moves, self._posterior().mean)
@@ -260,20 +275,42 @@ class Surrogate:
             return found
         near = np.concatenate([exchanges(one, self._reliability) for one in best[:2]])
         near = near[np.argsort(-ridge.total(gain, near), kind="stable")]
-        names = self.evidence.objective.names
+        names, wanted = self.evidence.objective.names, len(found) + count
         taken = {*names(found)}
-        wanted = len(found) + count
+        left = _LOOKED_AT * count
         for start in range(0, len(near), _CHUNK):
             part = near[start : start + _CHUNK]
-            part = part[accept(part)]
-            known = self.evidence.knows(part)
-            for mapping, name, is_known in zip(part, names(part), known, strict=True):
-                if len(found) == wanted:
+            for mapping in part[accept(part)]:
+                left -= 1
+                if len(found) == wanted or left < 0:
                     return found
-                if not is_known and name not in taken:
-                    taken.add(name)
+                if not is_pool:
+                    mapping = self._upgraded(mapping[None], accept)[0]
+                (name,) = names(mapping[None])
+                if name not in taken and not self.evidence.knows(mapping[None])[0]:
                     found = np.concatenate([found, mapping[None]])
+                taken.add(name)
         return found
+
+    def _upgraded(self, mappings: Int[np.ndarray, "P L"], accept: Accept) -> Int[np.ndarray, "P L"]:
+        """Mappings with layers moved to safer devices, the best predicted first, while allowed.
+
+        No answer may leave out an upgrade that is allowed.
+        """
+        gain = ridge.gains(self._moves, self._posterior().mean)
+        safer, upgraded = self._reliability.safer, mappings.copy()
+        for mapping in upgraded:
+            while True:
+                moves = np.argwhere(safer[np.arange(len(mapping)), mapping])  # layer, device
+                if not len(moves):
+                    break
+                others = np.repeat(mapping[None], len(moves), axis=0)
+                others[np.arange(len(moves)), moves[:, 0]] = moves[:, 1]
+                others = others[accept(others)]
+                if not len(others):
+                    break
+                mapping[:] = others[ridge.total(gain, others).argmax()]
+        return upgraded
 
     def _ranked(
         self, accept: Accept, factor: float | None = None, least: int = 0
@@ -299,11 +336,6 @@ class Surrogate:
         _, first = np.unique(self._reliability.choices(mappings[order]), axis=0, return_index=True)
         order = order[np.sort(first)]
         return mappings[order], worth[order]
-
-    def _best(self, accept: Accept, count: int) -> Int[np.ndarray, "P L"]:
-        """Who is to meet more draws, the reference where it may be chosen among them."""
-        best = self._ranked(accept)[0][:count]
-        return best if len(best) else self.reference[None]
 
 
 def exchanges(mapping: Int[np.ndarray, " L"], reliability: Reliability) -> Int[np.ndarray, "P L"]:

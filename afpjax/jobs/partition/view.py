@@ -335,8 +335,8 @@ def front(result: PartitionResult) -> list[Block]:
     )
     text += (
         f"The star is {_OWNERS[result.best]} choice: on the search's own images under new fault "
-        "draws, the most accurate within the latency and energy allowed over the fault-unaware mapping "
-        "(if none is within, the one closest to that)."
+        "draws, the most accurate within the latency and energy allowed over the fault-unaware "
+        "mapping (if none is within, the one closest to that)."
     )
     title = "Accuracy, latency and energy with faults in weights and activations"
 
