@@ -9,7 +9,10 @@ follows. HiGHS (`scipy.optimize.milp`) solves it.
 Shape legend: P mappings, L layers, D devices, V variables.
 """
 
+import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -174,13 +177,14 @@ def solve(
     whole = np.arange(width) < layers * devices
     scale = np.abs(objective).sum() / layers or 1.0
     while True:
-        found = optimize.milp(
-            _SCALE / scale * objective,
-            integrality=whole,
-            bounds=optimize.Bounds(0, 1),
-            constraints=list(_constraints(program, caps, cuts)),
-            options={"mip_rel_gap": gap},
-        )
+        with _nothing_printed():
+            found = optimize.milp(
+                _SCALE / scale * objective,
+                integrality=whole,
+                bounds=optimize.Bounds(0, 1),
+                constraints=list(_constraints(program, caps, cuts)),
+                options={"mip_rel_gap": gap},
+            )
         if found.status == _INFEASIBLE:
             return None
         if found.x is None:
@@ -190,6 +194,25 @@ def solve(
         if accept(choice[None])[0]:
             return choice
         cuts.append(program.cut(choice))  # within HiGHS's tolerance, and yet not within
+
+
+@contextmanager
+def _nothing_printed() -> Iterator[None]:
+    """HiGHS (scipy 1.17) writes now and then to standard output, whatever its options say."""
+    sys.stdout.flush()
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is none
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _constraints(
