@@ -117,6 +117,7 @@ class Surrogate:
         self._rng = np.random.default_rng(seed)
         self._clean, self._chance = objective.fault_free()[0], chance
         self._began = False
+        self._many = NO_CAPS  # within these there are more maximal mappings than are few
 
     @property
     def moves(self) -> int:
@@ -148,7 +149,7 @@ class Surrogate:
         def accept(mappings: np.ndarray) -> np.ndarray:
             return self._accepted(mappings, allowance)
 
-        pool = maximal(self._tables, self._reliability, caps, accept)
+        pool = self._maximal(caps, accept)
         if pool is not None:  # nothing else can be the best
             names = set(self.evidence.objective.names(pool))
             accept = self._among(names)
@@ -175,6 +176,16 @@ class Surrogate:
         """Which keep within memory and caps to the last bit, and the allowance but for rounding."""
         cost = costs(self._tables, mappings)
         return priced_within(cost, allowance) & (violation(cost, self._caps) <= 0)
+
+    def _maximal(self, caps: Caps, accept: Accept) -> Int[np.ndarray, "P L"] | None:
+        """Maximal mappings, None where they are many; wider caps are then not looked at again."""
+        many = self._many
+        if caps.latency_ms >= many.latency_ms and caps.energy_mj >= many.energy_mj:
+            return None
+        pool = maximal(self._tables, self._reliability, caps, accept)
+        if pool is None:
+            self._many = caps
+        return pool
 
     def _among(self, names: set[bytes]) -> Accept:
         """Which mappings are, but for what is alike, some of these."""

@@ -20,6 +20,7 @@ from afpjax.search.partition import Front
 from afpjax.search.surrogate import Surrogate, SurrogateFound, SurrogatePlan, refuse_strategy
 
 METHOD = "surrogate"
+CURVE_ROUNDS = 2  # for each allowance of the curve: the moves are known by then
 _CHOSEN_FROM = 4  # of the best, on all of the search's images under draws of their own
 
 
@@ -125,7 +126,7 @@ def chosen(experiment: Experiment) -> tuple[Assignment, str]:
 
 def more(experiment: Experiment, learnt: Learnt, allowance: Caps) -> Int[np.ndarray, "P L"]:
     """The best mappings within another allowance, for a few measurements more."""
-    plan = SurrogatePlan(rounds=1, finalists=4)
+    plan = SurrogatePlan(rounds=CURVE_ROUNDS, finalists=4)
     with _bar(experiment, "Learning for another allowance", plan.mappings) as told:
         return learnt.search.search(allowance, plan, progress=told).mappings
 

@@ -95,7 +95,7 @@ def learning(experiment: Experiment, kinds: int) -> Step:
     layers, devices = len(experiment.graph.layers), len(experiment.platform.names)
     images = min(FEW_IMAGES, counts(experiment)[0])
     first = layers * (devices - 1) + 1
-    small = SurrogatePlan(rounds=1, finalists=4).passes(images)
+    small = SurrogatePlan(rounds=2, finalists=4).passes(images)
     most = kinds * (first * DRAWS * images + SurrogatePlan().passes(images))
     return Step(f"learning ({kinds}) and the curve", most + (len(FACTORS) + HALVINGS) * small, 0)
 
