@@ -14,6 +14,7 @@ Shape legend: P mappings, L layers, D devices, F moves.
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -146,9 +147,7 @@ class Surrogate:
         if self.loses_nothing or not self.moves:
             return SurrogateFound(self.reference[None], np.zeros(1), "nothing lost", None)
 
-        def accept(mappings: np.ndarray) -> np.ndarray:
-            return self._accepted(mappings, allowance)
-
+        accept: Accept = partial(self._accepted, allowance=allowance)
         pool = self._maximal(caps, accept)
         if pool is not None:  # nothing else can be the best
             names = set(self.evidence.objective.names(pool))

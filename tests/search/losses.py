@@ -1,7 +1,5 @@
 """A made-up network whose moves add up in logits, for the search that learns."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from afpjax.search.objectives import LossObjective
@@ -16,6 +14,16 @@ class Additive(LossObjective):
 
     A draw is hard or easy for all, and hits each mapping in its own way besides.
     """
+
+    seed: int
+    count: int
+    strength: float
+    own: float
+    clean: float
+    depth: float
+    hurt: np.ndarray
+    hard: float  # by how much the draws from the fifth on are harder, in logits
+    asked: list[tuple[int, tuple[int, ...], float]]
 
     def __init__(
         self, seed=0, layers=6, images=32, *, strength=1.0, own=0.1, clean=31 / 32, depth=2.0
@@ -54,7 +62,7 @@ class Additive(LossObjective):
         share = 1 / (1 + np.exp(-self.logits(mappings, factor)))
         return 0.1 + (self.clean - 0.1) * share
 
-    def answers(self, mappings, numbers: Sequence[int], factor=1.0):
+    def answers(self, mappings, numbers, factor=1.0):
         numbers = np.array(list(numbers))
         name = np.asarray(mappings) @ 3 ** np.arange(self.hurt.shape[1])
         luck = 0.2 * normal(self.seed, 1, numbers) - self.hard * (numbers >= 4)
