@@ -15,14 +15,14 @@ BY_NAME = {
     "importance.view": {"result.correlations.all"},
     "online.run": {"known"},
     "online.view": {"above"},
-    "partition.run": {"among", "baselines", "fronts", "selected"},
+    "partition.run": {"among", "baselines", "found", "fronts", "own", "selected"},
     "partition.view": {"TOOL_NAMES"},
     "serve.settings": {"EXPORT.sources"},
     # The job of a file that is not a result yet.
     "shared.earlier": {"_content(setting, folder, tuple(jobs))", "content"},
+    "shared.learnt": {"known"},
     "shared.records": {"ways"},
     "shared.result": {"each.metadata", "first"},
-    "shared.searched": {"known"},
     "render": {"made.filters", "made.globals"},
     "view": {"Sequence"},
 }

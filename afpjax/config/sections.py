@@ -351,6 +351,11 @@ class PlatformChoice:
 class Search:
     """The search for mappings of layers to devices, and the last measurement."""
 
+    method: Annotated[str, OneOf("nsga2", "surrogate")] = setting(
+        "nsga2",
+        "search for the mapping: the paper's alone, or beside it one that learns from few "
+        "measurements, with the accuracy that other allowances would buy",
+    )
     population: Annotated[int, Range(4, 100_000)] = setting(32, "mappings per generation")
     generations: Annotated[int, Range(1, 1_000_000)] = setting(24, "generations")
     latency_cap_ms: Annotated[float, Range(0, 1e12)] = setting(

@@ -236,8 +236,8 @@ class Evaluator:
             self._run(spec, list(missing), rows, progress)
         return self._outcomes(names)
 
-    def clean(self, faults: FaultModel | None = None) -> Bool[np.ndarray, "B"]:
-        """Whether each image is classified right without faults.
+    def clean(self, faults: FaultModel | None = None) -> Shaped[np.ndarray, "B ..."]:
+        """The metric's outcome of each image without faults: for `RIGHT`, whether it is right.
 
         The outcome is the same for any `faults`; naming those that are evaluated anyway spares
         compiling other programs.

@@ -121,6 +121,32 @@ LOGITS = Metric(
 )
 
 
+LOSS_STEPS = 64  # of one nat: rounding of logits seldom moves a loss to another step
+MOST_LOSS = 16.0  # nats; what is not finite loses as much
+
+
+def _right_and_loss(logits: Float[Array, "B classes"], targets: Targets) -> Int[Array, "B"]:
+    """Whether the label is said, in the lowest bit, and above it the log loss in steps, int32."""
+    right, finite = _right(logits, targets), jnp.isfinite(logits).all(axis=1)
+    labels = jnp.maximum(targets.labels, 0)  # padding has none
+    safe = jnp.where(finite[:, None], logits, jnp.zeros((), logits.dtype))
+    own = jnp.take_along_axis(jax.nn.log_softmax(safe, axis=1), labels[:, None], axis=1)[:, 0]
+    loss = jnp.where(finite, jnp.clip(-own, 0.0, MOST_LOSS), MOST_LOSS)
+    steps = jnp.round(loss * LOSS_STEPS).astype(jnp.int32)
+    return (steps << jnp.int32(1)) | right.astype(jnp.int32)
+
+
+def right_and_loss(
+    outcomes: Int[np.ndarray, "*any"],
+) -> tuple[Bool[np.ndarray, "*any"], Float[np.ndarray, "*any"]]:
+    """What outcomes of `LOSS` say: right or wrong, and the log loss in nats."""
+    return (outcomes & 1).astype(bool), (outcomes >> 1) / LOSS_STEPS
+
+
+#: Right or wrong and the log loss, which tells more where few images or draws are behind it.
+LOSS = Metric(_right_and_loss, _compressed, _stored(np.int32), False, tag=" loss")
+
+
 @lru_cache
 def outcomes(not_finite: str = "detected", *, exact: bool = False) -> Metric:
     """Flags and class, int32 [B]; `not_finite` is one of `NOT_FINITE`, `exact` `Metric`'s."""

@@ -20,7 +20,7 @@ from afpjax.evaluate import fleet
 from afpjax.evaluate.engine import Engine
 from afpjax.evaluate.evaluator import Evaluator
 from afpjax.evaluate.fleet import Fleet
-from afpjax.evaluate.metric import RIGHT, Metric
+from afpjax.evaluate.metric import LOSS, RIGHT, Metric
 from afpjax.experiment.network_source import check_source, network_of, outlined, preset_of
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Link, Platform, load_platform
@@ -34,12 +34,13 @@ from afpjax.network.layers import LayerGraph
 from afpjax.network.program import Parameters, Program
 from afpjax.network.quantized import Quantized, quantize
 from afpjax.search.explore import Budget
-from afpjax.search.objectives import Caps, RobustnessObjective, explained
+from afpjax.search.objectives import Caps, LossObjective, RobustnessObjective, explained
 from afpjax.search.partition import tables_of
 
 T = TypeVar("T")
 
 SCENARIOS = ("weights", "activations", "both")
+FEW_IMAGES = 32  # behind each measurement that a search learns from
 
 
 class EvaluatorParts(NamedTuple):
@@ -237,6 +238,10 @@ class Experiment:
             self.search_evaluator, self.scenario(name), faults.trials, faults.strategy
         )
 
+    def loss_objective(self, name: str) -> LossObjective:
+        """How a search that learns compares mappings under one scenario, on few images."""
+        return LossObjective(self.evaluator(_on_few_searched), partial(self.scenario, name))
+
     @property
     def search_evaluator(self) -> Evaluator:
         return self.evaluator(_on_searched)
@@ -340,6 +345,11 @@ def scaled(faults: FaultModel, *, weights: float, activations: float) -> FaultMo
 
 def _on_searched(experiment: Experiment) -> EvaluatorParts:
     return EvaluatorParts("search", experiment.searched)
+
+
+def _on_few_searched(experiment: Experiment) -> EvaluatorParts:
+    """The search's first images under its draws, with what they lose."""
+    return EvaluatorParts("search", experiment.searched.first(FEW_IMAGES), LOSS)
 
 
 def _on_held_out(experiment: Experiment) -> EvaluatorParts:

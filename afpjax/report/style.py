@@ -16,7 +16,12 @@ GRID: Final = "#dde2e8"
 PAPER: Final = "#ffffff"
 
 # Tools: Okabe and Ito's palette. Devices: Tol's muted scheme, so that the two never share a colour.
-TOOLS: Final = {"afarepart": "#0072b2", "fault-unaware": "#d55e00", "cnnparted": "#8a6d9b"}
+TOOLS: Final = {
+    "afarepart": "#0072b2",
+    "fault-unaware": "#d55e00",
+    "cnnparted": "#8a6d9b",
+    "surrogate": "#00695c",
+}
 # Ways to distribute a network, our own first: Okabe and Ito's again, the yellow darkened until it
 # stands out.
 METHODS: Final = (
@@ -70,6 +75,7 @@ _DARK: Final = {
     "afarepart": "#4db2ec",
     "fault-unaware": "#f48a3c",
     "cnnparted": "#b9a0c9",
+    "surrogate": "#5fd0b8",
     "method-2": "#e08ab8",
     "method-3": "#e0b95a",
     "method-4": "#2fc79a",

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from afpjax.evaluate.evaluator import Evaluator, Progress
+from afpjax.evaluate.metric import right_and_loss
 from afpjax.evaluate.sensitivity import drops_alone
 from afpjax.faults.model import FaultModel, thresholds
 from afpjax.faults.spec import Thresholds
@@ -103,6 +104,40 @@ class RobustnessObjective:
     @property
     def devices(self) -> int:
         return max(len(self.faults.rates(target)) for target in ("weight", "activation"))
+
+
+@dataclass(frozen=True)
+class LossObjective:
+    """How mappings are compared on few images and draws: by right answers and by their log loss."""
+
+    evaluator: Evaluator  # of metric `LOSS`
+    faults: Callable[[float], FaultModel]  # factor on all rates -> the faults
+
+    @property
+    def images(self) -> int:
+        return self.evaluator.count
+
+    def names(self, mappings: Int[np.ndarray, "P L"]) -> list[bytes]:
+        """What the evaluator runs for each mapping, but for the draw: equal names, one answer."""
+        if not len(mappings):
+            return []
+        limits = thresholds(self.faults(1.0), self.evaluator.quantized, mappings)
+        tables = [np.asarray(part) for part in jax.tree.leaves(limits)]
+        return [b"".join(part[p].tobytes() for part in tables) for p in range(len(mappings))]
+
+    def outcomes(
+        self, mappings: Int[np.ndarray, "P L"], numbers: Sequence[int], factor: float = 1.0
+    ) -> tuple[Int[np.ndarray, "P K"], Float[np.ndarray, "P K"]]:
+        """Images right, and their mean log loss, under each of these draws at scaled rates."""
+        faults = self.faults(factor)
+        limits = thresholds(faults, self.evaluator.quantized, mappings)
+        right, loss = right_and_loss(self.evaluator.evaluate(faults, limits, numbers))
+        return right.sum(axis=2), loss.mean(axis=2)
+
+    def fault_free(self) -> tuple[float, float]:
+        """Share of images right and mean log loss without faults."""
+        right, loss = right_and_loss(self.evaluator.clean(self.faults(1.0)))
+        return float(right.mean()), float(loss.mean())
 
 
 def costs(tables: CostTables, mappings: Int[np.ndarray, "P L"]) -> MappingCost:

@@ -14,7 +14,7 @@ from afpjax.hardware.platform import load_platform
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.distribute.cases import Distribution
 from afpjax.jobs.distribute.result import StabilityResult
-from afpjax.jobs.shared import scoring, searched
+from afpjax.jobs.shared import learnt, scoring
 from afpjax.jobs.shared.earlier import (
     NetworkShape,
     PartitionRun,
@@ -70,7 +70,8 @@ def choice(experiment: Experiment) -> Choice:
     names = experiment.platform.names
     if export.mapping:
         return Choice(_checked(export.mapping, experiment), names, "given", "given")
-    return Choice(searched.chosen(experiment), names, "afarepart", "searched")
+    mapping, tool = learnt.chosen(experiment)
+    return Choice(mapping, names, tool, "searched")
 
 
 def _checked(mapping: Sequence[int], experiment: Experiment) -> Int[np.ndarray, " L"]:

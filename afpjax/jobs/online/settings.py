@@ -103,6 +103,6 @@ JOB = JobSettings(
     line="the same while the faults change: watch, search again, switch",
     order=6,
     section=Online,
-    uses=SEARCHES,
+    uses={**SEARCHES, "search.method": None},  # its front is NSGA-II's
     sources={"online.front": ("run.seed", "model", "train", "data", "format", "platform")},
 )

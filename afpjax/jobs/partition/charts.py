@@ -5,33 +5,45 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from afpjax.jobs.partition.result import Point, Row, Sensitivity, SweepPoint
+from afpjax.jobs.partition.result import AllowancePoint, Point, Row, Sensitivity, SweepPoint
 from afpjax.jobs.shared.result import Estimate
 from afpjax.jobs.shared.view import percents
 from afpjax.report.charts import device_look, draw, legend, rate_axis, reference
 from afpjax.report.style import INK, MUTED, PAPER, TOOLS
 from afpjax.report.wording import Real, short_names
 
-__all__ = ["TOOL_NAMES", "front", "history", "sensitivity", "sweep"]
+__all__ = ["TOOL_NAMES", "allowances", "front", "history", "sensitivity", "sweep"]
 
 TOOL_NAMES = {
     "cnnparted": "CNNParted",
     "fault-unaware": "Fault-unaware",
     "afarepart": "AFarePart",
+    "surrogate": "Surrogate",
 }
 #: tool -> marker, line, marker size: where tools agree, the lower marks stick out
 _MARKS = {
     "cnnparted": ("^", ":", 8.5),
     "fault-unaware": ("s", "--", 5.5),
     "afarepart": ("o", "-", 3.5),
+    "surrogate": ("D", "-.", 2.5),
 }
 _NAMED = 30  # layers up to which a sensitivity figure names each
 _POINTS = 100  # estimates up to which a sensitivity figure has devices side by side
 
 
-def front(points: Sequence[Point], selected: Point, baselines: Sequence[Row]) -> bytes:
-    """Accuracy under faults (%) over latency (ms) and over energy (mJ), a dot for each mapping."""
-    marked = [*((row.tool, row) for row in baselines), ("afarepart", selected)]
+def front(
+    points: Sequence[Point],
+    selected: Point,
+    baselines: Sequence[Row],
+    *,
+    best: str = "afarepart",
+    curve: Sequence[AllowancePoint] = (),
+) -> bytes:
+    """Accuracy under faults (%) over latency (ms) and over energy (mJ), a dot for each mapping.
+
+    `best` is the tool that the selected one is of; `curve` joins the best under several allowances.
+    """
+    marked = [*((row.tool, row) for row in baselines), (best, selected)]
     sides = (("latency_ms", "latency of one batch (ms)"), ("energy_mj", "energy of one batch (mJ)"))
 
     def side(axes: Axes, key: str, label: str) -> None:
@@ -40,8 +52,14 @@ def front(points: Sequence[Point], selected: Point, baselines: Sequence[Row]) ->
             [100 * point.accuracy.value for point in points],
             s=13, color=TOOLS["afarepart"], alpha=0.55, linewidths=0, zorder=3, clip_on=False,
         )  # fmt: skip
+        if curve:
+            axes.plot(
+                [getattr(point, key) for point in curve],
+                [100 * point.accuracy.value for point in curve],
+                color=TOOLS["surrogate"], linewidth=1, zorder=2, label="best under allowances",
+            )  # fmt: skip
         for tool, point in marked:
-            star = tool == "afarepart"
+            star = tool == best
             axes.scatter(
                 [getattr(point, key)], [100 * point.accuracy.value], zorder=4, linewidths=0.9,
                 marker="*" if star else _MARKS[tool][0], clip_on=False,
@@ -59,6 +77,29 @@ def front(points: Sequence[Point], selected: Point, baselines: Sequence[Row]) ->
         legend(both[0])
 
     return draw(paint, height=2.6, columns=2)
+
+
+def allowances(points: Sequence[AllowancePoint], clean: float, unaware: Estimate) -> bytes:
+    """Accuracy (%) of the best mapping over the latency allowed, with intervals as a band.
+
+    Over the energy allowed where no latency is. `unaware` is the fault-unaware choice's, at 0.
+    """
+    key = "latency" if points[-1].latency else "energy"
+
+    def paint(single: Sequence[Axes]) -> None:
+        (axes,) = single
+        x = [0.0, *(100 * getattr(point, key) for point in points)]
+        values, low, high = percents([unaware, *(point.accuracy for point in points)])
+        axes.fill_between(x, low, high, color=TOOLS["surrogate"], alpha=0.18, linewidth=0)
+        axes.plot(
+            x, values, color=TOOLS["surrogate"], marker="o", markersize=3.5, clip_on=False,
+            zorder=3,
+        )  # fmt: skip
+        reference(axes, clean)
+        axes.set(xlabel=f"{key} allowed over the fault-unaware mapping (%)", ylim=(0, 101))
+        axes.set_ylabel("images right (%)")
+
+    return draw(paint, height=2.3)
 
 
 def sweep(points: Sequence[SweepPoint], clean: float, rate: float) -> bytes:

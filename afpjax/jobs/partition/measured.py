@@ -65,8 +65,9 @@ def table(experiment: Experiment, mappings: Mappings) -> list[Row]:
 def advantages(experiment: Experiment, mappings: Mappings) -> list[Advantage]:
     """What AFarePart's mapping keeps more than each other tool's: accuracy, paired on equal draws.
 
-    The rows are those that `table` has run. Its two intervals side by side do not use that both
-    mappings met the same draws and images; these do.
+    Where there is a surrogate's, what that keeps more than each. The rows are those that `table`
+    has run. Its two intervals side by side do not use that both mappings met the same draws and
+    images; these do.
     """
     trials = experiment.config.search.final_trials
 
@@ -74,12 +75,17 @@ def advantages(experiment: Experiment, mappings: Mappings) -> list[Advantage]:
         mapping = mappings[tool, scenario][None]
         return measure(experiment.held_out, experiment.scenario(scenario), mapping, trials)[0]
 
-    pairs = [
-        (s, t, correct("afarepart", s), correct(t, s)) for t, s in mappings if t != "afarepart"
-    ]
+    ahead = {"afarepart": ("afarepart", "surrogate"), "surrogate": ("surrogate",)}
     return [
-        Advantage(scenario, tool, _difference(ours, theirs))
-        for scenario, tool, ours, theirs in pairs
+        Advantage(
+            scenario,
+            other,
+            _difference(correct(tool, scenario), correct(other, scenario)),
+            tool if tool != "afarepart" else None,
+        )
+        for tool, apart in ahead.items()
+        for other, scenario in mappings
+        if other not in apart and (tool, scenario) in mappings
     ]
 
 

@@ -59,11 +59,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Advantage:
-    """What AFarePart's mapping keeps more than another tool's, on the same draws and images."""
+    """What a tool's mapping keeps more than another's, on the same draws and images."""
 
     scenario: str
     over: str
     difference: Estimate
+    tool: str | None = None  # whose mapping keeps more; None: AFarePart's
 
 
 @dataclass(frozen=True)
@@ -117,6 +118,57 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
+class AllowancePoint:
+    """The best mapping at `factor` times the allowance, measured on held-out images.
+
+    `latency` and `energy` are the shares that it may cost more than the fault-unaware choice;
+    `regained` is the share of that one's loss, on the same draws and images.
+    """
+
+    factor: float
+    latency: float
+    energy: float
+    mapping: Sequence[int]
+    latency_ms: float
+    energy_mj: float
+    accuracy: Estimate
+    regained: Estimate | None
+
+
+@dataclass(frozen=True)
+class CurveResult:
+    """What more latency and energy buys. `accuracy` and `lost` are the fault-unaware choice's.
+
+    Factors of the allowance: `knee`, after which more buys least; `least` that regains the share
+    `target`; `helps`, the least with which more is right, beyond chance.
+    """
+
+    accuracy: Estimate
+    lost: float
+    target: float
+    points: Sequence[AllowancePoint]
+    knee: float | None
+    least: float | None
+    helps: float | None
+    passes: int  # of an image under faults, for the curve alone
+
+
+@dataclass(frozen=True)
+class LearntResult:
+    """How the search that learns went, under one kind of fault.
+
+    `maximal`: how many mappings within the allowance cannot err less, where they are few. `factor`:
+    on all fault rates, at which single moves said something.
+    """
+
+    scenario: str
+    method: str
+    maximal: int | None
+    passes: int
+    factor: float
+
+
+@dataclass(frozen=True)
 class PartitionResult:
     """AFarePart's mapping beside its baselines'."""
 
@@ -134,6 +186,20 @@ class PartitionResult:
     sensitivity: Sequence[Sensitivity]
     sweep: Sequence[SweepPoint]
     costs: Sequence[CostResult]
+    surrogate: Sequence[LearntResult] | None = None
+    curve: CurveResult | None = None
+
+    @property
+    def tools(self) -> list[str]:
+        """The tools of the table, in its order."""
+        return list(dict.fromkeys(row.tool for row in self.table))
+
+    @property
+    def best(self) -> str:
+        """The tool whose mapping is selected."""
+        rows = [self.row(tool) for tool in ("surrogate", "afarepart") if tool in self.tools]
+        chosen = [row.tool for row in rows if list(row.mapping) == list(self.selected.mapping)]
+        return chosen[0] if chosen else "afarepart"
 
     def row(self, tool: str, scenario: str = "both") -> Row:
         """A tool's row of the table."""

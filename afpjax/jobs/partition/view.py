@@ -7,9 +7,9 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from afpjax.jobs.partition import charts
+from afpjax.jobs.partition import charts, trade_off
 from afpjax.jobs.partition.charts import TOOL_NAMES
-from afpjax.jobs.partition.result import PartitionResult, Point, Row
+from afpjax.jobs.partition.result import LearntResult, PartitionResult, Point, Row
 from afpjax.jobs.shared import view as shared
 from afpjax.report.render import pieces
 from afpjax.report.view import (
@@ -43,17 +43,27 @@ _LINKS = {
     "last": "of the packets are lost, and read as the last value that arrived",
     "resent": "of the packets are lost, and sent again",
 }
+_COUNTED = {3: "Three", 4: "Four"}
+_OWNERS = {"afarepart": "AFarePart's", "surrogate": "the surrogate's"}
+_LEARNS = (
+    " by NSGA-II, and the surrogate for the same by learning from few measurements what each layer "
+    "is worth on each device"
+)
 _NUMBERED = 28  # layers up to which a strip's block is wide enough for its number on a phone
 
 
 def view(result: PartitionResult) -> View:
     """The comparison, the mapping, the front, and what stands behind them."""
-    table = comparison(result)
+    table, told = comparison(result), trade_off.sentence(result.curve)
     return View(
         headline=headline(result),
         lead=[lead(result)],
         parts=[
-            Part("Three tools, three kinds of fault", [table, Paragraph(_COMPARED, "note")]),
+            *trade_off.part(result.curve, result.clean.accuracy),
+            Part(
+                f"{_COUNTED[len(result.tools)]} tools, three kinds of fault",
+                [table, Paragraph(_COMPARED, "note")],
+            ),
             Part("Which layer runs where", mapping(result)),
             Part("The devices", devices(result)),
             Part("Every trade-off found", front(result)),
@@ -68,7 +78,7 @@ def view(result: PartitionResult) -> View:
             ),
             Part("How this was measured", method(result)),
         ],
-        summary=[table, *summary(result)],
+        summary=[*([told] if told else []), table, *summary(result)],
         subject=shared.subject(result.model, result.data.name),
         warnings=shared.warnings(result.notes),
         remarks=shared.coverage(result.model),
@@ -76,17 +86,25 @@ def view(result: PartitionResult) -> View:
 
 
 def headline(result: PartitionResult) -> Markup:
-    """The whole result in a sentence, true whichever tool is ahead."""
-    ours, other = result.row("afarepart"), result.row("fault-unaware")
+    """The whole result in a sentence, true whichever tool is ahead; what more costs buy first."""
+    ours, other = result.row(result.best), result.row("fault-unaware")
     costs = costs_words(
         (ours.latency_ms, ours.energy_mj),
         (other.latency_ms, other.energy_mj),
         ("latency", "energy"),
     )
+    told = trade_off.sentence(result.curve)
     return Markup(
-        "When bits flip in weights and activations, AFarePart's mapping gets <b>{}</b> of images "
-        "right and the fault-unaware mapping <b>{}</b>; AFarePart's costs <b>{}</b>."
-    ).format(shared.estimated(ours.accuracy), shared.estimated(other.accuracy), costs)
+        "{}When bits flip in weights and activations, {} mapping gets <b>{}</b> of images "
+        "right and the fault-unaware mapping <b>{}</b>; {} costs <b>{}</b>."
+    ).format(
+        f"{told} " if told else "",
+        _OWNERS[result.best],
+        shared.estimated(ours.accuracy),
+        shared.estimated(other.accuracy),
+        _OWNERS[result.best],
+        costs,
+    )
 
 
 def lead(result: PartitionResult) -> str:
@@ -95,7 +113,8 @@ def lead(result: PartitionResult) -> str:
         "A mapping says which layer of the network runs on which of "
         f"{len(result.devices)} accelerators; each flips bits at its own rate. CNNParted "
         "(neighbouring layers together) and the fault-unaware search look for little latency and "
-        "energy, AFarePart also for accuracy under faults. "
+        "energy, AFarePart also for accuracy under faults"
+        f"{_LEARNS if 'surrogate' in result.tools else ''}. "
         f"Without faults the network gets {percent(result.clean.accuracy)} right. "
     )
     if link := result.faults.link:
@@ -107,8 +126,8 @@ def lead(result: PartitionResult) -> str:
 
 
 def verdict(result: PartitionResult) -> str:
-    """Whether the intervals tell AFarePart from the baselines."""
-    ours = result.row("afarepart")
+    """Whether the intervals tell the best tool from the baselines."""
+    ours = result.row(result.best)
     said = {
         "above": "gets more images right than {} (the 95 % intervals are apart)",
         "below": "gets fewer images right than {} (the 95 % intervals are apart)",
@@ -122,7 +141,12 @@ def verdict(result: PartitionResult) -> str:
     ):
         owners.setdefault(_standing(ours, result.row(tool)), []).append(owner)
     parts = [text.format(listed(owners[key])) for key, text in said.items() if key in owners]
-    return f"AFarePart's mapping {'; it '.join(parts)}."
+    return f"{_begun(_OWNERS[result.best])} mapping {'; it '.join(parts)}."
+
+
+def _begun(text: str) -> str:
+    """As the beginning of a sentence."""
+    return text[:1].upper() + text[1:]
 
 
 def _standing(ours: Row, other: Row) -> str:
@@ -161,8 +185,8 @@ def comparison(result: PartitionResult) -> Table[Row]:
     ]
     return Table(
         columns,
-        [result.row(tool, scenario) for scenario in SCENARIOS for tool in TOOL_NAMES],
-        strong=lambda row: row.tool == "afarepart",
+        [result.row(tool, scenario) for scenario in SCENARIOS for tool in result.tools],
+        strong=lambda row: row.tool == result.best,
         group=lambda row: SCENARIOS[row.scenario],
         kind="wide",
     )
@@ -178,8 +202,9 @@ def summary(result: PartitionResult) -> list[str]:
     for row in result.advantages:
         if row.scenario == "both":
             low, high = (f"{100 * bound:+.1f}" for bound in row.difference.bounds)
+            ours = TOOL_NAMES[row.tool or "afarepart"]
             said.append(
-                f"AFarePart against {row.over}, both faults, same draws: "
+                f"{ours} against {row.over}, both faults, same draws: "
                 f"{100 * row.difference.value:+.1f} points [{low}, {high}]."
             )
     if result.faults.strategy == "layerwise":
@@ -223,7 +248,7 @@ def devices(result: PartitionResult) -> list[Block]:
     ]
     note = (
         "Flips: chance that a faulty bit flips (the likeliest, where bits differ). Its layers: how "
-        "many of them AFarePart's mapping puts there."
+        "many of them the selected mapping puts there."
     )
     return [Table(columns, rows), Paragraph(note, "note")]
 
@@ -260,12 +285,15 @@ def _strips(result: PartitionResult) -> list[tuple[str, Sequence[int]]]:
     shared_by: dict[tuple[int, ...], list[str]] = {}
     for tool in ("cnnparted", "fault-unaware"):
         shared_by.setdefault(tuple(result.row(tool).mapping), []).append(TOOL_NAMES[tool])
-    shared_by.setdefault(tuple(result.selected.mapping), []).append(TOOL_NAMES["afarepart"])
+    if result.best != "afarepart":
+        mine = tuple(result.row("afarepart").mapping)
+        shared_by.setdefault(mine, []).append(TOOL_NAMES["afarepart"])
+    shared_by.setdefault(tuple(result.selected.mapping), []).append(TOOL_NAMES[result.best])
     return [(listed(tools), chosen) for chosen, tools in shared_by.items()]
 
 
 def layers_of(result: PartitionResult, loss: dict[tuple[str, str], float]) -> Details:
-    """AFarePart's mapping, layer by layer."""
+    """The selected mapping, layer by layer."""
     chosen, layers = result.selected, result.model.layers
     flips = {record.layer: record for record in chosen.flips or ()}
     total = sum(layer.macs for layer in layers) or 1
@@ -289,14 +317,15 @@ def layers_of(result: PartitionResult, loss: dict[tuple[str, str], float]) -> De
         "Loss alone: accuracy lost with faults in this layer only, on its device. Flips: mean per "
         "fault draw (weights) and per image (activations)."
     )
-    title = f"AFarePart's mapping, layer by layer ({len(layers)})"
+    title = f"{_begun(_OWNERS[result.best])} mapping, layer by layer ({len(layers)})"
     return Details(title, [Table(columns, layers), Paragraph(note, "note")])
 
 
 def front(result: PartitionResult) -> list[Block]:
     """Every trade-off that the search found."""
     baselines = [result.row(tool) for tool in ("cnnparted", "fault-unaware")]
-    svg = charts.front(result.front, result.selected, baselines)
+    curve = () if result.curve is None else result.curve.points
+    svg = charts.front(result.front, result.selected, baselines, best=result.best, curve=curve)
     count = len(result.front)
     text = (
         f"Each dot is one of {count} mappings found; measured afterwards, none of them beats "
@@ -305,9 +334,9 @@ def front(result: PartitionResult) -> list[Block]:
         else "The dot is the one mapping found that, measured afterwards, none beats. "
     )
     text += (
-        "The star is AFarePart's choice: on the search's own images under new fault draws, the "
-        "most accurate within the latency and energy allowed over the fault-unaware mapping "
-        "(if none is within, the one closest to that)."
+        f"The star is {_OWNERS[result.best]} choice: on the search's own images under new fault "
+        "draws, the most accurate within the latency and energy allowed over the fault-unaware "
+        "mapping (if none is within, the one closest to that)."
     )
     title = "Accuracy, latency and energy with faults in weights and activations"
 
@@ -381,6 +410,22 @@ def sensitivity(result: PartitionResult) -> list[Block]:
     return [Paragraph(text), Beside(drawn), every]
 
 
+_LEARNT = {
+    "nothing lost": "found that faults take nothing from the fault-unaware mapping",
+    "all maximal": "measured all {} mappings that cannot err less within the allowance",
+    "learnt among maximal": "learnt which of {} mappings that cannot err less is the best",
+    "learnt": "learnt from single moves and from what an exact program proposed",
+}
+
+
+def _learnt(learnt: LearntResult) -> str:
+    how = _LEARNT[learnt.method].format(learnt.maximal)
+    return (
+        f"{SCENARIOS[learnt.scenario]}: the surrogate {how}, in {learnt.passes:,} passes of an "
+        "image under faults."
+    )
+
+
 def method(result: PartitionResult) -> list[Block]:
     """How the figures were measured."""
     clean, search = result.clean, result.search
@@ -411,6 +456,8 @@ def method(result: PartitionResult) -> list[Block]:
             f"It took {search.effort.spent:,} passes of an image under faults{limit}; fault draws "
             f"of a mapping: {most if least == most else several}."
         )
+    for learnt in result.surrogate or ():
+        items.append(_learnt(learnt))
     items.append(
         "Hypervolume (what the front leaves behind it in latency × energy × accuracy lost, as the "
         f"search saw it): {number(search.hypervolume)}, up to {latency} ms, {energy} mJ and {drop} "

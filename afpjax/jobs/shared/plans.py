@@ -16,11 +16,15 @@ from rich.table import Table
 from rich.text import Text
 
 from afpjax.experiment import Experiment
+from afpjax.experiment.experiment import FEW_IMAGES
 from afpjax.experiment.network_source import trains_here
 from afpjax.inputs.image_size import rows_columns
 from afpjax.neurons import ablation
 from afpjax.neurons.failures import MOST
+from afpjax.search.curve import FACTORS, HALVINGS
 from afpjax.search.explore import few, populations
+from afpjax.search.ridge import DRAWS
+from afpjax.search.surrogate import SurrogatePlan
 
 # What one CPU core does in the convolutions of small networks; large ones reach several times that.
 MACS_PER_SECOND = 1e10
@@ -84,6 +88,16 @@ def search(experiment: Experiment, kinds: int) -> list[Step]:
         Step(f"searches ({kinds})", kinds * most, kinds * first),
         Step("choosing from fronts", chosen, chosen / front),
     ]
+
+
+def learning(experiment: Experiment, kinds: int) -> Step:
+    """The search that learns under so many kinds of fault, and the curve of other allowances."""
+    layers, devices = len(experiment.graph.layers), len(experiment.platform.names)
+    images = min(FEW_IMAGES, counts(experiment)[0])
+    first = layers * (devices - 1) + 1
+    small = SurrogatePlan(rounds=2, finalists=4).passes(images)
+    most = kinds * (first * DRAWS * images + SurrogatePlan().passes(images))
+    return Step(f"learning ({kinds}) and the curve", most + (len(FACTORS) + HALVINGS) * small, 0)
 
 
 def scoring(experiment: Experiment) -> list[Step]:

@@ -1,7 +1,9 @@
 """AFarePart's choice of a mapping for an experiment: what jobs that need one have in common."""
 
+from dataclasses import replace
+
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 
 from afpjax.experiment import Experiment
 from afpjax.search import partition
@@ -15,22 +17,6 @@ LABELS = {"weights": "weight faults", "activations": "activation faults", "both"
 _CHOICE = 2**20  # number of the first trial by which a front's mapping is chosen
 
 Assignment = Int[np.ndarray, " L"]
-
-
-def chosen(experiment: Experiment) -> Assignment:
-    """The mapping that job `partition` selects: under both faults, as that job does it.
-
-    A single device needs no search.
-    """
-    if len(experiment.platform.names) == 1:
-        return np.zeros(len(experiment.graph.layers), np.int64)
-    refuse_effort(experiment)
-    with experiment.explained():
-        known, cheap = baselines(experiment)
-        limit = allowance(experiment, known["fault-unaware"])
-        front = search(experiment, "both", cheap, limit)
-    kept = still_best(front, measure_front(experiment, front))
-    return front.mappings[select(experiment, "both", front, limit, kept)]
 
 
 def refuse_effort(experiment: Experiment) -> None:
@@ -112,15 +98,48 @@ def select(
     The draws that a front was searched with flatter the mappings that fit them; the held-out images
     are not for choosing at all. They only say, by `among`, which mappings of the front are left.
     """
-    trials = range(_CHOICE, _CHOICE + experiment.config.search.final_trials)
-    description = f"Choosing under {LABELS[name]}"
-    with experiment.work.progress.task(description, len(among) * len(trials)) as task:
-        accuracy = experiment.objective(name).accuracy(front.mappings[among], trials, task.advance)
-    chosen = most_robust_within(
-        front.latency_ms[among],
-        front.energy_mj[among],
-        1 - accuracy,
+    return among[most_robust(experiment, name, front.mappings[among], allowance)]
+
+
+def most_robust(
+    experiment: Experiment, name: str, mappings: Int[np.ndarray, "P L"], allowance: Caps
+) -> int:
+    """Index of the most accurate within the allowance, by the search's images and draws of choice.
+
+    Equal calls for the same mappings run them once.
+    """
+    cost = costs(experiment.tables, mappings)
+    return most_robust_within(
+        np.asarray(cost.latency_ms),
+        np.asarray(cost.energy_mj),
+        1 - _accuracy_of_choice(experiment, name, mappings),
         latency_cap=allowance.latency_ms,
         energy_cap=allowance.energy_mj,
     )
-    return among[chosen]
+
+
+def _accuracy_of_choice(
+    experiment: Experiment, name: str, mappings: Int[np.ndarray, "P L"]
+) -> Float[np.ndarray, " P"]:
+    trials = range(_CHOICE, _CHOICE + experiment.config.search.final_trials)
+    description = f"Choosing under {LABELS[name]}"
+    with experiment.work.progress.task(description, len(mappings) * len(trials)) as task:
+        return experiment.objective(name).accuracy(mappings, trials, task.advance)
+
+
+def with_more(experiment: Experiment, front: Front, mappings: Int[np.ndarray, "P L"]) -> Front:
+    """A front under both faults, and other mappings that are not on it yet."""
+    known = {tuple(mapping) for mapping in front.mappings.tolist()}
+    new = dict.fromkeys(map(tuple, mappings.tolist()))
+    more = np.array([mapping for mapping in new if mapping not in known], np.int32)
+    if not len(more):
+        return front
+    cost = costs(experiment.tables, more)
+    drop = experiment.objective("both").fault_free() - _accuracy_of_choice(experiment, "both", more)
+    return replace(
+        front,
+        mappings=np.concatenate([front.mappings, more]),
+        latency_ms=np.r_[front.latency_ms, cost.latency_ms],
+        energy_mj=np.r_[front.energy_mj, cost.energy_mj],
+        accuracy_drop=np.r_[front.accuracy_drop, drop.astype(np.float32)],
+    )
