@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from afpjax.search.partition import Front as Front
     from afpjax.search.partition import partition as partition
 
-__version__ = "0.10.0"
+__version__ = "0.11.0"
 
 prepare(os.environ)
 
