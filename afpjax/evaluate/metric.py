@@ -20,6 +20,7 @@ RIGHT_BIT, CHANGED, SDC1, SDC5, SDC10, SDC20, NON_FINITE = (1 << n for n in rang
 NOT_FINITE = ("detected", "argmax")
 CLASS_SHIFT = 8  # the class that was said stands above the flags
 ROUNDING = 2.0**-18  # of the largest logit: what two orders of summation may differ by
+LARGEST = 0.6931471805599453  # ln 2, the divergence of distributions that share no class
 
 
 class Targets(NamedTuple):
@@ -90,6 +91,49 @@ def _outcome(
     return word
 
 
+def _divergence(logits: Float[Array, "B classes"], targets: Targets) -> Float[Array, "B 2"]:
+    """How far the answer moved from the fault-free one (`jensen_shannon`), and 1 where it is right.
+
+    Of logits that are not finite nothing is left: they are as far off as can be, and not right.
+    """
+    clean = targets.reference
+    assert clean is not None, "divergences are from the fault-free logits"
+    moved = jax.vmap(jensen_shannon)(clean, logits)
+    far = jnp.where(jnp.isfinite(logits).all(axis=1), moved, LARGEST)
+    return jnp.stack([far, _right(logits, targets).astype(jnp.float32)], axis=1)
+
+
+def jensen_shannon(
+    logits: Float[Array, "classes"], others: Float[Array, "classes"]
+) -> Float[Array, ""]:
+    """Jensen-Shannon divergence of softmax(logits) and softmax(others), in nats: 0 to ln 2.
+
+    With p, q the distributions, m = (p + q) / 2 and t = (ln q - ln p) / 2,
+
+        JSD = (KL(p | m) + KL(q | m)) / 2 = Σ m · (t · tanh t - ln cosh t),
+
+    a sum of terms that are never negative. The differences of nearly equal numbers in the usual
+    form are noise wherever removing a neuron changes little. Differentiable everywhere. Where a
+    logit is -inf in both (a class ruled out) its term is 0.
+    """
+    ours, theirs = jax.nn.log_softmax(logits), jax.nn.log_softmax(others)
+    possible = jnp.isfinite(ours) & jnp.isfinite(theirs)
+    half = jnp.where(possible, theirs, 0) - jnp.where(possible, ours, 0)
+    mean = (jnp.exp(ours) + jnp.exp(theirs)) / 2
+    # A class that only one of them rules out has t = ±inf, and that term's limit is m · ln 2.
+    one_sided = jnp.isfinite(ours) ^ jnp.isfinite(theirs)
+    return jnp.sum(mean * jnp.where(one_sided, LARGEST, _divergence_term(half / 2)))
+
+
+def _divergence_term(t: Float[Array, "..."]) -> Float[Array, "..."]:
+    """t · tanh t - ln cosh t, without overflow for large |t| and without cancellation for small."""
+    small = jnp.abs(t) < 1
+    near, far = jnp.where(small, t, 0), jnp.where(small, 1, jnp.abs(t))
+    shrunk = jnp.exp(-2 * far)
+    beyond = LARGEST - jnp.log1p(shrunk) - 2 * far * shrunk / (1 + shrunk)
+    return jnp.where(small, near * jnp.tanh(near) - jnp.log1p(jnp.sinh(near) ** 2) / 2, beyond)
+
+
 def _probability(logits: Array, of: Array) -> Array:
     return jnp.take_along_axis(jax.nn.softmax(logits, axis=1), of[:, None], axis=1)[:, 0]
 
@@ -102,6 +146,10 @@ def _compressed(outcomes: Shaped[np.ndarray, "..."]) -> bytes:
     return zlib.compress(outcomes.tobytes(), 1)
 
 
+def _bytes(outcomes: Float[np.ndarray, "B n"]) -> bytes:
+    return outcomes.tobytes()
+
+
 def _stored(dtype: Any) -> Callable[[bytes, int], np.ndarray]:
     def read(stored: bytes, count: int) -> np.ndarray:
         return np.frombuffer(zlib.decompress(stored), dtype).reshape(count, -1).squeeze(axis=1)
@@ -109,16 +157,16 @@ def _stored(dtype: Any) -> Callable[[bytes, int], np.ndarray]:
     return read
 
 
-def _logits(stored: bytes, count: int) -> np.ndarray:
+def _numbers(stored: bytes, count: int) -> np.ndarray:
     return np.frombuffer(stored, np.float32).reshape(count, -1)
 
 
 #: Right or wrong, bool [B].
 RIGHT = Metric(_right, lambda right: np.packbits(right).tobytes(), _bits, False)
 #: The logits themselves, float32 [B, classes].
-LOGITS = Metric(
-    lambda logits, targets: logits, lambda logits: logits.tobytes(), _logits, False, tag=" logits"
-)
+LOGITS = Metric(lambda logits, targets: logits, _bytes, _numbers, False, tag=" logits")
+#: How far the answer moved, in nats, and whether it is right (1 or 0), float32 [B, 2].
+DIVERGENCE = Metric(_divergence, _bytes, _numbers, True, tag=" divergence")
 
 
 LOSS_STEPS = 64  # of one nat: rounding of logits seldom moves a loss to another step

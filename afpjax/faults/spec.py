@@ -64,7 +64,8 @@ class FaultSpec:
     @property
     def one_kernel(self) -> bool:
         """Whether every call of a layer reads the layer's own kernel, whatever is faulty."""
-        return self.scope == "image" or self.exchanged > 0
+        lost = self.copies > 0 and not self.bits  # neurons, and nothing else
+        return self.scope == "image" or self.exchanged > 0 or lost
 
     def of_columns(self, columns: int) -> "FaultSpec":
         """The same for thresholds of so many words for each layer, one each or two."""

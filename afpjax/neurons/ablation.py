@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from afpjax.evaluate import sizes
+from afpjax.evaluate.metric import jensen_shannon
 from afpjax.network.interpreter import Hook, Network, affine, run_steps
 from afpjax.network.program import LayerCall, LayerParameters, Program, Value
 from afpjax.network.quantized import LayerFaults, Quantized, layer_on_codes
@@ -32,7 +33,6 @@ StageValues = Mapping[Value, Array]
 LayerRun = tuple[int, ...]
 
 RUNS = 8  # ResNet-32's compile in 13 s (fixed point) and not 20 for 34; runs take a sixth longer
-LARGEST = 0.6931471805599453  # ln 2, the divergence of distributions that share no class
 
 
 def hook_of(network: AnyNetwork) -> Hook:
@@ -92,37 +92,6 @@ def divergences(network: AnyNetwork, kept: StageValues, run: LayerRun) -> Mappin
     return dict(zip(names, jnp.split(all_of_run, ends), strict=True))
 
 
-def jensen_shannon(
-    logits: Float[Array, "classes"], others: Float[Array, "classes"]
-) -> Float[Array, ""]:
-    """Jensen-Shannon divergence of softmax(logits) and softmax(others), in nats: 0 to ln 2.
-
-    With p, q the distributions, m = (p + q) / 2 and t = (ln q - ln p) / 2,
-
-        JSD = (KL(p | m) + KL(q | m)) / 2 = Σ m · (t · tanh t - ln cosh t),
-
-    a sum of terms that are never negative. The differences of nearly equal numbers in the usual
-    form are noise wherever removing a neuron changes little. Differentiable everywhere. Where a
-    logit is -inf in both (a class ruled out) its term is 0.
-    """
-    ours, theirs = jax.nn.log_softmax(logits), jax.nn.log_softmax(others)
-    possible = jnp.isfinite(ours) & jnp.isfinite(theirs)
-    half = jnp.where(possible, theirs, 0) - jnp.where(possible, ours, 0)
-    mean = (jnp.exp(ours) + jnp.exp(theirs)) / 2
-    # A class that only one of them rules out has t = ±inf, and that term's limit is m · ln 2.
-    one_sided = jnp.isfinite(ours) ^ jnp.isfinite(theirs)
-    return jnp.sum(mean * jnp.where(one_sided, LARGEST, _divergence_term(half / 2)))
-
-
-def _divergence_term(t: Float[Array, "..."]) -> Float[Array, "..."]:
-    """t · tanh t - ln cosh t, without overflow for large |t| and without cancellation for small."""
-    small = jnp.abs(t) < 1
-    near, far = jnp.where(small, t, 0), jnp.where(small, 1, jnp.abs(t))
-    shrunk = jnp.exp(-2 * far)
-    beyond = LARGEST - jnp.log1p(shrunk) - 2 * far * shrunk / (1 + shrunk)
-    return jnp.where(small, near * jnp.tanh(near) - jnp.log1p(jnp.sinh(near) ** 2) / 2, beyond)
-
-
 def images_at_once(program: Program, copies: int = 1) -> int:
     """Images of a batch, each of which passes the network `copies` times at once."""
     own, largest = sizes.backend(), copies * sizes.value_bytes(program.graph)
@@ -171,15 +140,6 @@ def affected(program: Program, run: LayerRun) -> tuple[int, ...]:
         if stage.layer in run or any(parent in numbers for parent in stage.parents):
             numbers[number] = None
     return tuple(numbers)
-
-
-def read_again(program: Program, run: LayerRun) -> tuple[Value, ...]:
-    """The kept values that are read to leave out neurons of a run, and the clean logits."""
-    own = [cut(program)[number] for number in affected(program, run)]
-    produced = {value for stage in own for value in stage.outputs}
-    read = dict.fromkeys(v for stage in own for v in stage.inputs if v not in produced)
-    assert isinstance(program.output, Value), "a network's logits depend on its image"
-    return (*read, program.output)
 
 
 def passes(program: Program, run: LayerRun) -> float:

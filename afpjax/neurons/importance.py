@@ -16,6 +16,7 @@ from jax import lax
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int, Num
 
+from afpjax.evaluate.metric import jensen_shannon
 from afpjax.inputs import checks
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
@@ -23,7 +24,7 @@ from afpjax.network.interpreter import execute
 from afpjax.network.program import LayerCall, LayerParameters
 from afpjax.network.softmax import before_softmax
 from afpjax.neurons import ablation
-from afpjax.neurons.ablation import AnyNetwork, hook_of, images_at_once, jensen_shannon
+from afpjax.neurons.ablation import AnyNetwork, hook_of, images_at_once
 
 EXACT_PASSES = 100_000  # of an image through the network: up to here divergences are exact
 CLASSES = 16  # likeliest classes whose logits an estimate follows

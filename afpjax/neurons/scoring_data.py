@@ -10,11 +10,14 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float, Int, Num
 
+from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.metric import DIVERGENCE
 from afpjax.inputs.errors import InputError
 from afpjax.network import compiler
 from afpjax.network.digest import digest
+from afpjax.network.fixed_point import QFormat
+from afpjax.network.quantized import Quantized, quantize
 from afpjax.network.softmax import before_softmax
-from afpjax.neurons import ablation
 from afpjax.neurons.ablation import AnyNetwork, images_at_once
 
 Advance = Callable[[int], Any]
@@ -70,22 +73,18 @@ class ScoringData:
         return [ScoringBatch(images[numbers[c]], labels[numbers[c]], share[c]) for c in cuts]
 
     @cached_property
+    def evaluator(self) -> Evaluator:
+        """Runs the network without some of its neurons; each outcome is held against the whole."""
+        network = self.network
+        if not isinstance(network, Quantized):
+            network = quantize(network, QFormat(kind="float32"))
+        key = jax.random.key(0)  # nothing is drawn
+        return Evaluator(network, self.images, self.labels, key, metric=DIVERGENCE)
+
+    @cached_property
     def right(self) -> float:
         """Accuracy of the whole network; raises `InputError` where it gives NaN or infinity."""
-
-        def logits_of(network: AnyNetwork, images: Array) -> Array:
-            def one(image: Array) -> Array:
-                return ablation.logits_of(network.program, ablation.clean(network, image))
-
-            return jax.vmap(one)(images)
-
-        batches = self.batches()
-        (program,) = compiler.compile_all([lower(logits_of, self.network, batches[0].images)])
-        parts = []
-        for batch in batches:
-            (logits,) = program(self.network, batch.images)
-            parts.append(np.asarray(logits)[: batch.count])
-        logits = np.concatenate(parts)
+        logits = self.evaluator.reference
         if not np.isfinite(logits).all():
             raise InputError("the network: its logits hold NaN or infinity on these images")
         return float(np.mean(logits.argmax(axis=1) == np.asarray(self.labels)))
@@ -105,11 +104,6 @@ class ScoringData:
     def key(self, name: str) -> bytes:
         """What a result is remembered by."""
         return f"importance {name} ".encode() + self._digest
-
-
-def clean_values(network: AnyNetwork, images: Array) -> dict[Any, Array]:
-    """`ablation.clean` of a batch."""
-    return jax.vmap(lambda image: ablation.clean(network, image))(images)
 
 
 def lower(function: Callable[..., Any], *arguments: Any) -> Any:

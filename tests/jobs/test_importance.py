@@ -6,13 +6,16 @@ from scipy.stats import spearmanr
 
 from afpjax.command.store import RowStore
 from afpjax.config.work import SILENT, Work
+from afpjax.evaluate import sizes
+from afpjax.evaluate.engine import Engine
+from afpjax.evaluate.evaluator import Evaluator
 from afpjax.experiment import prepare
 from afpjax.inputs.errors import InputError
 from afpjax.jobs.importance import run as job
 from afpjax.jobs.shared import scoring
 from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
-from afpjax.neurons import ablation
+from afpjax.neurons import left_out
 from afpjax.report.wording import number
 
 from .kept import printed
@@ -112,14 +115,15 @@ def test_the_same_result_from_wherever_it_goes_on(
     assert all(done == total for _, total, done in counted.tasks)
     with monkeypatch.context() as patch:  # what is known does not run again
         patch.setattr("afpjax.neurons.importance.total_gradient", None)
-        patch.setattr("afpjax.neurons.left_out._Programs", None)
+        patch.setattr(Evaluator, "evaluate_placements", None)
         assert result_text(plain(outcome_of("importance", memory, **changes).result)) == first
 
 
 @pytest.mark.slow
 def test_batches_change_nothing_but_the_last_digits(outcome_of, rows_of, monkeypatch):
-    monkeypatch.setattr(ablation, "BATCH", 5)
-    monkeypatch.setattr(ablation, "NEURONS", 4)
+    small = sizes.CPU._replace(scoring_images=5, most_images=5, least_images=1)
+    monkeypatch.setattr(sizes, "CPU", small)
+    monkeypatch.setattr(left_out, "AT_ONCE", 4)
     for changes in ({}, ESTIMATE):
         usual = rows_of(**changes)
         for layer in plain(outcome_of("importance", **changes).result)["layers"]:
@@ -169,6 +173,6 @@ def test_the_summary_names_the_layers_and_says_how(found_by, changes, words):
 
 
 def test_logits_that_are_not_finite_are_refused(config_of, monkeypatch):
-    monkeypatch.setattr(ablation, "logits_of", lambda program, kept: kept[program.output] / 0)
+    monkeypatch.setattr(Engine, "clean_logits", lambda own: np.full((16, 4), np.inf, np.float32))
     with pytest.raises(InputError, match="logits hold NaN or infinity"):
         job.run(config_of(), Work({}, SILENT))

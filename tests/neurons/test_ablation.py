@@ -6,7 +6,7 @@ import pytest
 from scipy.spatial.distance import jensenshannon
 from scipy.special import softmax
 
-from afpjax.neurons.ablation import LARGEST, jensen_shannon
+from afpjax.evaluate.metric import LARGEST, jensen_shannon
 
 from .conftest import divergence
 

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from afpjax.evaluate import sizes
+from afpjax.evaluate.metric import LARGEST
 from afpjax.inputs.errors import InputError
 from afpjax.network.trace import trace
 from afpjax.neurons import ablation, scoring
-from afpjax.neurons.ablation import LARGEST
+from afpjax.neurons import left_out as module
 from afpjax.neurons.importance import jsd, jsd_estimate, taylor
 from afpjax.neurons.left_out import left_out
 from afpjax.neurons.scoring_data import ScoringData
@@ -28,17 +29,14 @@ def _subject(case, network=None, memory=None):
     return ScoringData(own, case.images, case.labels, {} if memory is None else memory)
 
 
-@pytest.mark.parametrize("runs", [ablation.RUNS, 1])
-def test_divergences_and_drops_are_those_of_a_direct_loop(case, absent, monkeypatch, runs):
-    """In batches of 3 images and calls of 2 neurons, none of which come out even."""
-    small = sizes.CPU._replace(scoring_images=3, scoring_neurons=2)
-    monkeypatch.setattr(sizes, "CPU", small)
-    monkeypatch.setattr(ablation, "RUNS", runs)  # layers then share a program
-    ablation.runs.cache_clear()
-    assert len(ablation.runs(case.network.program)) == min(runs, len(SHAPES))
+def test_divergences_and_drops_are_those_of_a_direct_loop(case, absent, monkeypatch):
+    """In calls of 3 images, 2 neurons at once, none of which come out even."""
+    monkeypatch.setattr(sizes, "CPU", sizes.CPU._replace(most_images=3, least_images=1))
+    monkeypatch.setattr(module, "AT_ONCE", 2)
     clean, steps = (absent.whole.argmax(axis=1) == case.labels).mean(), []
-    found = left_out(_subject(case), _every(case.network), steps.append)
-    ablation.runs.cache_clear()
+    subject = _subject(case)
+    found = left_out(subject, _every(case.network), steps.append)
+    assert not subject.evaluator.memory, "what was asked for is not kept twice"
     for name, others in absent.without.items():
         lost = found[case.network.graph.names.index(name_of(case.network, name))]
         expected = divergence(absent.whole, others).mean(axis=1)

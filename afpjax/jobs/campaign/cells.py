@@ -23,7 +23,7 @@ TARGETS = {
     "link": "data crossing a link",
 }
 #: Target -> its colour in figures.
-COLOURS = dict(zip(TARGETS, TOOLS.values(), strict=True))
+COLOURS = dict(zip(TARGETS, TOOLS.values(), strict=False))  # there are more tools
 _EXPONENT = {"float32": 8, "bfloat16": 8, "float16": 5}  # bits below the sign
 
 
