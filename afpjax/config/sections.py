@@ -31,7 +31,12 @@ _TRAINS = When(
 )
 _FILED = is_("data.name", "npz", "cifar10", "tiny-imagenet", "imagenet", "folder")
 _FIXED = is_("format.kind", "fixed")
-_CALIBRATED = is_("format.scale", "tensor", "channel")
+_CALIBRATED = When(
+    "format.scale is tensor or channel, or job partition compares formats (search.formats)",
+    lambda config: (
+        config.format.scale != "global" or (config.run.job == "partition" and config.search.formats)
+    ),
+)
 _PACKETS = When(
     "faults.kind is lost or lost-last, or faults.link is zero, last or resent",
     lambda config: config.faults.kind in ("lost", "lost-last") or config.faults.link != "bits",
@@ -384,6 +389,12 @@ class Search:
     )
     final_trials: Annotated[int, Range(2, 1_000_000)] = setting(
         12, "fault draws of the last measurement, half as many of its curves"
+    )
+    formats: bool = setting(
+        True,
+        "measure the fault-unaware mapping also in number formats of the same width that "
+        "calibration images give: another binary point, a scale per tensor, a scale per channel",
+        when=[_FIXED],
     )
     segments: Annotated[int, Range(0, 10_000)] = setting(
         0, "most contiguous segments that CNNParted may cut, 0 for as many as devices"

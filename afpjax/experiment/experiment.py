@@ -32,7 +32,7 @@ from afpjax.network.fixed_point import QFormat
 from afpjax.network.interpreter import Network
 from afpjax.network.layers import LayerGraph
 from afpjax.network.program import Parameters, Program
-from afpjax.network.quantized import Quantized, quantize
+from afpjax.network.quantized import Quantized, calibrated_formats, quantize
 from afpjax.search.explore import Budget
 from afpjax.search.objectives import Caps, LossObjective, RobustnessObjective, explained
 from afpjax.search.partition import tables_of
@@ -49,6 +49,7 @@ class EvaluatorParts(NamedTuple):
     name: str
     images: Images
     metric: Metric = RIGHT
+    format: QFormat | None = None  # None: the experiment's
     substitutes: Sequence[Any] | None = None  # of lost neurons, by layer
 
 
@@ -165,11 +166,23 @@ class Experiment:
 
     @cached_property
     def quantized(self) -> Quantized:
-        network = self.network  # first, for what it refuses
-        images = self.inputs(self.calibration) if self.format.needs_calibration else None
-        return quantize(network, self.format, images)
+        return self.quantized_in(self.format)
 
-    @property
+    def quantized_in(self, fmt: QFormat) -> Quantized:
+        """The network in a number format."""
+        network = self.network  # first, for what it refuses
+        images = self.inputs(self.calibration) if fmt.needs_calibration else None
+        return quantize(network, fmt, images)
+
+    @cached_property
+    def other_formats(self) -> tuple[QFormat, ...]:
+        """Formats of the same width, and so of the same costs, from calibration images."""
+        if self.format.kind != "fixed":
+            return ()
+        network = self.network
+        return calibrated_formats(network, self.format, self.inputs(self.calibration))
+
+    @cached_property
     def calibration(self) -> Images:
         """The first training images, else those that the search knows."""
         wanted = self.config.data.calibration
@@ -250,6 +263,10 @@ class Experiment:
     def held_out(self) -> Evaluator:
         return self.evaluator(_on_held_out)
 
+    def held_out_in(self, fmt: QFormat) -> Evaluator:
+        """The same images and draws, the network in another number format."""
+        return self.evaluator(_on_held_out, fmt)
+
     def evaluator(self, parts: Callable[..., EvaluatorParts], *args: Any) -> Evaluator:
         """The evaluator of `parts(self, *args)`, made once.
 
@@ -273,14 +290,14 @@ class Experiment:
         return partial(normalise, mean=self.mean, std=self.std)
 
     def _evaluator(self, parts: Callable[..., EvaluatorParts], *args: Any) -> Evaluator:
-        name, images, metric, substitutes = parts(self, *args)
+        name, images, metric, fmt, substitutes = parts(self, *args)
         run, spread = self.config.run, None
         if run.cluster:
             here = replace(self.config, run=replace(run, cluster=""))
             make = partial(_worker_engine, here, self.measured_images, parts, *args)
             spread = partial(_fleet, make, run.cluster, run.workers)
         return Evaluator(
-            self.quantized,
+            self.quantized if fmt is None else self.once(Experiment.quantized_in, fmt),
             images.images,
             images.labels,
             self.key(f"draws {name}"),
@@ -352,8 +369,8 @@ def _on_few_searched(experiment: Experiment) -> EvaluatorParts:
     return EvaluatorParts("search", experiment.searched.first(FEW_IMAGES), LOSS)
 
 
-def _on_held_out(experiment: Experiment) -> EvaluatorParts:
-    return EvaluatorParts("held out", experiment.held)
+def _on_held_out(experiment: Experiment, fmt: QFormat | None = None) -> EvaluatorParts:
+    return EvaluatorParts("held out", experiment.held, format=fmt)
 
 
 def _fleet(make: Callable[[], Engine], address: str, workers: int, own: Engine) -> Fleet:

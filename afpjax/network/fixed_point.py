@@ -61,6 +61,15 @@ class QFormat:
         return _WIDTH.get(self.kind, self.bits)
 
     @property
+    def short(self) -> str:
+        """`Q8.8`, `16 bits, a scale per tensor`, or the name of a float format."""
+        if self.kind != "fixed":
+            return self.kind
+        if self.scale == "global":
+            return f"Q{self.bits - self.frac}.{self.frac}"
+        return f"{self.bits} bits, a scale per {self.scale}"
+
+    @property
     def needs_calibration(self) -> bool:
         """Whether steps follow from what the network meets in calibration images."""
         return self.kind == "fixed" and self.scale != "global"

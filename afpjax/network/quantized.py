@@ -202,6 +202,38 @@ def quantize(
     return Quantized(network.program, fmt, network.parameters, steps)
 
 
+def binary_point(network: Network, bits: int, calibration: Num[Any, "B ..."]) -> int:
+    """The most fraction bits of a number of `bits` with which nothing overflows.
+
+    That is no weight, and no value that a layer of the float network reads of `calibration`, a
+    batch of images. Less than 0 where these values need more than all bits; at most bits - 1.
+    """
+    kernels = [parameters.kernel for parameters in network.parameters.layers.values()]
+    largest = [
+        *_largest_inputs(network, _checked(network, calibration)).values(),
+        *(np.abs(np.asarray(kernel)).max() for kernel in kernels),
+    ]
+    # The power of two that a scale per tensor would take if everything were one tensor.
+    step = QFormat(bits, scale="tensor").step_for(np.max(np.asarray(largest)))
+    return min(round(-float(np.log2(step))), bits - 1)
+
+
+def calibrated_formats(
+    network: Network, fmt: QFormat, calibration: Num[Any, "B ..."]
+) -> tuple[QFormat, ...]:
+    """Other fixed-point formats of the width of `fmt`, with steps that calibration images give.
+
+    The binary point of `binary_point` for everything (where it is 0 or more), a scale per tensor
+    and a scale per channel. None for float formats.
+    """
+    if fmt.kind != "fixed":
+        return ()
+    point = binary_point(network, fmt.bits, calibration)
+    every = [replace(fmt, scale="global", frac=point)] if point >= 0 else []
+    every += [replace(fmt, scale=scale) for scale in ("tensor", "channel")]
+    return tuple(other for other in every if other != fmt)
+
+
 def _largest_weights(call: LayerCall, kernel: np.ndarray, fmt: QFormat) -> np.ndarray:
     """Largest magnitude over the kernel's channel axes, everywhere the same unless per channel."""
     channels = tuple(kernel.shape[axis] for axis in call.kernel_axes)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from afpjax.faults.model import FaultModel
 from afpjax.hardware import (
     Sizes,
     layer_cost,
@@ -17,7 +18,7 @@ from afpjax.hardware import (
 )
 from afpjax.inputs.errors import InputError
 
-SHIPPED = ("eyeriss", "simba", "simba-ecc")
+SHIPPED = ("eyeriss", "simba", "simba-ecc", "simba-ecc-weights")
 
 DEVICE = """
 name = "mine"
@@ -92,16 +93,62 @@ def test_the_hardened_device_follows_from_simba_as_its_comments_say():
     assert dataclasses.asdict(hardened.energy_pj) == pytest.approx(energies)
 
 
+def test_the_device_that_protects_weights_follows_from_simba_as_its_comments_say():
+    simba, protected = load_device("simba"), load_device("simba-ecc-weights")
+    stored = 22 / 16
+    energy = simba.energy_pj
+    expected = dataclasses.replace(
+        simba,
+        name="simba-ecc-weights",
+        description=protected.description,
+        memory_bytes=int(simba.memory_bytes / stored),
+        dram_gb_s=protected.dram_gb_s,
+        weight_fault_rate=0.0,
+        energy_pj=dataclasses.replace(
+            energy,
+            weight=energy.weight * stored,
+            buffer=energy.buffer * stored,
+            dram=energy.dram * stored,
+        ),
+    )
+    assert protected == expected
+    assert protected.dram_gb_s == load_device("simba-ecc").dram_gb_s
+
+
+@pytest.mark.parametrize("size", [(16, 32), (64, 8), (32, 4)])
+def test_protected_weights_cost_energy_alone_and_less_than_all_protected(layer_of, size):
+    """Convolutions, which no bandwidth limits: as fast as Simba, between both in energy."""
+    channels, pixels = size
+    layer = layer_of(("conv", channels, pixels, 3, channels, pixels, 1))
+    plain, weights, full = (
+        layer_cost(layer, load_device(name), Sizes())
+        for name in ("simba", "simba-ecc-weights", "simba-ecc")
+    )
+    assert weights[0] == plain[0] < full[0]
+    assert plain[1] < weights[1] < full[1]
+
+
+def test_protected_weights_have_no_faults_and_activations_those_of_simba():
+    """Rates reach the fault model by the device's number, as a mapping has it."""
+    platform = load_platform(("simba", "simba-ecc-weights", "simba-ecc"), "ucie")
+    faults = FaultModel(
+        weight_rate=platform.weight_rates, activation_rate=platform.activation_rates
+    )
+    assert faults.rates("weight").tolist() == [[0.2] * 4, [0.0] * 4, [0.0] * 4]
+    assert faults.rates("activation").tolist() == [[0.2] * 4, [0.2] * 4, [0.0] * 4]
+
+
 @pytest.mark.parametrize("size", [(16, 32), (64, 8), (32, 4)])
 def test_three_ways_to_run_a_convolution_and_none_is_best_in_all(layer_of, size):
     """Simba is the fastest, Eyeriss the most frugal, the hardened one never fails."""
     channels, pixels = size
     layer = layer_of(("conv", channels, pixels, 3, channels, pixels, 1))
-    devices = {name: load_device(name) for name in SHIPPED}
+    shipped = SHIPPED[:3]
+    devices = {name: load_device(name) for name in shipped}
     cost = {name: layer_cost(layer, device, Sizes()) for name, device in devices.items()}
-    by_latency = sorted(SHIPPED, key=lambda name: cost[name][0])
-    by_energy = sorted(SHIPPED, key=lambda name: cost[name][1])
-    by_rate = sorted(SHIPPED, key=lambda name: devices[name].weight_fault_rate)
+    by_latency = sorted(shipped, key=lambda name: cost[name][0])
+    by_energy = sorted(shipped, key=lambda name: cost[name][1])
+    by_rate = sorted(shipped, key=lambda name: devices[name].weight_fault_rate)
     assert by_latency == ["simba", "simba-ecc", "eyeriss"]
     assert by_energy == ["eyeriss", "simba", "simba-ecc"]
     assert by_rate == ["simba-ecc", "eyeriss", "simba"]
@@ -124,7 +171,10 @@ def test_a_device_that_occurs_again_is_numbered(write):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("eyeris", r"unknown device `eyeris`; did you mean `eyeriss`.* simba-ecc; .*\.toml"),
+        (
+            "eyeris",
+            r"unknown device `eyeris`; did you mean `eyeriss`.* simba-ecc-weights; .*\.toml",
+        ),
         ("gpu", "unknown device `gpu`; shipped are eyeriss, simba"),
         *((name, "unknown device") for name in ("../devices/eyeriss", "Eyeriss", "", "a.json")),
     ],

@@ -14,7 +14,15 @@ from jax import lax
 from afpjax.inputs.errors import InputError
 from afpjax.network.fixed_point import QFormat, change
 from afpjax.network.interpreter import execute
-from afpjax.network.quantized import LayerFaults, Quantized, encoded, layer_on_codes, quantize
+from afpjax.network.quantized import (
+    LayerFaults,
+    Quantized,
+    binary_point,
+    calibrated_formats,
+    encoded,
+    layer_on_codes,
+    quantize,
+)
 from afpjax.network.trace import trace
 
 UNIT = 2.0**-24  # float32's unit roundoff
@@ -241,3 +249,33 @@ def test_calibration_sees_every_image_whatever_the_batch(normal):
     images[129, 1] = -254.0
     steps = quantize(network, QFormat(bits=8, scale="tensor", step="maximum"), images).steps
     assert steps["dense"].inputs == 2.0
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+@pytest.mark.parametrize(("weight", "image"), [(0.3, 3.99), (17.0, 2.5), (1.0, 200.0), (0.1, 0.2)])
+def test_the_binary_point_is_the_last_before_something_overflows(bits, weight, image):
+    """Held against trying every point, on a network whose layer reads the images themselves."""
+    rng = np.random.default_rng(bits)
+    kernel = rng.uniform(-weight, weight, (6, 3)).astype(np.float32)
+    images = rng.uniform(-image, image, (70, 6)).astype(np.float32)  # more than one batch
+    network = trace(dense, {"dense": {"kernel": jnp.asarray(kernel)}}, images)
+    values = np.abs(np.concatenate([kernel.ravel(), images.ravel()])).astype(np.float64)
+    fits = [frac for frac in range(-16, bits) if (values * 2.0**frac).max() <= 2 ** (bits - 1) - 1]
+    assert binary_point(network, bits, images) == max(fits)
+
+
+def test_other_formats_have_the_same_width_and_leave_out_the_one_there_is():
+    images = np.linspace(-3, 3, 12, dtype=np.float32).reshape(2, 6)
+    network = trace(dense, {"dense": {"kernel": jnp.ones((6, 3))}}, images)
+    tensor, channel = (QFormat(16, scale=scale) for scale in ("tensor", "channel"))
+    point = QFormat(16, 13)
+    assert calibrated_formats(network, QFormat(16, 8), images) == (
+        point,
+        *(replace(each, frac=8) for each in (tensor, channel)),
+    )
+    assert point not in calibrated_formats(network, point, images)
+    assert calibrated_formats(network, tensor, images) == (point, channel)
+    assert calibrated_formats(network, QFormat(kind="bfloat16"), images) == ()
+    # Values that need more than eight bits before the point have no point among them.
+    scales = [each.scale for each in calibrated_formats(network, QFormat(8, 3), images * 100)]
+    assert scales == ["tensor", "channel"]

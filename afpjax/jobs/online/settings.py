@@ -103,6 +103,7 @@ JOB = JobSettings(
     line="the same while the faults change: watch, search again, switch",
     order=6,
     section=Online,
-    uses={**SEARCHES, "search.method": None},  # its front is NSGA-II's
+    # Its front is NSGA-II's, in the one format.
+    uses={**SEARCHES, "search.method": None, "search.formats": None},
     sources={"online.front": ("run.seed", "model", "train", "data", "format", "platform")},
 )

@@ -154,6 +154,24 @@ class CurveResult:
 
 
 @dataclass(frozen=True)
+class FormatRow:
+    """The fault-unaware mapping in a number format of the experiment's width, held out.
+
+    `clean` without faults, `accuracy` with faults in weights and activations. `difference` to the
+    experiment's own format and `regained`, the share of what faults take there, are on the same
+    draws and images; None for that format itself, and where faults take nothing from it.
+    """
+
+    format: str
+    scale: str
+    frac: int | None  # bits after the binary point, None where scales are calibrated
+    clean: Estimate
+    accuracy: Estimate
+    difference: Estimate | None = None
+    regained: Estimate | None = None
+
+
+@dataclass(frozen=True)
 class LearntResult:
     """How the search that learns went, under one kind of fault.
 
@@ -188,6 +206,7 @@ class PartitionResult:
     costs: Sequence[CostResult]
     surrogate: Sequence[LearntResult] | None = None
     curve: CurveResult | None = None
+    formats: Sequence[FormatRow] | None = None  # the experiment's own first
 
     @property
     def tools(self) -> list[str]:

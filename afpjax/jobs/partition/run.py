@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.experiment import SCENARIOS, prepare
-from afpjax.jobs.partition import allowances, measured
+from afpjax.jobs.partition import allowances, measured, number_formats
 from afpjax.jobs.partition.result import (
     Draws,
     Effort,
@@ -48,6 +48,7 @@ def plan(config: Config, work: Work) -> object:
         *([plans.learning(experiment, len(SCENARIOS))] if learns else []),
         plans.Step("measuring the front", config.search.population * final * held, final * held),
         plans.Step("comparing the tools", rows * final * held),
+        *number_formats.plan(experiment),
         plans.Step("sweeping fault rates", rows * len(measured.FACTORS) * half * held),
         plans.Step("layer by layer", 2 * layers * devices * half * images),
     ]
@@ -109,6 +110,7 @@ def run(config: Config, work: Work) -> Outcome:
         costs=records.layer_costs(experiment, experiment.tables),
         surrogate=[_learnt(name, each) for name, each in found.items()] or None,
         curve=curve,
+        formats=number_formats.rows(experiment, unaware),
     )
     return Outcome(result, view=view(result))
 

@@ -7,7 +7,7 @@ from itertools import groupby
 
 from markupsafe import Markup
 
-from afpjax.jobs.partition import charts, trade_off
+from afpjax.jobs.partition import charts, format_view, trade_off
 from afpjax.jobs.partition.charts import TOOL_NAMES
 from afpjax.jobs.partition.result import LearntResult, PartitionResult, Point, Row
 from afpjax.jobs.shared import view as shared
@@ -55,16 +55,19 @@ _NUMBERED = 28  # layers up to which a strip's block is wide enough for its numb
 def view(result: PartitionResult) -> View:
     """The comparison, the mapping, the front, and what stands behind them."""
     table, told = comparison(result), trade_off.sentence(result.curve)
+    formats, first = format_view.part(result.formats), format_view.sentence(result.formats)
     return View(
         headline=headline(result),
         lead=[lead(result)],
         parts=[
+            *(formats if first else []),
             *trade_off.part(result.curve, result.clean.accuracy),
             Part(
                 f"{_COUNTED[len(result.tools)]} tools, three kinds of fault",
                 [table, Paragraph(_COMPARED, "note")],
             ),
             Part("Which layer runs where", mapping(result)),
+            *([] if first else formats),
             Part("The devices", devices(result)),
             Part("Every trade-off found", front(result)),
             Part("When faults get more frequent", sweep(result)),
@@ -78,7 +81,12 @@ def view(result: PartitionResult) -> View:
             ),
             Part("How this was measured", method(result)),
         ],
-        summary=[*([told] if told else []), table, *summary(result)],
+        summary=[
+            *([first, format_view.table(result.formats)] if first and result.formats else []),
+            *([told] if told else []),
+            table,
+            *summary(result),
+        ],
         subject=shared.subject(result.model, result.data.name),
         warnings=shared.warnings(result.notes),
         remarks=shared.coverage(result.model),
@@ -93,7 +101,8 @@ def headline(result: PartitionResult) -> Markup:
         (other.latency_ms, other.energy_mj),
         ("latency", "energy"),
     )
-    told = trade_off.sentence(result.curve)
+    said = (format_view.sentence(result.formats), trade_off.sentence(result.curve))
+    told = " ".join(text for text in said if text)
     return Markup(
         "{}When bits flip in weights and activations, {} mapping gets <b>{}</b> of images "
         "right and the fault-unaware mapping <b>{}</b>; {} costs <b>{}</b>."
