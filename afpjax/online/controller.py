@@ -13,6 +13,7 @@ import numpy as np
 
 from afpjax.online.change_detection import AlarmRule
 from afpjax.online.environment import MappingKey, PlatformState, nominal_state
+from afpjax.online.exposure import Exposure
 from afpjax.online.rate_estimation import FailureCurve, RateEstimate, estimate_rate
 from afpjax.online.repartition import Decision
 from afpjax.online.runtime_costs import OnlineSearch, energy_delay
@@ -60,6 +61,7 @@ class OnlineController:
     step_ms: float
     oracle: bool  # rates are read from the environment instead of estimated
     moving: Callable[[Sequence[int]], Price]
+    exposure: Exposure  # of each layer, as it was learnt
 
     @property
     def nominal(self) -> PlatformState:

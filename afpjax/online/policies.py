@@ -5,11 +5,16 @@
   for the rates that were estimated (AFarePart, Algorithm 1).
 - "safest": as online, but without a search: the network on the device whose estimated rate is the
   lowest, but for what the limits do not allow there. It tells what NSGA-II itself is worth.
+- "safest-within-limits": as safest, but the fewest faulty bits that any mapping within the limits
+  has, by the exact program (`exposure`).
 - "stored": as online, but the best mapping of the offline front is taken, without a search.
+- "surrogate": what faults in each layer cost was learnt offline (`exposure.ExposureLearner`); for
+  the estimated rates the exact program finds the least sum within the limits, in one solve.
 - "oracle": the true rates are known, and every change of the environment is searched for at once.
 
-Whatever is decided takes time: the search's whole budget, the probes, and the weights of moved
-layers on the link. The old mapping goes on meanwhile. Shape legend: D devices, L layers, T steps.
+Whatever is decided takes time: the search's whole budget (the program's too), the probes, and the
+weights of moved layers on the link. The old mapping goes on meanwhile. Shape legend: D devices, L
+layers, T steps.
 """
 
 from collections.abc import Sequence
@@ -23,18 +28,38 @@ import numpy as np
 from afpjax.online.change_detection import Evidence, no_evidence, observed_share
 from afpjax.online.controller import ABOVE_LIMITS, OnlineController, Price
 from afpjax.online.environment import MappingKey, PlatformState
+from afpjax.online.exposure import carried, least_exposed
 from afpjax.online.rate_estimation import RateEstimate
 from afpjax.online.repartition import Decision, best_stored, choose, repartition
 from afpjax.online.runtime_costs import MappingKeys, safest_mapping
 from afpjax.search.objectives import costs
 
-POLICIES = ("never", "online", "safest", "stored", "oracle")
-_WATCH = ("online", "safest", "stored")  # canaries, for alarms
+POLICIES = (
+    "never",
+    "online",
+    "safest",
+    "safest-within-limits",
+    "stored",
+    "surrogate",
+    "oracle",
+)
+_WATCH = tuple(each for each in POLICIES if each not in ("never", "oracle"))  # canaries, for alarms
 _SEARCH = ("online", "oracle")
+_SOLVE = ("safest-within-limits", "surrogate")  # the exact program, which may take as long
 WINDOW = 8  # steps that the observed drop is told of
 _MORE = 4  # searches that may follow one which has not found a mapping well below theta
 _MORE_ORACLE = 8
 _AGAIN = "search again"
+
+
+class Question(NamedTuple):
+    """All that a decision follows from, under one controller and first mapping."""
+
+    kind: str  # a policy without a search, or "search"
+    searches: int  # before this one: each has its own random numbers
+    belief: PlatformState
+    mapping: MappingKey
+    front: MappingKeys
 
 
 class StreamEvent(NamedTuple):
@@ -94,9 +119,23 @@ def run_policy(
     first: MappingKey,
     front: MappingKeys,
     seed: int,
+    known: dict[Question, Decision] | None = None,
 ) -> StreamResult:
-    """Run a stream of T steps; a pure function of its arguments."""
-    run = _PolicyRun(controller, policy, first, seed, first, front, controller.nominal)
+    """Run a stream of T steps; a pure function of its arguments.
+
+    `known` are decisions of other streams under the same controller: equal questions have equal
+    answers, and are asked once.
+    """
+    run = _PolicyRun(
+        controller,
+        policy,
+        first,
+        seed,
+        first,
+        front,
+        controller.nominal,
+        {} if known is None else known,
+    )
     events = []
     for step, state in enumerate(states):
         switched = run.take_up(step)
@@ -119,12 +158,17 @@ class _PolicyRun:
     mapping: MappingKey  # in use
     front: MappingKeys
     belief: PlatformState  # rates as they are thought to be
+    known: dict[Question, Decision]
+    expected: float = 0.0  # drop of the mapping in use, by what was decided last
     pending: tuple[int, MappingKey] | None = None  # the step from which a mapping runs, and it
     evidence: Evidence = field(default_factory=no_evidence)
     shares: list[float] = field(default_factory=list)  # of canaries that failed, last steps
     decided: int = -(10**9)  # step of the last decision
     again: int = 0  # searches left, where the last one has not found enough
-    exhausted: tuple[PlatformState, MappingKey] | None = None  # for which no search is left
+    exhausted: set[tuple[PlatformState, MappingKey]] = field(default_factory=set)  # searched enough
+    met: dict[tuple[MappingKey, PlatformState], tuple[float, float, float]] = field(
+        default_factory=dict
+    )
     switches: int = 0
     alarms: int = 0
     searches: int = 0
@@ -143,17 +187,15 @@ class _PolicyRun:
     def batch(self, state: PlatformState, step: int) -> StreamEvent:
         """One batch of the stream, its canaries among them."""
         controller, stream = self.controller, self.controller.stream
-        tables = controller.search.tables_now(state)
-        cost = costs(tables, np.array([self.mapping], np.int32))
-        accuracy = stream.accuracy(self.mapping, state)
+        accuracy, latency_ms, energy_mj = self._truth(state)
         event = StreamEvent(
             step,
             state,
             self.mapping,
             accuracy,
             stream.clean_accuracy - accuracy,
-            float(cost.latency_ms[0]),
-            float(cost.energy_mj[0]),
+            latency_ms,
+            energy_mj,
         )
         if self.policy not in _WATCH:
             return event
@@ -164,6 +206,17 @@ class _PolicyRun:
         return event._replace(
             observed=mean, observed_interval=interval, evidence=float(self.evidence.mean())
         )
+
+    def _truth(self, state: PlatformState) -> tuple[float, float, float]:
+        """True accuracy, latency (ms) and energy (mJ) of the mapping in use: the same all along."""
+        if (self.mapping, state) not in self.met:
+            controller = self.controller
+            tables = controller.search.tables_now(state)
+            cost = costs(tables, np.array([self.mapping], np.int32))
+            accuracy = controller.stream.accuracy(self.mapping, state)
+            each = accuracy, float(cost.latency_ms[0]), float(cost.energy_mj[0])
+            self.met[self.mapping, state] = each
+        return self.met[self.mapping, state]
 
     def reason(self, before: PlatformState, state: PlatformState, step: int) -> str:
         """Why to act after this step; empty: there is no reason."""
@@ -184,19 +237,20 @@ class _PolicyRun:
         before, estimated = self.belief, self._inform(event, reason)
         self.decided = event.step
         unchanged = reason == "review" and self.belief == before
-        if unchanged or (self.belief, self.mapping) == self.exhausted:  # nothing new to search for
+        if unchanged or (self.belief, self.mapping) in self.exhausted:  # nothing new to search for
             return event._replace(reason=reason, estimated=estimated)
-        decision = self._decide()
-        controller = self.controller
+        decision, controller = self._decided(), self.controller
         chosen, expected = controller.switch(
             self.belief, self.mapping, decision, reason, self.first
         )
+        self.expected = expected
         # What a search expects flatters what it has found: theta itself is too near.
         enough = expected <= controller.theta / 2 or self.policy not in _SEARCH
+        done = enough or (reason == _AGAIN and chosen is None)  # the last one found no more
         more = _MORE_ORACLE if self.policy == "oracle" else _MORE
-        self.again = 0 if enough else self.again - 1 if reason == _AGAIN else more
+        self.again = 0 if done else self.again - 1 if reason == _AGAIN else more
         if not enough and not self.again:
-            self.exhausted = self.belief, chosen or self.mapping
+            self.exhausted.add((self.belief, chosen or self.mapping))
         if chosen is not None:
             self._plan(chosen, event.step)
         self.delay_ms = 0.0  # what follows does not wait for these probes again
@@ -234,10 +288,23 @@ class _PolicyRun:
         result = controller.probe(believed, state, self.seed, event.step)
         self.belief, self.delay_ms = result.belief, result.price.ms
         self.paid += result.price
-        if reason == "accuracy" and self.belief == believed:
+        explained = self.expected > controller.theta  # that too much fails is no news
+        if reason == "accuracy" and self.belief == believed and not explained:
             # Probes say what was thought before, and yet too much fails: the worst that they allow.
             self.belief = controller.worst_allowed(believed, self.mapping, result.estimates)
         return result.estimates
+
+    def _decided(self) -> Decision:
+        """What this policy decides now, known from another stream or worked out."""
+        kind = "search" if self.policy in _SEARCH else self.policy
+        question = Question(kind, self.searches, self.belief, self.mapping, self.front)
+        if question not in self.known:
+            self.known[question] = self._decide()
+        decision = self.known[question]
+        if self.policy in _SEARCH:
+            self.searches += 1
+            self.front = decision.front
+        return decision
 
     def _decide(self) -> Decision:
         """Search from the front that is known, or look at what there is without a search."""
@@ -246,11 +313,18 @@ class _PolicyRun:
             return best_stored(search, state, self.mapping, self.front, first)
         if self.policy == "safest":
             return choose(search, state, self.mapping, (safest_mapping(search, state),), first)
+        if self.policy in _SOLVE:
+            return self._solved(state)
         search = replace(search, key=jax.random.fold_in(search.key, self.searches))
-        decision = repartition(search, state, self.mapping, self.front, first)
-        self.searches += 1
-        self.front = decision.front
-        return decision
+        return repartition(search, state, self.mapping, self.front, first)
+
+    def _solved(self, state: PlatformState) -> Decision:
+        """One solve of the exact program, then beside the mapping in use under a few draws."""
+        controller, search = self.controller, self.controller.search
+        learnt = controller.exposure if self.policy == "surrogate" else carried(search.tables)
+        found = least_exposed(search, state, learnt)
+        others = (safest_mapping(search, state),) if found is None else (found,)
+        return choose(search, state, self.mapping, others, (self.first,))
 
     def _plan(self, chosen: MappingKey, step: int) -> None:
         """Go over to a mapping once probes, search and moved weights have taken their time."""
@@ -258,7 +332,8 @@ class _PolicyRun:
         moving = controller.moving(
             [layer for layer, device in enumerate(chosen) if device != self.mapping[layer]]
         )
-        searched = controller.search.budget_ms if self.policy in _SEARCH else 0.0
+        waits = self.policy in (*_SEARCH, *_SOLVE)
+        searched = controller.search.budget_ms if waits else 0.0
         took = self.delay_ms + moving.ms + searched
         delay = 1 if self.policy == "oracle" else 1 + ceil(took / controller.step_ms)
         self.pending = step + delay, chosen

@@ -12,7 +12,7 @@ from afpjax.jobs.shared.outcome import result_text
 from afpjax.jobs.shared.result import plain
 from afpjax.online.environment import nominal_state
 
-POLICIES = ("never", "online", "oracle")
+POLICIES = ("never", "online", "safest", "surrogate", "oracle")
 #: The device that does all the work is struck hard, and recovers; or it leaves, and comes back.
 BURST = """
 description = "a burst"
@@ -148,6 +148,17 @@ def test_all_is_the_mean_of_the_traces(result):
         for key in ("accuracy", "above"):
             low, high = row[f"{key}_interval"]
             assert 0 <= low <= row[key] <= high <= 1
+
+
+def test_policies_are_held_against_online_and_against_the_safest_in_pairs(result):
+    rows = {(row["trace"], row["policy"], row["over"]): row for row in result["gains"]}
+    pairs = [("online", over) for over in POLICIES if over != "online"]
+    pairs += [(policy, "safest") for policy in ("never", "surrogate", "oracle")]
+    assert list(rows) == [(name, *pair) for name in ("burst", "loss", "all") for pair in pairs]
+    for (trace, policy, over), row in rows.items():
+        for key in ("accuracy", "above", "latency_ms", "energy_mj"):
+            one, other = (row_of(result, trace, name)[key] for name in (policy, over))
+            assert row[key] == pytest.approx(one - other, abs=1e-9)
 
 
 def text(result):

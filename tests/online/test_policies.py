@@ -12,6 +12,7 @@ from afpjax.faults.model import FaultModel
 from afpjax.online.change_detection import alarm_rule
 from afpjax.online.controller import OnlineController, Price
 from afpjax.online.environment import Change, Trace, nominal_state
+from afpjax.online.exposure import Exposure, carried, least_exposed
 from afpjax.online.policies import POLICIES, StreamEvent, StreamResult, run_policy
 from afpjax.online.repartition import expected_drops
 from afpjax.online.runtime_costs import safest_mapping
@@ -52,6 +53,7 @@ def controller(evaluator, held, search_of):
         step_ms=STEP_MS,
         oracle=False,
         moving=lambda layers: Price(10.0 * len(layers), 1e-6 * len(layers)),
+        exposure=Exposure(np.ones(5), np.linspace(0.5, 1.5, 5)),
     )
 
 
@@ -174,7 +176,7 @@ def test_a_mapping_that_comes_above_the_limits_is_left_without_an_alarm(run, con
     assert [step for step, reason in reasons if reason == "above limits"] == [20]
 
 
-@pytest.mark.parametrize("policy", ["online", "safest", "stored", "oracle"])
+@pytest.mark.parametrize("policy", [policy for policy in POLICIES if policy != "never"])
 def test_a_lost_device_is_left_at_once(run, policy):
     found = run(policy, LOSS)
     step, reason = next(each for each in reasons(found) if each[0] > 0)
@@ -207,6 +209,51 @@ def test_the_safest_mapping_is_taken_without_a_search(run, controller):
     assert later - moved.step >= int(BUDGET_MS // STEP_MS)
 
 
+@pytest.mark.parametrize("policy", ["surrogate", "safest-within-limits"])
+def test_the_program_is_solved_for_the_rates_that_were_estimated(run, controller, policy):
+    """The least exposed within the limits, whatever these are; nothing else is gone over to."""
+    tight = dataclasses.replace(
+        controller.search, allow_latency=0.5, allow_energy=0.5, known_limits={}
+    )
+    found = run(policy, BURST, search=tight)
+    acted = next(event for event in found.events if event.reason)
+    moved = next(event for event in found.events if event.repartitioned)
+    rates = [made.rate for made in acted.estimated if made is not None]
+    believed = BUILT._replace(weight_rate=tuple(rates), activation_rate=tuple(rates))
+    exposure = controller.exposure if policy == "surrogate" else carried(tight.tables)
+    assert moved.mapping == least_exposed(tight, believed, exposure) != FIRST
+    assert found.searches == 0 and not any(event.cut for event in found.events)
+    for event in found.events:
+        cost, caps = costs(tight.tables, np.array([event.mapping])), tight.limits(event.state)
+        assert event.mapping == FIRST or cost.latency_ms[0] <= caps.latency_ms * (1 + 1e-6)
+        assert event.mapping == FIRST or cost.energy_mj[0] <= caps.energy_mj * (1 + 1e-6)
+    # It waits as long as a search: a solve takes time too.
+    assert moved.step - acted.step >= ceil(BUDGET_MS / STEP_MS)
+    if policy == "surrogate":
+        assert found.time_above(THETA) < run("never", BURST).time_above(THETA)
+
+
+def test_decisions_that_other_streams_met_change_nothing(controller):
+    """Streams under all policies, with what is known in common, and each by itself."""
+    environment = Trace("t", 60, BURST).states(NAMES, BUILT, {}, SEED)
+    known: dict = {}
+    for policy in (*POLICIES, *POLICIES):
+        alone = run_policy(controller, policy, environment, FIRST, FRONT, SEED)
+        asked = len(known)
+        assert run_policy(controller, policy, environment, FIRST, FRONT, SEED, known) == alone
+    assert asked == len(known) > 0  # at the end all was known
+
+
+def test_an_alarm_that_was_expected_is_no_news(run, controller):
+    """All devices are struck alike: what is expected is above theta, and what comes is no worse."""
+    changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
+    found = run("online", changes)
+    acted = [event for event in found.events if event.reason == "accuracy"]
+    decided = [event for event in acted if event.expected_drop is not None]
+    assert len(acted) > len(decided) and found.alarms >= 4
+    assert found.searches <= 2 * len({event.estimated for event in decided})
+
+
 def test_every_policy_is_offered():
     assert all_settings()["online.policies"].choices == POLICIES
 
@@ -220,7 +267,7 @@ def test_an_oracle_is_there_first(run):
 
 
 @pytest.mark.in_ci("safest", "stored")
-@pytest.mark.parametrize("policy", ["online", "safest", "stored"])
+@pytest.mark.parametrize("policy", ["online", "safest", "stored", "surrogate"])
 def test_where_nothing_helps_nothing_flaps(run, controller, policy):
     """All devices are struck alike: alarms go on, but every mapping loses the same."""
     changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
@@ -268,9 +315,9 @@ def test_what_has_been_searched_in_vain_is_not_searched_again(run):
     """All devices have one rate, rates are read: alarms go on, searches do not."""
     changes = [Change(10, d, weight_rate=0.5, activation_rate=0.5) for d in range(3)]
     found = run("online", changes, oracle=True, review=0)
-    assert found.alarms >= 4 and found.searches == 5  # one, and four more that might find more
+    assert found.alarms >= 4 and found.searches == 2  # one, and one more that finds no more
     assert {event.reason for event in found.events} == {"", "accuracy", "search again"}
     # Another environment is another question.
     later = [*changes, Change(100, 2, weight_rate=0.0, activation_rate=0.0)]
     again = run("online", later, oracle=True, review=0)
-    assert again.searches > 5 and again.events[-1].drop <= THETA
+    assert again.searches > 2 and again.events[-1].drop <= THETA

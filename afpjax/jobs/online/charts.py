@@ -17,14 +17,18 @@ POLICY_NAMES = {
     "never": "never moved",
     "online": "AFarePart online",
     "safest": "safest mapping",
+    "safest-within-limits": "fewest faulty bits",
     "stored": "stored front",
+    "surrogate": "surrogate",
     "oracle": "oracle",
 }
 _COLOURS = {
     "never": TOOLS["fault-unaware"],
     "online": TOOLS["afarepart"],
     "safest": METHODS[4],
+    "safest-within-limits": METHODS[2],
     "stored": TOOLS["cnnparted"],
+    "surrogate": TOOLS["surrogate"],
     "oracle": MUTED,
 }
 _STEPS: dict[str, Any] = {"drawstyle": "steps-post"}  # a value holds until the next

@@ -100,16 +100,21 @@ def policies(runs: Runs, controller: OnlineController) -> list[Policy]:
 
 
 def gains(runs: Runs, controller: OnlineController) -> list[PolicyGain]:
-    """What the online policy has more than each other one, in each trace and in all."""
+    """What one policy has more than another, in each trace and in all.
+
+    The online policy than each other one, and each of the others than the safest.
+    """
     measures, rows = _measures(runs, controller), []
     traces, names = (list(dict.fromkeys(each)) for each in zip(*runs, strict=True))
+    pairs = [("online", over) for over in names if over != "online"]
+    if "safest" in names:
+        pairs += [(name, "safest") for name in names if name not in ("online", "safest")]
     for name in [*traces, *([ALL] if len(traces) > 1 else [])]:
         among = traces if name == ALL else [name]
-        online = _joined(measures, among, "online")
-        for over in (policy for policy in names if policy != "online"):
-            theirs = _joined(measures, among, over)
-            more = {key: mine - theirs[key] for key, mine in online.items()}
-            rows.append(PolicyGain(name, over, _means(more)))
+        every = {policy: _joined(measures, among, policy) for policy in names}
+        for policy, over in pairs:
+            more = {key: mine - every[over][key] for key, mine in every[policy].items()}
+            rows.append(PolicyGain(name, policy, over, _means(more)))
     return rows
 
 

@@ -122,9 +122,13 @@ class Policy:
 
 @dataclass(frozen=True)
 class PolicyGain:
-    """What the online policy has more than another one, paired stream by stream."""
+    """What a policy has more than another one, paired stream by stream.
+
+    Online against every other, and every other against the safest.
+    """
 
     trace: str
+    policy: str
     over: str
     means: Means = inline()
 

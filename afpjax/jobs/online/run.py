@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from afpjax.config.config import Config
 from afpjax.config.work import Work
 from afpjax.evaluate.sensitivity import drops_alone
 from afpjax.experiment import EvaluatorParts, Experiment, prepare
+from afpjax.experiment.experiment import FEW_IMAGES
 from afpjax.jobs.online import records as rows
 from afpjax.jobs.online.alarms import false_alarms
 from afpjax.jobs.online.result import CleanStream, OnlineResult, TraceResult
@@ -40,12 +42,14 @@ from afpjax.online.environment import (
     random_trace,
     read_trace,
 )
-from afpjax.online.policies import StreamResult, run_policy
+from afpjax.online.exposure import Exposure, ExposureLearner, carried, measured, struck
+from afpjax.online.policies import Question, StreamResult, run_policy
 from afpjax.online.rate_estimation import FailureCurve
-from afpjax.online.repartition import repartition
+from afpjax.online.repartition import Decision, repartition
 from afpjax.online.runtime_costs import MappingKeys, OnlineSearch, as_keys
 from afpjax.online.stream import Stream, rate_proportions
 from afpjax.search.explore import Budget
+from afpjax.search.ridge import DRAWS
 
 _DRAWS = 48  # of weight faults that a stream meets, in an order drawn from its seed
 _PROBES = 8  # of every device after an alarm
@@ -72,8 +76,10 @@ def plan(config: Config, work: Work) -> object:
     watched = changes * len(given.policies) * (_DRAWS * images + config.search.final_trials * held)
     mappings = given.population * (given.generations + 1) * _TRIALS + given.population * _CHOICE
     first = [] if given.front else plans.search(experiment, 1)
+    learnt = measured(len(experiment.graph.layers)) * DRAWS * min(images, FEW_IMAGES)
     steps = [
         *first,
+        plans.Step("learning what layers lose", learnt if "surrogate" in given.policies else 0),
         plans.Step("watching streams", watched, streams * images),
         plans.Step("searching while they run", 2 * changes * mappings * images, 0),
     ]
@@ -211,6 +217,7 @@ def _controller(experiment: Experiment, offline: OfflineChoice) -> OnlineControl
         step_ms=step_ms,
         oracle=given.oracle,
         moving=_moving(experiment),
+        exposure=_exposure(experiment),
     )
 
 
@@ -227,6 +234,26 @@ def _curves(experiment: Experiment, stream: Stream) -> tuple[FailureCurve, ...]:
             curves[ratio] = stream.failure_curve(*ratio, known)
             task.advance()
     return tuple(curves[ratio] for ratio in ratios)
+
+
+def _exposure(experiment: Experiment) -> Exposure:
+    """What each layer loses, learnt on few images; bytes where no policy asks for it."""
+    if "surrogate" not in experiment.config.online.policies:
+        return carried(experiment.tables)
+    learner = _learner(experiment)
+    with experiment.work.progress.task(
+        "Learning what layers lose", measured(learner.layers)
+    ) as task:
+        return learner.learn(task.advance)
+
+
+def _learner(experiment: Experiment) -> ExposureLearner:
+    return ExposureLearner(
+        struck(experiment.loss_objective("both").evaluator, experiment.scenario("both")),
+        len(experiment.graph.layers),
+        1 / experiment.config.model.classes,
+        int(jax.random.bits(experiment.key("exposure"))),
+    )
 
 
 def _moving(experiment: Experiment) -> Callable[[Sequence[int]], Price]:
@@ -267,7 +294,7 @@ def _all_streams(
     """By trace and policy, the streams of all seeds."""
     names, streams = experiment.platform.names, dict[tuple[str, str], list[StreamResult]]()
     policies = experiment.config.online.policies
-    total = sum(map(len, traces)) * len(policies)
+    total, known = sum(map(len, traces)) * len(policies), dict[Question, Decision]()
     with experiment.work.progress.task("Running streams", total) as task:
         for of_seeds in traces:
             for number, trace in enumerate(of_seeds):
@@ -275,7 +302,7 @@ def _all_streams(
                 states = trace.states(names, controller.nominal, roles, seed)
                 for policy in policies:
                     stream = run_policy(
-                        controller, policy, states, offline.first, offline.front, seed
+                        controller, policy, states, offline.first, offline.front, seed, known
                     )
                     streams.setdefault((trace.name, policy), []).append(stream)
                     task.advance()

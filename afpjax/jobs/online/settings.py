@@ -8,7 +8,15 @@ from afpjax.config.jobs import SEARCHES, JobSettings, names_in
 from afpjax.config.settings import STRICT, FilePath, Many, OneOf, Range, refuse_repeated, setting
 from afpjax.inputs.errors import InputError
 
-_POLICIES = ("never", "online", "safest", "stored", "oracle")
+_POLICIES = (
+    "never",
+    "online",
+    "safest",
+    "safest-within-limits",
+    "stored",
+    "surrogate",
+    "oracle",
+)
 _SHIPPED = names_in("online.traces", ".toml")
 #: What is run unless other environments are named.
 _TRACES = ("radiation-burst", "ageing", "voltage-scaling", "attacker", "device-loss")
@@ -30,8 +38,9 @@ class Online:
     policies: Annotated[Many[str], OneOf(*_POLICIES)] = setting(
         _POLICIES,
         "what is compared: the first mapping stays; AFarePart's online phase; without a "
-        "search, the safest mapping at estimated rates, or the best of the stored front; true "
-        "rates, and a search at every change",
+        "search, the safest mapping at estimated rates, exactly the fewest faulty bits within the "
+        "limits, the best of the stored front, or exactly the least of what layers were learnt to "
+        "lose; true rates, and a search at every change",
     )
     theta: Annotated[float, Range(1e-4, 0.9999)] = setting(
         0.1, "accuracy drop above which the system acts, a fraction of 1"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from afpjax.jobs.online.charts import POLICY_NAMES, over_time, seen
-from afpjax.jobs.online.result import ALL, Event, OnlineResult, Policy
+from afpjax.jobs.online.result import ALL, Event, OnlineResult, Policy, PolicyGain
 from afpjax.jobs.shared import view as shared
 from afpjax.jobs.shared.result import Estimate
 from afpjax.report.render import pieces
@@ -33,8 +33,10 @@ _REASONS = {
 _COMPARED = (
     "Latency and energy are for an image, with what probes and moved weights took spread over the "
     "stream. The safest mapping (the network on the device with the lowest estimated rate, but for "
-    "what would cost too much there) and the stored front's best are taken without a search; the "
-    "oracle knows the true rates, and its searches take no time."
+    "what would cost too much there) and the stored front's best are taken without a search. An "
+    "exact program finds the fewest faulty bits within the limits and, as surrogate, the least sum "
+    "of what each layer was learnt to lose at the estimated rates: it may take as long as a "
+    "search. The oracle knows the true rates, and its searches take no time."
 )
 
 
@@ -50,7 +52,7 @@ def view(result: OnlineResult) -> View:
             Part("How the alarm works", alarm(result)),
             Part("Where it began", begun(result)),
         ],
-        summary=[policies(result.policies), *summary(result)],
+        summary=[policies(result.policies), *paired(result), *summary(result)],
         subject=shared.subject(result.model, result.data.name),
         warnings=shared.warnings(result.notes),
         remarks=shared.coverage(result.model),
@@ -117,10 +119,23 @@ def time_lines(result: OnlineResult) -> list[Block]:
 def worth(result: OnlineResult) -> list[Block]:
     """The policies side by side, and paired differences."""
     overall = result.overall
-    gains = [row for row in result.gains if row.trace == overall[0].trace]
     others = [row for row in result.policies if row.trace != overall[0].trace]
+    each = Details("Environment by environment", [policies(others)])
+    return [
+        policies(overall),
+        *paired(result),
+        *([each] if others else []),
+        Paragraph(_COMPARED),
+    ]
+
+
+def paired(result: OnlineResult) -> list[Table[PolicyGain]]:
+    """What one policy has more than another, stream by stream; nothing with one policy alone."""
+    gains = [row for row in result.gains if row.trace == result.overall[0].trace]
     columns = [
-        Column("online against", lambda row: POLICY_NAMES[row.over]),
+        Column(
+            "in pairs", lambda row: f"{POLICY_NAMES[row.policy]} against {POLICY_NAMES[row.over]}"
+        ),
         Column(
             "images right, points",
             lambda row: _more(row.means.accuracy, row.means.accuracy_interval),
@@ -128,14 +143,15 @@ def worth(result: OnlineResult) -> list[Block]:
         Column(
             "time above theta, points", lambda row: _more(row.means.above, row.means.above_interval)
         ),
+        Column("latency, ms", lambda row: _added(row.means.latency_ms)),
+        Column("energy, mJ", lambda row: _added(row.means.energy_mj)),
     ]
-    each = Details("Environment by environment", [policies(others)])
-    return [
-        policies(overall),
-        *([Table(columns, gains)] if gains else []),
-        *([each] if others else []),
-        Paragraph(_COMPARED),
-    ]
+    return [Table(columns, gains)] if gains else []
+
+
+def _added(value: float) -> str:
+    """A difference with its sign."""
+    return f"{'−' if value < 0 else '+'}{number(abs(value))}" if value else "0"
 
 
 def policies(rows: Sequence[Policy]) -> Table[Policy]:
