@@ -1,6 +1,7 @@
 """What layers lose by rate, and the exact program beside enumeration of all mappings."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,12 +101,18 @@ def test_one_device_none_and_no_room(allowing, tables):
 class Made(LossObjective):
     """Logits fall by what each struck target is worth times the rate, and a little luck."""
 
+    worth: Any
+    strength: float
+    rates: list[float]
+
     def __init__(self, worth, strength):
         object.__setattr__(self, "worth", worth)
         object.__setattr__(self, "strength", strength)
         object.__setattr__(self, "rates", [])
 
-    images = 32
+    @property
+    def images(self):
+        return 32
 
     def names(self, mappings):
         return [mapping.tobytes() for mapping in np.asarray(mappings, np.int32)]
@@ -133,7 +140,8 @@ def test_what_each_layer_loses_is_learnt(strength):
     assert cases.shape == (measured(12), 12) == (72, 12)
     assert (np.stack([(cases == case).sum(axis=0) for case in range(4)]) == 18).all()
     learnt = np.stack(found, axis=1)
-    assert stats.pearsonr(learnt.ravel(), worth.ravel()).statistic > 0.9
+    correlation: Any = stats.pearsonr(learnt.ravel(), worth.ravel())
+    assert correlation.statistic > 0.9
     assert (learnt > 0).all()
     assert len(set(objective.rates[-3:])) == 1 and objective.rates[-1] == learner.rate()
     if strength > 1:
@@ -164,4 +172,5 @@ def test_exposure_ranks_mappings_at_rates_that_were_never_measured(
         objective = RobustnessObjective(evaluator, state.faults(faults), 1)
         accuracy = objective.accuracy(some, range(100, 112))
         exposed = found.of_devices(state)[np.arange(5), some].sum(axis=1)
-        assert stats.spearmanr(exposed, accuracy).statistic < -0.8
+        ranked: Any = stats.spearmanr(exposed, accuracy)
+        assert ranked.statistic < -0.8

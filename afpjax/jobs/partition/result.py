@@ -132,7 +132,7 @@ class AllowancePoint:
     latency_ms: float
     energy_mj: float
     accuracy: Estimate
-    regained: Estimate | None
+    regained: Estimate | None = None
 
 
 @dataclass(frozen=True)
