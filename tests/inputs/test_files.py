@@ -32,6 +32,7 @@ ALLOWED = {
     "afpjax.command.store": {"sqlite3.connect"},
     "afpjax.command.terminal": {"open", "os.open"},  # the null device
     "afpjax.report.style": {"read_text"},  # the style sheet that comes with afpjax
+    "afpjax.search.program": {"os.open"},  # the null device
 }
 
 
