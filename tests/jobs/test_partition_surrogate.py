@@ -96,7 +96,7 @@ def test_the_same_result_from_half_of_the_rows(found, memory, outcome_of):
 
 def test_terminal_and_page_lead_with_the_trade_off(found):
     said = " ".join(printed(found.view, 200).split())
-    first = said.split(". ")[0]
+    first = " ".join(said.split(". ")[:2])  # a number format that solves the case comes before it
     assert "of what faults take" in first or "helps beyond chance" in first
     assert "Surrogate against fault-unaware" in said
 
