@@ -117,7 +117,8 @@ class Engine:
         """The same engine with another metric, and fault-free logits where it needs them."""
         other = copy(self)
         other._metric, other._ready, other._blocks = metric, None, None
-        other._reference = self.clean_logits() if metric.compares else None
+        other._reference = None  # in the programs that it is held against
+        other._reference = other.clean_logits() if metric.compares else None
         return other
 
     def clean_logits(self) -> Float[np.ndarray, "N classes"]:

@@ -242,12 +242,9 @@ class Execution:
     def _sites(
         self, sites: Any, faults: Int[np.ndarray, "n"], shapes: Any, images: np.ndarray | None
     ) -> FaultSites:
-        elements = _filled(
-            shapes.elements, getattr(sites, "elements", None), faults, images, NOWHERE
-        )
-        return FaultSites(
-            elements, _filled(shapes.words, getattr(sites, "words", None), faults, images)
-        )
+        own = sites if isinstance(sites, FaultSites) else FaultSites(None, None)  # fault-free rows
+        elements = _filled(shapes.elements, own.elements, faults, images, NOWHERE)
+        return FaultSites(elements, _filled(shapes.words, own.words, faults, images))
 
     def outcomes(
         self, prepared: Prepared, kernels: Kernels, block: Block
@@ -274,7 +271,7 @@ class Execution:
                 read = [tables[key][o] for key, o in zip(call.reads, outputs, strict=True)]
                 drawn = [streams[place] for place in self._drawn[call.stage]]
                 own = (words, work.tiles, *self._kernels(plan, work, kernels), *read, *drawn)
-            made = self._program(work).call(own, self._data[call.stage])
+            made = self._program(call.stage, work.size).call(own, self._data[call.stage])
             tables[call.key] = made
             if call.stage == len(self.programs.stages) - 1:
                 outcomes[call.key[1]] = self._measured(made[self._logits], prepared, block)
@@ -301,8 +298,8 @@ class Execution:
         padded[: len(trials)] = trials
         return self.programs.streams((padded, block.indices, self._seed), ())
 
-    def _program(self, work: PreparedCall) -> Compiled:
-        return self._compile(work.size).run[work.call.stage] or self.programs.first
+    def _program(self, stage: int, size: int) -> Compiled:
+        return self._compile(size).run[stage] or self.programs.first
 
     def _kernels(self, plan: Plan, work: PreparedCall, kernels: Kernels) -> tuple[Array, ...]:
         """The kernels of a call; none where its stage has no layer."""
@@ -370,11 +367,9 @@ class Execution:
         """The most memory, bytes, that a plan takes at once: tables and faulty kernels."""
         layers = [self.programs.stages[stage].layer for stage, _ in prepared.kernels]
         programs = (self.programs.kernels[layer] for layer in layers if layer is not None)
-        programs_of = {
-            (stage, size): self._compile(size).run[stage] or self.programs.first
-            for stage, size in {(work.call.stage, work.size) for work in prepared.calls}
-        }
-        of = {w.call.key: programs_of[w.call.stage, w.size] for w in prepared.calls}
+        sizes = {(work.call.stage, work.size) for work in prepared.calls}
+        run = {own: self._program(*own) for own in sizes}
+        of = {work.call.key: run[work.call.stage, work.size] for work in prepared.calls}
         return sum(program.output_bytes for program in programs if program) + peak_bytes(
             [work.call for work in prepared.calls],
             lambda call: of[call.key].output_bytes,

@@ -159,6 +159,19 @@ def difference_interval(
     return max(mean - half, -1.0), min(mean + half, 1.0)
 
 
+def share_regained(
+    one: Shaped[np.ndarray, "K B"], other: Shaped[np.ndarray, "_ _"], lost: float
+) -> Estimate | None:
+    """Share of an accuracy `lost` by `other` that `one` has more, with `difference_interval`.
+
+    None where nothing is lost. Raises what that raises.
+    """
+    if lost <= 0:
+        return None
+    bounds = (bound / lost for bound in difference_interval(one, other))
+    return Estimate(float(one.mean() - other.mean()) / lost, *bounds)
+
+
 def mean_variance(outcomes: Shaped[np.ndarray, "K B"]) -> tuple[float, float]:
     """Variance of the grand mean over new rows and new columns, and its degrees of freedom.
 

@@ -1,6 +1,7 @@
 """The whole trade-off: the best mapping under several allowances, measured on held-out images."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Bool
@@ -11,12 +12,11 @@ from afpjax.jobs.partition.result import AllowancePoint, CurveResult
 from afpjax.jobs.shared import learnt
 from afpjax.jobs.shared.learnt import Learnt
 from afpjax.jobs.shared.records import priced
-from afpjax.jobs.shared.result import Estimate
 from afpjax.jobs.shared.searched import Assignment
 from afpjax.search import curve
 from afpjax.search.objectives import Caps, costs
 from afpjax.search.partition import measure
-from afpjax.statistics.intervals import difference_interval, estimated
+from afpjax.statistics.intervals import estimated, share_regained
 
 
 @dataclass
@@ -58,21 +58,19 @@ class Curve:
             mapping.tolist(),
             *priced(self.tables, mapping),
             estimated(own),
-            self._regained(own),
+            share_regained(own, self.before, self.lost),
         )
 
-    def _regained(self, own: Bool[np.ndarray, "K B"]) -> Estimate | None:
-        other, lost = self.correct(self.reference), self.lost
-        if lost <= 0:
-            return None
-        bounds = (bound / lost for bound in difference_interval(own, other))
-        return Estimate(float(own.mean() - other.mean()) / lost, *bounds)
+    @cached_property
+    def before(self) -> Bool[np.ndarray, "K B"]:
+        """What the reference keeps right, held out."""
+        return self.correct(self.reference)
 
-    @property
+    @cached_property
     def lost(self) -> float:
         """Accuracy that the reference loses to faults, held out."""
         clean = self.experiment.held_out.clean(self.experiment.scenario("both"))
-        return float(clean.mean() - self.correct(self.reference).mean())
+        return float(clean.mean() - self.before.mean())
 
     def shares(self) -> tuple[list[float], list[float]]:
         """Factors in ascending order, and the share that each regains."""
@@ -110,7 +108,7 @@ def drawn(
         if each.regained is not None and each.regained.low > 0
     ]
     return CurveResult(
-        estimated(found.correct(reference)),
+        estimated(found.before),
         found.lost,
         curve.TARGET,
         [found.points[factor] for factor in sorted(found.points)],

@@ -39,13 +39,8 @@ def part(rows: Sequence[FormatRow] | None) -> list[Part]:
     """The table with what stands below it; nothing where no formats were compared."""
     if not rows:
         return []
-    told = sentence(rows)
-    return [
-        Part(
-            "Other number formats of the same width",
-            [*([Paragraph(told)] if told else []), table(rows), Paragraph(_NOTE, "note")],
-        )
-    ]
+    title = "Other number formats of the same width"
+    return [Part(title, [table(rows), Paragraph(_NOTE, "note")])]
 
 
 _NOTE = (
@@ -59,24 +54,19 @@ def table(rows: Sequence[FormatRow]) -> Table[FormatRow]:
     """Accuracy without and with faults in every format."""
     best = solved(rows)
 
-    def share(row: FormatRow) -> Text:
-        if row.regained is None:
-            return ""
-        return pieces().estimate(percent(row.regained.value), interval(row.regained.bounds))
-
-    def gained(row: FormatRow) -> Text:
+    def gained(row: FormatRow) -> Text | None:
         if row.difference is None:
-            return ""
+            return None
         value = f"{100 * row.difference.value:+.1f}".replace("-", "\u2212")
         return pieces().estimate(value, interval(row.difference.bounds))
 
-    columns = [
+    columns = [  # what matters first: a phone shows two
         Column("numbers", lambda row: row.format, left=True),
-        Column("setting", _setting, left=True),
-        Column("without faults", lambda row: shared.estimated(row.clean), left=True),
         Column("with faults", lambda row: shared.estimated(row.accuracy), left=True),
+        Column("without faults", lambda row: shared.estimated(row.clean), left=True),
         Column("difference, points", gained, left=True),
-        Column("regained", share, left=True),
+        Column("regained", lambda row: shared.estimated(row.regained), left=True),
+        Column("setting", _setting, left=True),
     ]
     return Table(columns, list(rows), strong=lambda row: row is best)
 

@@ -17,7 +17,7 @@ from afpjax.jobs.shared.result import Estimate
 from afpjax.jobs.shared.searched import Assignment
 from afpjax.network.fixed_point import QFormat
 from afpjax.search.partition import measure
-from afpjax.statistics.intervals import difference_interval, estimated, wilson
+from afpjax.statistics.intervals import difference_interval, estimated, share_regained, wilson
 
 _MOST = 3  # other formats
 
@@ -69,10 +69,7 @@ def _row(
         before, faulty = own
         gained = float(correct.mean() - faulty.mean())
         difference = Estimate(gained, *difference_interval(correct, faulty))
-        lost = float(before.mean() - faulty.mean())
-        if lost > 0:
-            bounds = (bound / lost for bound in difference.bounds)
-            regained = Estimate(gained / lost, *bounds)
+        regained = share_regained(correct, faulty, float(before.mean() - faulty.mean()))
     return FormatRow(
         fmt.short,
         fmt.scale,

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from afpjax.jobs.partition import charts
 from afpjax.jobs.partition.result import AllowancePoint, CurveResult
 from afpjax.jobs.shared import view as shared
-from afpjax.report.render import pieces
 from afpjax.report.view import Block, Chart, Column, Paragraph, Part, Table
-from afpjax.report.wording import interval, join, number, percent
+from afpjax.report.wording import join, number, percent
 
 
 def sentence(curve: CurveResult | None) -> str:
@@ -61,15 +60,10 @@ def _table(curve: CurveResult) -> Table[AllowancePoint]:
         }
         return join([name for name, holds in marks.items() if holds]) if any(marks.values()) else ""
 
-    def regained(point: AllowancePoint):
-        if point.regained is None:
-            return ""
-        return pieces().estimate(percent(point.regained.value), interval(point.regained.bounds))
-
     columns = [
         Column("allowed", _more),
         Column("images right", lambda point: shared.estimated(point.accuracy), left=True),
-        Column("regained", regained, left=True),
+        Column("regained", lambda point: shared.estimated(point.regained), left=True),
         Column("latency, ms", lambda point: number(point.latency_ms)),
         Column("energy, mJ", lambda point: number(point.energy_mj)),
         Column("", marked, left=True),

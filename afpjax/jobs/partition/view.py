@@ -174,7 +174,7 @@ _COMPARED = (
 
 
 def comparison(result: PartitionResult) -> Table[Row]:
-    """Three tools, three scenarios: accuracy with its interval, and what it costs."""
+    """The tools in three scenarios: accuracy with its interval, and what it costs."""
 
     def bar(row: Row) -> Markup:
         one = row.accuracy
