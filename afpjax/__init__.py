@@ -7,6 +7,11 @@ from typing import TYPE_CHECKING, Any
 from afpjax.network.start import prepare
 
 if TYPE_CHECKING:
+    from afpjax.command.functions import campaign as campaign
+    from afpjax.command.functions import export as export
+    from afpjax.command.functions import online_phase as online_phase
+    from afpjax.command.functions import profile as profile
+    from afpjax.command.functions import run_job as run_job
     from afpjax.evaluate.evaluator import accuracy as accuracy
     from afpjax.faults.model import FaultModel as FaultModel
     from afpjax.hardware.platform import Platform as Platform
@@ -30,6 +35,11 @@ prepare(os.environ)
 
 # Imported at first use: `python -m afpjax.run --help` must not wait for JAX.
 _HOMES = {
+    "campaign": "command.functions",
+    "export": "command.functions",
+    "online_phase": "command.functions",
+    "profile": "command.functions",
+    "run_job": "command.functions",
     "InputError": "inputs.errors",
     "accuracy": "evaluate.evaluator",
     "FaultModel": "faults.model",

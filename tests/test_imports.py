@@ -30,7 +30,7 @@ ALLOWED: dict[str, set[str]] = {
         *("config", "data", "evaluate", "faults", "hardware", "network", "neurons", "search"),
     },
     "report": set(),
-    "command": {"config", "jobs", "network.compiler", "report"},
+    "command": {"config", "experiment", "jobs", "network.compiler", "report"},
     "jobs": {
         *("campaigns", "config", "data", "deploy", "evaluate", "experiment"),
         *("faults", "hardware", "network", "neurons", "online", "report", "search", "statistics"),
@@ -38,7 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "run": {"command"},
     "__main__": {"command"},
     # The public names, each imported at its first use.
-    "__init__": {"evaluate", "faults", "hardware", "network", "neurons", "search"},
+    "__init__": {"command", "evaluate", "faults", "hardware", "network", "neurons", "search"},
 }
 #: The zoo is a package beside the library's parts, installed into it.
 ZOO = {"config", "data", "faults", "network"}

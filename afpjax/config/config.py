@@ -66,8 +66,11 @@ def load(
     overrides: Mapping[str, object] = MappingProxyType({}),
     *,
     named: str = "",
+    opening: str = "--",
 ) -> Config:
     """The checked experiment: defaults, then the file at `path`, then `overrides`.
+
+    `opening` is what a setting's name has before it where an error is about an override.
 
     A file is data and does not choose which code runs: where it names a function as its network,
     `overrides` (what stands on the command line) must say so too, or `named` be that function.
@@ -76,7 +79,7 @@ def load(
     """
     values: dict[str, dict[str, object]] = {section: {} for section in sections()}
     said: dict[str, dict[str, str]] = {section: {} for section in sections()}
-    for name, value, where in _values_said(path, overrides):
+    for name, value, where in _values_said(path, overrides, opening):
         section, _, key = name.partition(".")
         values[section][key], said[section][key] = value, where
     config = read(
@@ -89,7 +92,7 @@ def load(
 
 
 def _values_said(
-    path: Path | str | None, overrides: Mapping[str, object]
+    path: Path | str | None, overrides: Mapping[str, object], opening: str
 ) -> Iterator[tuple[str, object, str]]:
     """Each setting that is said, its value, and where it is said; the last one counts."""
     for name, value in (_read_file(Path(path)) if path is not None else {}).items():
@@ -97,8 +100,8 @@ def _values_said(
     for name, value in overrides.items():
         if name not in all_settings():
             hint = nearest(name, all_settings())
-            raise InputError(f"--{name}: there is no such setting{hint}")
-        yield name, value, f"--{name}"
+            raise InputError(f"{opening}{name}: there is no such setting{hint}")
+        yield name, value, f"{opening}{name}"
 
 
 def _refuse_code(name: str, path: str, named: object) -> None:
@@ -177,7 +180,7 @@ def use_of(name: str, job: str) -> tuple[When, ...] | None:
     return None if own is None else (*own, *all_settings()[name].when)
 
 
-def refuse_unused(config: Config, names: Iterable[str]) -> None:
+def refuse_unused(config: Config, names: Iterable[str], opening: str = "--") -> None:
     """Raise `InputError` for the first of the settings `names` that the experiment has no use for.
 
     It says which jobs use the setting, or what must hold for this one to do so. For the command
@@ -189,13 +192,13 @@ def refuse_unused(config: Config, names: Iterable[str]) -> None:
         if use is None:
             jobs = [job for job in job_settings() if use_of(name, job) is not None]
             raise InputError(
-                f"--{name}: job {config.run.job} does not use it, {listed(jobs)} "
+                f"{opening}{name}: job {config.run.job} does not use it, {listed(jobs)} "
                 f"{'do' if len(jobs) > 1 else 'does'}; leave it out"
             )
         if missing := [when.words for when in use if not when.holds(config)]:
             raise InputError(
-                f"--{name}: job {config.run.job} uses it only where {' and '.join(missing)}; "
-                "leave it out, or set that too"
+                f"{opening}{name}: job {config.run.job} uses it only where "
+                f"{' and '.join(missing)}; leave it out, or set that too"
             )
 
 

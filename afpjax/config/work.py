@@ -38,10 +38,12 @@ SILENT: Progress = _Silent()
 
 
 class Work(NamedTuple):
-    """Where rows are kept, and who is told how far a job is."""
+    """Where rows are kept, who is told how far a job is, and what is in memory already."""
 
     memory: MutableMapping[bytes, bytes]  # rows worked out before, and where to keep new ones
     progress: Progress
+    #: A network and images in memory, an `experiment.Given`, instead of those that a file names.
+    given: Any = None
 
 
 @contextmanager

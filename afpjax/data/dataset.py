@@ -155,6 +155,24 @@ def _normalisation(
     return _per_channel("data.mean", mean, channels), _per_channel("data.std", std, channels)
 
 
+def normalisation_of(
+    images: np.ndarray, mean: Sequence[float], std: Sequence[float]
+) -> Normalisation:
+    """Mean and standard deviation per channel of images in memory, of values in [0, 1].
+
+    Of bytes, what is said, or else measured on them. What a network reads as it is (float or
+    integers) is as bytes would be that stay from 0 to 255.
+    """
+    channels = images.shape[-1] if images.ndim > 1 else 1
+    if images.dtype != np.uint8:
+        return (0.0,) * channels, (1 / 255,) * channels
+    own = measured(images) if not (mean and std) else ((), ())
+    return (
+        _per_channel("mean", mean or own[0], channels),
+        _per_channel("std", std or own[1], channels),
+    )
+
+
 def _per_channel(setting: str, values: Sequence[float], channels: int) -> tuple[float, ...]:
     if len(values) not in (1, channels):
         raise InputError(f"{setting}: {len(values)} values for images of {channels} channels")

@@ -1,6 +1,7 @@
 """Labelled images that are read when they are taken: what all data sets have in common.
 
-Images stay uint8, NHWC, from the disk to the device.
+Images stay uint8, NHWC, from the disk to the device; arrays that a caller hands over stay as they
+are.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int32, Integer, UInt8
+from jaxtyping import Int32, Integer, Num, UInt8
 from PIL import Image
 
 from afpjax.inputs.errors import InputError
@@ -26,7 +27,7 @@ _NAMED = 2  # unreadable images that a warning names; it counts the others
 class Images(NamedTuple):
     """Images with their class numbers, which count from 0, in memory."""
 
-    images: UInt8[np.ndarray, "N H W C"]
+    images: UInt8[np.ndarray, "N H W C"] | Num[np.ndarray, "N ..."]  # bytes, or as a network reads
     labels: Int32[np.ndarray, " N"]
 
     def first(self, count: int | None) -> "Images":
@@ -104,11 +105,12 @@ class Split:
     """Labelled images of one shape, read when they are taken."""
 
     labels: Int32[np.ndarray, " N"]
-    shape: tuple[int, int, int]  # (rows, columns, channels)
-    image: Callable[[int], UInt8[np.ndarray, "rows columns channels"]]  # may raise `Unreadable`
+    shape: tuple[int, ...]  # (rows, columns, channels), or as the network reads them
+    image: Callable[[int], Num[np.ndarray, "..."]]  # may raise `Unreadable`
     stamp: Callable[[], Iterable[bytes | memoryview]]  # what tells these images from others
     parallel: bool = True  # False where an image is only copied: threads would cost more
     skip: bool = False  # leave unreadable images out
+    dtype: Any = np.uint8
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -126,7 +128,7 @@ class Split:
         """
         chosen = np.asarray(places, np.intp)
         labels = self.labels[chosen]
-        images = np.empty((len(chosen), *self.shape), np.uint8)
+        images = np.empty((len(chosen), *self.shape), self.dtype)
         unreadable: dict[int, Unreadable] = {}
 
         def read(index: int) -> None:

@@ -6,5 +6,14 @@ from afpjax.experiment.experiment import (
     Experiment,
     prepare,
 )
+from afpjax.experiment.given import Given, Labelled, settings_of_network
 
-__all__ = ["SCENARIOS", "EvaluatorParts", "Experiment", "prepare"]
+__all__ = [
+    "SCENARIOS",
+    "EvaluatorParts",
+    "Experiment",
+    "Given",
+    "Labelled",
+    "prepare",
+    "settings_of_network",
+]

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int, PRNGKeyArray
 
@@ -18,15 +19,16 @@ from afpjax.data.dataset import Dataset, load, normalise
 from afpjax.data.images import Images, Split
 from afpjax.evaluate import fleet
 from afpjax.evaluate.engine import Engine
-from afpjax.evaluate.evaluator import Evaluator
+from afpjax.evaluate.evaluator import Evaluator, as_they_are
 from afpjax.evaluate.fleet import Fleet
 from afpjax.evaluate.metric import LOSS, RIGHT, Metric
+from afpjax.experiment.given import Given
 from afpjax.experiment.network_source import check_source, network_of, outlined, preset_of
 from afpjax.faults.model import FaultModel, layer_mask
 from afpjax.hardware.platform import Link, Platform, load_platform
 from afpjax.hardware.tables import CostTables
 from afpjax.inputs.errors import InputError
-from afpjax.inputs.image_size import pixels, rows_columns
+from afpjax.inputs.image_size import pixels
 from afpjax.inputs.memory import refuse_beyond
 from afpjax.network.fixed_point import QFormat
 from afpjax.network.interpreter import Network
@@ -71,14 +73,27 @@ class Experiment:
     def platform(self) -> Platform:
         return load_platform(self.config.platform.devices, self.config.platform.link)
 
+    @property
+    def given(self) -> Given | None:
+        """A network and images that are in memory, instead of those that the file names."""
+        return self.work.given
+
+    @property
+    def data_name(self) -> str:
+        return self.config.data.name if self.given is None else "given"
+
     @cached_property
     def format(self) -> QFormat:
+        if self.given is not None and self.given.quantized is not None:
+            return self.given.quantized.format
         settings = self.config.format
         return QFormat(settings.bits, settings.frac, settings.kind, settings.scale, settings.step)
 
     @cached_property
     def program(self) -> Program:
         """What the network computes. No zoo network is trained for it, nor are weights read."""
+        if self.given is not None:
+            return self.given.network.program
         return outlined(self.config) or self.network.program
 
     @property
@@ -88,11 +103,15 @@ class Experiment:
     @cached_property
     def network(self) -> Network:
         """The network with its parameters, trained where there are none yet."""
+        if self.given is not None:
+            return self.given.network
         return network_of(self.config, lambda: self.dataset, self.faults, self.format, self.work)
 
     @cached_property
     def dataset(self) -> Dataset:
         """Which images there are and their labels; photographs are not yet opened."""
+        if self.given is not None:
+            return self.given.dataset
         model = self.config.model
         return load(
             self.config.data,
@@ -166,6 +185,8 @@ class Experiment:
 
     @cached_property
     def quantized(self) -> Quantized:
+        if self.given is not None and self.given.quantized is not None:
+            return self.given.quantized
         return self.quantized_in(self.format)
 
     def quantized_in(self, fmt: QFormat) -> Quantized:
@@ -283,10 +304,16 @@ class Experiment:
 
     def inputs(self, images: Images) -> Array:
         """Images as the network takes them."""
-        return self._prepare(images.images)
+        return self.inputs_of(images.images)
+
+    def inputs_of(self, images: Any) -> Array:
+        """The same of an array: bytes normalised, or what a network reads as it is."""
+        return self._prepare(jnp.asarray(images))
 
     @cached_property
     def _prepare(self) -> Callable[[Any], Array]:
+        if self.dataset.test.dtype != np.uint8:
+            return as_they_are
         return partial(normalise, mean=self.mean, std=self.std)
 
     def _evaluator(self, parts: Callable[..., EvaluatorParts], *args: Any) -> Evaluator:
@@ -326,9 +353,15 @@ def prepare(
     `measured_images`: see `Experiment`. Raises `InputError` for whatever in the experiment file
     does not fit together.
     """
-    check_source(config, weights=images)
+    if work.given is None:
+        check_source(config, weights=images)
     if config.run.cluster:
         fleet.require()
+    if config.run.cluster and work.given is not None:
+        raise InputError(
+            "run.cluster: workers make the network from the experiment's file, and this one is in "
+            "memory; leave it empty, or run the job from the command with model.name"
+        )
     experiment = Experiment(config, work, measured_images)
     faults = experiment.faults
     if images and len(experiment.dataset.test) < 2:
@@ -417,10 +450,11 @@ def _refuse_beyond_memory(experiment: Experiment, batch: int) -> None:
     """Images as bytes and floats, parameters, and one image's activations at once."""
     model, graph = experiment.config.model, experiment.graph
     count = sum(experiment.image_counts)
-    values = math.prod(rows_columns(model.image_size)) * model.channels
+    values = math.prod(experiment.dataset.test.shape)
     activations = max(layer.inputs + layer.outputs for layer in graph.layers)
     parameters = sum(layer.weights + layer.biases for layer in graph.layers)
     wanted = count * values * 5 + parameters * 12 + batch * activations * 8
-    what = f"{count:,} images of {pixels(model.image_size)} pixels, and their network,"
+    size = pixels(model.image_size) if experiment.given is None else f"{values:,}"
+    what = f"{count:,} images of {size} pixels, and their network,"
     advice = "lower model.image_size, search.images, search.held_out or campaign.images"
     refuse_beyond(wanted, what, f"{advice}, or export.batch" if batch > 1 else advice)

@@ -72,7 +72,7 @@ def run(config: Config, work: Work) -> Outcome:
     made = MasksResult if settings.design == "bernoulli" else CampaignResult
     result = made(
         model=records.model(experiment),
-        data=HeldOutImages(config.data.name, len(experiment.held.labels)),
+        data=HeldOutImages(experiment.data_name, len(experiment.held.labels)),
         format=NumberFormat(config.format.kind, experiment.format.width),
         clean=CleanImages(float(clean.mean()), len(clean)),
         targets=list(settings.targets),

@@ -84,7 +84,7 @@ def run(config: Config, work: Work) -> Outcome:
     substitutes = compared.substitutes(distribution) if settings.compare else None
     result = DistributeResult(
         model=records.model(experiment),
-        data=HeldOutImages(config.data.name, len(experiment.held.labels)),
+        data=HeldOutImages(experiment.data_name, len(experiment.held.labels)),
         format=NumberFormat(config.format.kind, experiment.format.width),
         clean=_clean(experiment),
         scores=_scores(distribution),

@@ -8,7 +8,6 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from afpjax.config.work import Task
-from afpjax.data.dataset import normalise
 from afpjax.data.images import Images
 from afpjax.deploy.local_runner import LocalRunner
 from afpjax.experiment import Experiment
@@ -85,7 +84,7 @@ def _logits(
         part = images.images[start : start + _AT_ONCE]
         missing = np.repeat(part[-1:], _AT_ONCE - len(part), axis=0)
         filled = np.concatenate([part, missing])
-        inputs = np.asarray(normalise(filled, experiment.mean, experiment.std))
+        inputs = np.asarray(experiment.inputs_of(filled))
         logits.append(np.asarray(network(inputs))[: len(part)])
         task.advance(len(part))
     return np.concatenate(logits)

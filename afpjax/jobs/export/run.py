@@ -79,7 +79,7 @@ def run(config: Config, work: Work) -> Outcome:
     result = ExportResult(
         model=records.model(experiment),
         notes=notes,
-        data=DataName(config.data.name),
+        data=DataName(experiment.data_name),
         format=FormatResult(config.format.kind, experiment.format.width),
         kind=manifest.kind,
         method=chosen.method,

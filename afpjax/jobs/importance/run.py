@@ -76,7 +76,7 @@ def run(config: Config, work: Work) -> Outcome:
     layers, divergence = (_exact if scores.exact else _estimated)(experiment, subject, scores, cost)
     result = ImportanceResult(
         model=records.model(experiment),
-        data=DataName(config.data.name),
+        data=DataName(experiment.data_name),
         images=ScoredImages(len(subject.images), source),
         clean=CleanAccuracy(float(clean)),
         notes=records.chance(experiment, scoring.images_of(experiment)[0]),

@@ -194,7 +194,7 @@ def _result(
     return ServeResult(
         model=records.model(experiment),
         notes=records.notes(experiment),
-        data=ServedImages(experiment.config.data.name, held),
+        data=ServedImages(experiment.data_name, held),
         export=ServedFiles(
             kind=manifest.kind,
             method=manifest.method,

@@ -59,7 +59,9 @@ def chance(experiment: Experiment, images: Images) -> list[NoteResult]:
 
 
 def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
-    """Other ways in which the same images may have been meant."""
+    """Other ways in which the same images may have been meant; none of what is as it is read."""
+    if images.dtype != np.uint8:
+        return {}
     ways = {
         "images from 0 to 255 (data.mean = 0, data.std = 0.003922)": lambda: images.astype(
             np.float32
@@ -79,7 +81,7 @@ def _readings(images: np.ndarray, inputs: Array) -> soundness.Readings:
 def data(experiment: Experiment) -> DataResult:
     """How many images the search sees, and how many the answer is measured on."""
     searched, held = experiment.searched.labels, experiment.held.labels
-    return DataResult(experiment.config.data.name, len(searched), len(held))
+    return DataResult(experiment.data_name, len(searched), len(held))
 
 
 def faults(experiment: Experiment) -> FaultsResult:
