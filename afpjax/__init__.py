@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from afpjax.inputs.errors import InputError as InputError
     from afpjax.network.fixed_point import QFormat as QFormat
     from afpjax.network.interpreter import Network as Network
+    from afpjax.network.onnx import from_torch as from_torch
     from afpjax.network.onnx import load_onnx as load_onnx
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
@@ -47,6 +48,7 @@ _HOMES = {
     "load_platform": "hardware.platform",
     "QFormat": "network.fixed_point",
     "Network": "network.interpreter",
+    "from_torch": "network.onnx",
     "load_onnx": "network.onnx",
     "Quantized": "network.quantized",
     "quantize": "network.quantized",

@@ -9,6 +9,15 @@ import pytest
 
 # A call by the names of `library_calls`, and what its one line must say.
 REFUSED = {
+    # jobs as functions
+    "afpjax.campaign(q, x, y, margn=0.1)": "did you mean `campaign.margin`",
+    "afpjax.campaign(q, x, y[:3])": "6 images but 3 labels",
+    "afpjax.campaign(apply_fn, x, y)": "network: needs one from afpjax.trace",
+    "afpjax.online_phase(q, x, None)": "images, labels: one without the other",
+    "afpjax.export(q, x, y, '.')": "is there already",
+    "afpjax.profile(q, margin=1)": "no section of settings has this name",
+    "afpjax.run_job('serve', q)": "no job `serve`",
+    "afpjax.from_torch(3, x)": "module: ",
     # load_platform: a bare name is no list of devices
     "afpjax.load_platform('eyeriss', 'ucie')": "platform.devices: needs a list",
     "afpjax.load_platform([3], 'ucie')": "platform.devices: needs device names, each as text",
