@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from afpjax.command.functions import profile as profile
     from afpjax.command.functions import run_job as run_job
     from afpjax.evaluate.evaluator import accuracy as accuracy
+    from afpjax.evaluate.expected import expected_metric as expected_metric
     from afpjax.faults.model import FaultModel as FaultModel
     from afpjax.hardware.platform import Platform as Platform
     from afpjax.hardware.platform import load_platform as load_platform
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from afpjax.network.quantized import Quantized as Quantized
     from afpjax.network.quantized import quantize as quantize
     from afpjax.network.trace import trace as trace
+    from afpjax.network.trace import trace_with_refold as trace_with_refold
     from afpjax.neurons.distribute import distribute as distribute
     from afpjax.neurons.importance import importance as importance
     from afpjax.neurons.placement import Placement as Placement
@@ -43,6 +45,7 @@ _HOMES = {
     "run_job": "command.functions",
     "InputError": "inputs.errors",
     "accuracy": "evaluate.evaluator",
+    "expected_metric": "evaluate.expected",
     "FaultModel": "faults.model",
     "Platform": "hardware.platform",
     "load_platform": "hardware.platform",
@@ -53,6 +56,7 @@ _HOMES = {
     "Quantized": "network.quantized",
     "quantize": "network.quantized",
     "trace": "network.trace",
+    "trace_with_refold": "network.trace",
     "distribute": "neurons.distribute",
     "importance": "neurons.importance",
     "Placement": "neurons.placement",

@@ -18,6 +18,13 @@ REFUSED = {
     "afpjax.profile(q, margin=1)": "no section of settings has this name",
     "afpjax.run_job('serve', q)": "no job `serve`",
     "afpjax.from_torch(3, x)": "module: ",
+    # expected_metric, trace_with_refold
+    "afpjax.expected_metric(lambda l, y: l[:, 0], q, x, y, weight_rate=2)": "outside [0, 1]",
+    "afpjax.expected_metric(lambda l, y: l[:, 0], q, x, y, weight_rate=[0.1] * 3)": "layers",
+    "afpjax.expected_metric(lambda l, y: l, q, x, y)": "not a number for each of 6 images",
+    "afpjax.expected_metric(lambda l, y: l[:, 0], q, x, y, bits=[16])": "bits",
+    "afpjax.expected_metric(lambda l, y: l[:, 0], q, x, y, trials=1)": "trials",
+    "afpjax.trace_with_refold(3, params, x)": "",
     # load_platform: a bare name is no list of devices
     "afpjax.load_platform('eyeriss', 'ucie')": "platform.devices: needs a list",
     "afpjax.load_platform([3], 'ucie')": "platform.devices: needs device names, each as text",
