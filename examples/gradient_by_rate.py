@@ -1,6 +1,6 @@
 """Which layer should be protected first?  The gradient of accuracy by each layer's fault rate.
 
-    python examples/gradient_by_rate.py
+python examples/gradient_by_rate.py
 """
 
 import jax

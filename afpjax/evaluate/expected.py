@@ -71,12 +71,12 @@ def expected_metric(
         for name, rate in (("weight_rate", weight_rate), ("activation_rate", activation_rate))
     )
     spec, seed = FaultSpec("flip", faulty), draws.seed_words(key)
-    thresholds = Thresholds(_threshold(weights), _threshold(inputs))
+    limits = _threshold(weights), _threshold(inputs)
     indices = jnp.arange(len(images), dtype=jnp.uint32)
     network = encoded(quantized)
 
     def trial(number: Array) -> tuple[Array, Array]:
-        logits = logits_of_trial(spec, network, images, indices, thresholds, seed, number)
+        logits = logits_of_trial(spec, network, images, indices, Thresholds(*limits), seed, number)
         of_images = metric(logits, targets)
         if of_images.shape != (len(images),):
             raise InputError(
@@ -84,12 +84,12 @@ def expected_metric(
                 "images"
             )
         streams = draws.streams(seed, number, len(layers), draws.WEIGHTS)
-        kernels = _flips(streams, [layer.kernel_shape for layer in layers], thresholds.weights)
+        kernels = _flips(streams, [layer.kernel_shape for layer in layers], limits[0])
 
         def read(index: Array) -> Int[Array, "L bits"]:
             streams = draws.streams(seed, number, len(layers), draws.ACTIVATIONS, index)
             shapes = [layer.input_shape for layer in layers]
-            return _flips(streams, shapes, thresholds.activations)
+            return _flips(streams, shapes, limits[1])
 
         likely = _log_likelihood(kernels, [layer.weights for layer in layers], weights)
         reads = jax.vmap(read)(indices)
