@@ -39,6 +39,8 @@ NOT_IMPORTED = {
     "pyright": "a command",
     "pre-commit": "a command",
     "build": "a command",
+    "mkdocs-material": "the manual's theme, by its name in mkdocs.yml",
+    "mkdocstrings": "the manual's reference, by its name in mkdocs.yml",
     "onnxscript": "torch imports it, to export what it cannot without",
 }
 #: Imports that come with what is declared.
